@@ -1,0 +1,171 @@
+//! The disk as the engine sees it: operations in, completions out, owned buffers.
+//!
+//! Three drivers implement [`Disk`]: io_uring (`uring`), plain pwrite and fdatasync
+//! (`sync`), and the simulator (`sim`). The engine never blocks in [`Disk::submit`] or
+//! [`Disk::poll`]; it sleeps only in [`Disk::wait`], and whoever has work for it (a producer, a
+//! completion) ends that sleep through a [`Wake`].
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use buf::IoBuf;
+
+pub mod buf;
+
+/// The engine's number for an operation in flight; unique over the life of a driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OpId(pub u64);
+
+/// The engine's number for an open file of the trail directory; the driver owns the descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FileId(pub u32);
+
+/// One operation on the trail directory. Names are plain file names inside it.
+#[derive(Debug)]
+pub enum Op {
+    /// Create a file that must not exist (mode 0600), open it for writing.
+    Create {
+        /// The number that later operations use.
+        file: FileId,
+        /// The name in the trail directory.
+        name: String,
+    },
+    /// Open an existing file for writing.
+    Open {
+        /// The number that later operations use.
+        file: FileId,
+        /// The name in the trail directory.
+        name: String,
+    },
+    /// Reserve `len` bytes from offset 0 and set the file's size to it (fallocate).
+    Allocate {
+        /// The file.
+        file: FileId,
+        /// Bytes.
+        len: u64,
+    },
+    /// Overwrite a range with zeros, so that later writes convert no unwritten extents. No
+    /// barrier is implied.
+    Zero {
+        /// The file.
+        file: FileId,
+        /// First byte, a multiple of the alignment.
+        offset: u64,
+        /// Bytes, a multiple of the alignment.
+        len: u64,
+    },
+    /// Write `buf[..len]` and make it durable: the completion is a barrier for these bytes
+    /// (RWF_DSYNC, or pwrite and fdatasync). Short writes are resubmitted by the driver.
+    Write {
+        /// The file.
+        file: FileId,
+        /// First byte, a multiple of the alignment.
+        offset: u64,
+        /// The bytes; comes back in the completion.
+        buf: IoBuf,
+        /// How many of them, a multiple of the alignment.
+        len: usize,
+    },
+    /// Set the file's size.
+    Truncate {
+        /// The file.
+        file: FileId,
+        /// Bytes.
+        len: u64,
+    },
+    /// fsync: data, size and all metadata of the file.
+    Sync {
+        /// The file.
+        file: FileId,
+    },
+    /// Rename within the trail directory; `to` must not exist.
+    Rename {
+        /// The present name.
+        from: String,
+        /// The new name.
+        to: String,
+    },
+    /// Remove a name.
+    Remove {
+        /// The name.
+        name: String,
+    },
+    /// fsync of the trail directory: makes creations, renames and removals durable.
+    SyncDir,
+    /// Close the file; no barrier is implied.
+    Close {
+        /// The file.
+        file: FileId,
+    },
+}
+
+/// The end of one operation.
+#[derive(Debug)]
+pub struct Completion {
+    /// Which one.
+    pub id: OpId,
+    /// How it ended. The driver retries only what is safe (short writes, EINTR, EAGAIN), never a
+    /// failed write or barrier.
+    pub result: io::Result<()>,
+    /// The buffer of a [`Op::Write`]; absent only if the driver had to give it up (its ring died
+    /// while the kernel could still read it).
+    pub buf: Option<IoBuf>,
+}
+
+/// What the filesystem asks of writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// Bytes to which offsets, lengths and buffers are aligned: STATX_DIOALIGN's, at least 512.
+    pub align_bytes: u32,
+    /// Whether writes bypass the page cache (O_DIRECT).
+    pub direct: bool,
+}
+
+/// A file of the trail directory as [`Disk::list`] finds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name; bytes that are no UTF-8 are replaced, such a name is never one of ours.
+    pub name: String,
+    /// Its size in bytes.
+    pub len: u64,
+}
+
+/// The server of the queue. One thread, the engine's, calls all of it.
+pub trait Disk {
+    /// Starts an operation. Does not wait. Operations in flight are independent: the engine
+    /// submits one only when all that it depends on have completed.
+    fn submit(&mut self, id: OpId, op: Op);
+
+    /// Moves all completions that have arrived to the end of `done`. Does not wait.
+    fn poll(&mut self, done: &mut Vec<Completion>);
+
+    /// Sleeps until a completion may have arrived, the waker was used since the last `wait`
+    /// returned, or `timeout` is over. May return early for no reason.
+    fn wait(&mut self, timeout: Option<Duration>);
+
+    /// What ends a [`Disk::wait`] from any thread.
+    fn waker(&self) -> Arc<dyn Wake>;
+
+    /// What the filesystem asks of writes.
+    fn geometry(&self) -> Geometry;
+
+    /// The files of the trail directory, sorted by name. Blocks; used before the first append.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn list(&mut self) -> io::Result<Vec<Listed>>;
+
+    /// Reads up to `buf.len()` bytes of a file; 0 means its end. Blocks; used before the first
+    /// append.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn read(&mut self, name: &str, offset: u64, buf: &mut [u8]) -> io::Result<usize>;
+}
+
+/// Ends the engine's sleep. Cheap when it is not asleep; callable from any thread.
+pub trait Wake: Send + Sync {
+    /// Ends the current [`Disk::wait`], or the next one if none is under way.
+    fn wake(&self);
+}

@@ -1,0 +1,1 @@
+//! The bounded queue between sources and engine: full means the producer waits.

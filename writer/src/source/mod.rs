@@ -1,0 +1,34 @@
+//! Where records come from. A source is a plain blocking thread that appends to a [`Sink`].
+
+use graven_format::Record;
+
+/// What a source feeds: the trail, or a list in a test.
+pub trait Sink {
+    /// Appends one record, waiting without limit while there is no room, and returns its `seq`.
+    ///
+    /// # Errors
+    /// The trail is closed or its storage failed; the record was not taken.
+    fn append(&self, record: &Record<'_>) -> Result<u64, AppendError>;
+}
+
+/// Why a record was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// The trail is closed.
+    #[error("the trail is closed")]
+    Closed,
+    /// Storage failed and the writer is poisoned for good; the text says what failed.
+    #[error("storage failed: {0}")]
+    Poisoned(std::sync::Arc<str>),
+    /// The record is over the limit of the format.
+    #[error("record of {len} bytes is over the limit of {max}")]
+    TooLong {
+        /// Bytes of the payload.
+        len: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// There is no room now. Only `try_append` says this.
+    #[error("the ring is full")]
+    Full,
+}
