@@ -7,5 +7,8 @@ pub(super) fn monotonic_ns() -> u64 {
     0
 }
 
+/// Few, so that producers share them.
+pub(super) const LOTS: u64 = 2;
+
 /// Few, so that the explored schedules reach the limit.
 pub const PASSES_MAX: u32 = 2;

@@ -218,30 +218,35 @@ fn blocked_producers_of_a_larger_crowd_get_room() {
     explore(2000, || all_through(3, 6, 3));
 }
 
-/// The engine sleeps for full batches only and holds what it takes until it has slept, so a
-/// producer that blocks must hand over the batch it closes, or both sleep for ever.
+/// Takes full batches only, and sleeps for those, until `batches` are seen. It gives a batch
+/// back once it has the next, as if the write of one ended while the other is formed; so a
+/// producer that blocks must hand over the batch that it closes, or both sleep for ever.
+fn take_full_batches(ring: &Ring<Buffer>, latch: &Latch, batches: usize) -> Engine {
+    let mut engine = Engine::default();
+    for _ in 0..batches {
+        loop {
+            if let Some(batch) = ring.take(false) {
+                engine.look_at(batch);
+                break;
+            }
+            if ring.prepare_sleep(WakeOn::FullBatch) {
+                latch.sleep();
+            }
+        }
+        if engine.held.len() == 2 {
+            engine.give_back_one(ring);
+        }
+    }
+    engine
+}
+
 #[test]
 fn an_engine_that_sleeps_for_full_batches_is_woken() {
     explore(6000, || {
         let (ring, latch) = ring(2, ROOM);
-        let threads = spawn(&ring, 2, 6);
-        let mut engine = Engine::default();
-        // Two buffers of two to three records: at least three batches fill up, whatever the
-        // lengths; the rest is drained below.
-        for _ in 0..3 {
-            loop {
-                if let Some(batch) = ring.take(false) {
-                    engine.look_at(batch);
-                    break;
-                }
-                if ring.prepare_sleep(WakeOn::FullBatch) {
-                    latch.sleep();
-                }
-            }
-            while !engine.held.is_empty() {
-                engine.give_back_one(&ring);
-            }
-        }
+        let threads = spawn(&ring, 4, 3);
+        // A batch has room for three records at most, so the tenth of twelve closes the third.
+        let mut engine = take_full_batches(&ring, &latch, 3);
         while engine.seen.len() < 12 {
             engine.turn(&ring, &latch);
         }
@@ -250,6 +255,33 @@ fn an_engine_that_sleeps_for_full_batches_is_woken() {
         engine.drain(&ring);
         engine.check(&produced);
     });
+}
+
+/// A producer that never waits also closes a batch when it is told "full", and the engine must
+/// hear of it.
+#[test]
+fn the_answer_full_wakes_an_engine_that_sleeps_for_full_batches() {
+    let body = || {
+        let (ring, latch) = ring(2, ROOM);
+        let producer = {
+            let ring = Arc::clone(&ring);
+            let bytes = [0; PAYLOAD_BYTES_MAX];
+            thread::spawn(move || {
+                for _ in 0..7 {
+                    while ring.try_append(&plain(&bytes)) == Err(AppendError::Full) {
+                        thread::yield_now();
+                    }
+                }
+            })
+        };
+        let mut engine = take_full_batches(&ring, &latch, 3);
+        while engine.seen.len() < 7 {
+            engine.turn(&ring, &latch);
+        }
+        producer.join().unwrap();
+    };
+    // Not by PCT: it may let the loop of the producer run for ever.
+    run(RandomScheduler::new(5000), body);
 }
 
 /// The ring ends at any moment, with producers blocked: each of them returns with the reason,

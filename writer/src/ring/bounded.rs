@@ -19,7 +19,7 @@
 //! ends the next sleep if none is under way; an append before it is seen as work.
 
 use super::batch::Batch;
-use super::sync::{Condvar, Mutex, MutexGuard, PASSES_MAX, monotonic_ns};
+use super::sync::{Condvar, LOTS, Mutex, MutexGuard, PASSES_MAX, monotonic_ns};
 use super::{AppendError, Wake};
 use graven_format::Record;
 use graven_format::consts::{RECORD_HEADER_BYTES, RECORD_PAYLOAD_BYTES_MAX};
@@ -27,10 +27,6 @@ use sha2::{Digest, Sha256};
 use std::collections::VecDeque;
 use std::ops::DerefMut;
 use std::sync::Arc;
-
-/// Condition variables over which waiting producers are spread by ticket, so that to wake the
-/// head of the queue wakes nobody else unless more than this many wait.
-const LOTS: u64 = 32;
 
 /// What the engine sleeps for; see [`Ring::prepare_sleep`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
