@@ -28,6 +28,48 @@ pub struct Batch<B> {
     limit: usize,
 }
 
+impl<B> Batch<B> {
+    /// Stored bytes of the records.
+    #[must_use]
+    pub fn records_len(&self) -> usize {
+        self.end - FRAME_HEADER_BYTES
+    }
+
+    /// The buffer on its own, for as long as the disk has it, and all else.
+    pub fn split(self) -> (B, Batch<()>) {
+        let Self { buf, first_seq, count, end, leaves, realtime_ns_min, realtime_ns_max, limit } =
+            self;
+        let rest = Batch {
+            buf: (),
+            first_seq,
+            count,
+            end,
+            leaves,
+            realtime_ns_min,
+            realtime_ns_max,
+            limit,
+        };
+        (buf, rest)
+    }
+}
+
+impl Batch<()> {
+    /// What [`Batch::split`] took apart.
+    pub fn join<B>(self, buf: B) -> Batch<B> {
+        let Self {
+            buf: (),
+            first_seq,
+            count,
+            end,
+            leaves,
+            realtime_ns_min,
+            realtime_ns_max,
+            limit,
+        } = self;
+        Batch { buf, first_seq, count, end, leaves, realtime_ns_min, realtime_ns_max, limit }
+    }
+}
+
 impl<B> Batch<B>
 where
     B: DerefMut<Target = [u8]>,
