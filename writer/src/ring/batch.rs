@@ -4,6 +4,7 @@ use graven_format::Record;
 use graven_format::consts::{
     FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FRAME_RECORDS_MAX, RECORD_HEADER_BYTES,
 };
+use graven_format::merkle::Hash;
 use std::ops::DerefMut;
 
 /// Records on their way to the disk, and what the engine needs to know to make a frame of them.
@@ -19,7 +20,7 @@ pub struct Batch<B> {
     /// Offset in `buf` of the first byte behind the last record.
     pub end: usize,
     /// The Merkle leaf hash of each record, in order.
-    pub leaves: Vec<[u8; 32]>,
+    pub leaves: Vec<Hash>,
     /// Smallest `realtime_ns` of the records; `u64::MAX` while there is none.
     pub realtime_ns_min: u64,
     /// Largest `realtime_ns` of the records; 0 while there is none.
@@ -123,7 +124,7 @@ where
         &mut self,
         header: &[u8; RECORD_HEADER_BYTES],
         record: &Record<'_>,
-        leaf: [u8; 32],
+        leaf: Hash,
     ) -> u64 {
         let payload_at = self.end + RECORD_HEADER_BYTES;
         let end = payload_at + record.bytes.len();

@@ -23,7 +23,7 @@ use super::sync::{Condvar, LOTS, Mutex, MutexGuard, PASSES_MAX, monotonic_ns};
 use super::{AppendError, Wake};
 use graven_format::Record;
 use graven_format::consts::{RECORD_HEADER_BYTES, RECORD_PAYLOAD_BYTES_MAX};
-use graven_format::merkle::leaf_hash;
+use graven_format::merkle::{Hash, leaf_hash};
 use std::collections::VecDeque;
 use std::ops::DerefMut;
 use std::sync::Arc;
@@ -115,7 +115,7 @@ enum Life {
 struct Prepared<'a> {
     record: &'a Record<'a>,
     header: [u8; RECORD_HEADER_BYTES],
-    leaf: [u8; 32],
+    leaf: Hash,
     len: usize,
 }
 
@@ -277,8 +277,7 @@ where
             return Err(AppendError::TooLong { len, max });
         }
         let header = record.header();
-        let leaf = leaf_hash(record);
-        Ok(Prepared { record, header, leaf, len: record.stored_len() })
+        Ok(Prepared { record, header, leaf: leaf_hash(record), len: record.stored_len() })
     }
 
     /// Sleeps in the queue until there is room for `len` bytes, and leaves the queue.
