@@ -74,6 +74,16 @@ pub enum OpenError {
         .0.segment, .0.finding.offset, .0.finding.seq, .0.finding
     )]
     Damaged(Box<Refusal>),
+    /// An option is out of its range.
+    #[error("{option} is {value}; it must be {range}")]
+    Option {
+        /// Its name.
+        option: &'static str,
+        /// Its value.
+        value: u64,
+        /// What it may be.
+        range: String,
+    },
     /// The system said no.
     #[error("{operation} {path}: {source}")]
     Io {

@@ -8,3 +8,13 @@ pub mod engine;
 pub mod error;
 pub mod ring;
 pub mod source;
+mod trail;
+
+pub use engine::OnFull;
+pub use engine::durability::{WaitError, Watermark};
+pub use engine::metrics::Totals;
+pub use error::{OpenError, WriteError};
+pub use trail::{
+    IN_FLIGHT_DEFAULT, Opened, Options, RING_BYTES_DEFAULT, RING_BYTES_MAX, RING_BYTES_MIN,
+    Summary, Ticket, Trail,
+};

@@ -119,7 +119,7 @@ impl Watermark {
         self.notify();
     }
 
-    pub(super) fn fail(&self, error: WriteError) {
+    pub(crate) fn fail(&self, error: WriteError) {
         self.finish(End::Failed(error));
     }
 

@@ -203,6 +203,18 @@ impl<D: Disk> Engine<D> {
         self.spare.waits_for_room()
     }
 
+    /// Whether no operation of the preparation of the next segment is in flight.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        !self.spare.is_busy() && self.spare.retry_at_ns().is_some()
+    }
+
+    /// How many records are durable.
+    #[must_use]
+    pub fn durable(&self) -> u64 {
+        self.watermark.durable()
+    }
+
     /// Ends the zeroing of the next segment early: it is needed now.
     pub fn hurry(&mut self) {
         self.spare.hurry();
@@ -381,7 +393,8 @@ impl<D: Disk> Engine<D> {
             .map_or(0, |(record, _)| record.realtime_ns);
         let (len, crc) = frame::seal(&mut buf, batch.end, self.align_bytes, &fields);
         let id = self.submit(Op::Write { file, offset, buf, len });
-        // The device works meanwhile: now the tree.
+        // Start the device before the tree is computed; completions wait for the next turn.
+        self.disk.poll(&mut self.completions);
         if let Some(active) = &mut self.active {
             active.add_frame(&batch, len as u64, crc, realtime_first_ns);
         }
