@@ -335,7 +335,9 @@ impl<D: Disk> Engine<D> {
     }
 
     fn drive_spare(&mut self) {
-        if let Some(op) = self.spare.next_op(self.now.boottime_ns) {
+        // Before the first record there is nobody whom zeroing could delay.
+        let filled = self.active.as_ref().map_or(u64::MAX, |active| active.tally.frames_end);
+        if let Some(op) = self.spare.next_op(self.now.boottime_ns, filled) {
             let id = self.submit(op);
             self.spare.submitted(id);
         }
