@@ -197,6 +197,7 @@ fn a_failed_sync_loses_and_the_next_one_succeeds_without_it() {
     assert!(all(&disk.content("a").unwrap(), 0), "reads see it");
     let left = futures(&disk);
     assert!(left.iter().all(|content| !all(content, 0)), "and it is not there");
+    assert!(left.iter().all(|content| content.contains(&0)), "but for some sectors");
     assert!(left.windows(2).all(|pair| pair[0] == pair[1]), "settled, no longer at risk");
 }
 
@@ -244,6 +245,8 @@ fn a_full_disk_says_so_until_there_is_room() {
     disk.set_capacity(1 << 20);
     run(&mut disk, Op::Create { file: FileId(2), name: "b".into() }).unwrap();
     run(&mut disk, Op::Allocate { file: FILE, len: 65536 }).unwrap();
+    run(&mut disk, Op::Sync { file: FILE }).unwrap();
+    assert!(futures(&disk).iter().all(|content| all(&content[8192..], 0)), "refused for good");
 }
 
 #[test]
