@@ -1,11 +1,11 @@
 //! The disk as the engine sees it: operations in, completions out, owned buffers.
 //!
 //! Three drivers implement [`Disk`]: io_uring ([`uring`]), plain pwrite and fdatasync
-//! ([`sync`]), and the simulator (`sim`). The engine never blocks in [`Disk::submit`] or
+//! ([`sync`]), and the simulator ([`sim`]). The engine never blocks in [`Disk::submit`] or
 //! [`Disk::poll`]; it sleeps only in [`Disk::wait`], and whoever has work for it (a producer, a
 //! completion) ends that sleep through a [`Wake`].
 //!
-//! What the drivers promise beyond the trait
+//! What the drivers of real disks promise beyond the trait
 //! - **A file that has failed stays failed.** After a failed [`Op::Write`] or [`Op::Sync`] every
 //!   later one on the same open file fails with the same error, because the kernel reports a
 //!   lost page once and then calls the next fsync a success.
@@ -31,6 +31,7 @@ mod dir;
 mod probe;
 mod progress;
 pub mod report;
+pub mod sim;
 pub mod sync;
 pub mod uring;
 mod wake;
