@@ -39,6 +39,11 @@ mod wake;
 /// handful of writes and one segment in preparation, so this is a bound, not a tuning knob.
 pub const OPS_IN_FLIGHT_MAX: usize = 1024;
 
+/// Bytes of one piece of [`Op::Zero`], of which one is in flight at a time. While zeroing goes on
+/// a record waits behind one piece: with 1 MiB the slowest hundredth of small writes took 1.1 ms or
+/// more, with this 0.4 ms, and zeroing itself was about as fast.
+const ZERO_BYTES: usize = 128 * 1024;
+
 /// Opens the disk below the trail directory `dir`, which exists, and registers `buffers` with
 /// the driver if it can. The result belongs to the calling thread.
 ///

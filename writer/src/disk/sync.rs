@@ -11,7 +11,7 @@ use super::progress::Next;
 use super::wake::Bell;
 use super::{
     Completion, Disk, DiskReport, DriverKind, FileId, Geometry, IoBuf, Listed, OPS_IN_FLIGHT_MAX,
-    Op, OpId, Wake,
+    Op, OpId, Wake, ZERO_BYTES,
 };
 use rustix::fd::OwnedFd;
 use rustix::io::{Errno, retry_on_intr};
@@ -21,9 +21,6 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
-
-/// Bytes of the buffer that zeroing writes from: how long a group of records may have to wait.
-const ZERO_BYTES: usize = 256 * 1024;
 
 /// The driver: the engine's end of it.
 #[derive(Debug)]
