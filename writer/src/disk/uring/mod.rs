@@ -8,7 +8,7 @@
 //! # Memory that the kernel reads
 //!
 //! The kernel reads an operation's memory (its buffer, its names) from the moment its entry is in
-//! the submission queue until its completion has been taken. During that time its [`Slot`] says
+//! the submission queue until its completion has been taken. During that time its slot says
 //! `in_kernel` and owns that memory. Whatever ends early (a dead ring, a drop that waits in vain)
 //! leaks such slots instead of freeing them.
 
