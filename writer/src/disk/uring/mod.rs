@@ -395,6 +395,11 @@ impl Drop for UringDisk {
             self.enter_and_sleep(Some(left));
             self.reap();
         }
+        if self.in_kernel == 0 {
+            // The kernel takes rings apart in its own time, and would hold the files until then:
+            // the filesystem could not be unmounted. An error means that there was no table.
+            let _ = self.ring.submitter().unregister_files();
+        }
         for slot in self.slots.drain(..).flatten() {
             give_up(slot, Errno::CANCELED, &mut self.zeros);
         }
