@@ -1,12 +1,11 @@
 //! What both drivers check before an operation may go to the kernel.
 
 use super::dir::plain_name;
+use super::progress::Progress;
 use super::{Completion, FileId, Geometry, IoBuf, Op, OpId};
 use rustix::io::Errno;
 use std::collections::{HashMap, VecDeque};
 use std::ffi::CString;
-
-use super::progress::Progress;
 
 /// The largest offset that a file can have (`loff_t`).
 const FILE_BYTES_MAX: u64 = i64::MAX as u64;

@@ -11,7 +11,7 @@ use super::progress::Next;
 use super::wake::Bell;
 use super::{
     Completion, Disk, DiskReport, DriverKind, FileId, Geometry, IoBuf, Listed, OPS_IN_FLIGHT_MAX,
-    Op, OpId, Wake,
+    Op, OpId, Wake, ZERO_BYTES,
 };
 use rustix::fd::OwnedFd;
 use rustix::io::{Errno, retry_on_intr};
@@ -21,9 +21,6 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
-
-/// Bytes of the buffer that zeroing writes from: how long a group of records may have to wait.
-const ZERO_BYTES: usize = 256 * 1024;
 
 /// The driver: the engine's end of it.
 #[derive(Debug)]
@@ -177,7 +174,7 @@ struct Worker {
     zeros: IoBuf,
     zeroing: VecDeque<(OpId, Work)>,
     /// Writes that are not synced yet, with the result of the pwrite.
-    written: Vec<(OpId, Work, Result<(), Errno>)>,
+    written: Vec<(OpId, FileId, Work, Result<(), Errno>)>,
     /// The first failure of a barrier of the directory.
     dir_failed: Option<Errno>,
 }
@@ -231,7 +228,7 @@ impl Worker {
                 Next::Failed(errno) => result = Err(errno),
             }
         }
-        self.written.push((id, Work::Write { file, progress, buf }, result));
+        self.written.push((id, file, Work::Write { file, progress, buf }, result));
     }
 
     fn pwrite(&self, file: FileId, bytes: &[u8], offset: u64) -> Result<u64, Errno> {
@@ -244,19 +241,15 @@ impl Worker {
             return;
         }
         let mut synced: Vec<(FileId, Result<(), Errno>)> = Vec::new();
-        for (_, work, result) in &self.written {
-            let Some(file) = work.file() else { continue };
-            if result.is_ok() && !synced.iter().any(|(it, _)| *it == file) {
-                let result = self.files.get(file).and_then(|fd| {
-                    // A barrier that fails is never tried again, not even after EINTR.
-                    rustix::fs::fdatasync(fd)
-                });
-                synced.push((file, result));
+        for (_, file, _, result) in &self.written {
+            if result.is_ok() && !synced.iter().any(|(it, _)| it == file) {
+                // A barrier that fails is never tried again, not even after EINTR.
+                let result = self.files.get(*file).and_then(rustix::fs::fdatasync);
+                synced.push((*file, result));
             }
         }
         let mut completions = Vec::with_capacity(self.written.len());
-        for (id, work, result) in self.written.drain(..) {
-            let file = work.file().unwrap_or(FileId(u32::MAX));
+        for (id, file, work, result) in self.written.drain(..) {
             let barrier = synced.iter().find(|(it, _)| *it == file);
             let result = result.and(barrier.map_or(Ok(()), |(_, result)| *result));
             let result = self.files.end(file, true, result);

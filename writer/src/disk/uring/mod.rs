@@ -8,7 +8,7 @@
 //! # Memory that the kernel reads
 //!
 //! The kernel reads an operation's memory (its buffer, its names) from the moment its entry is in
-//! the submission queue until its completion has been taken. During that time its [`Slot`] says
+//! the submission queue until its completion has been taken. During that time its slot says
 //! `in_kernel` and owns that memory. Whatever ends early (a dead ring, a drop that waits in vain)
 //! leaks such slots instead of freeing them.
 
@@ -18,7 +18,7 @@ use crate::disk::probe::probe;
 use crate::disk::wake::Bell;
 use crate::disk::{
     Completion, Disk, DiskReport, DriverKind, Geometry, IoBuf, Listed, OPS_IN_FLIGHT_MAX, Op, OpId,
-    Wake,
+    Wake, ZERO_BYTES,
 };
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
@@ -38,14 +38,11 @@ mod setup;
 /// The completion of the poll of the bell; slots count from 0 and never get here.
 const BELL: u64 = u64::MAX;
 
-/// Bytes of the buffer that zeroing writes from, and so of one piece of it.
-const ZERO_BYTES: usize = 1024 * 1024;
+/// How long the kernel may be out of memory for the ring's system calls before the ring counts
+/// as dead.
+const STALL_MAX: Duration = Duration::from_secs(5);
 
-/// How often in a row the kernel may be out of memory for a system call of the ring, a pause
-/// of [`STALL_PAUSE`] in between, before the ring counts as dead: some seconds.
-const STALLS_MAX: u32 = 5000;
-
-/// See [`STALLS_MAX`].
+/// How long a sleep lasts that the kernel has no memory for.
 const STALL_PAUSE: Duration = Duration::from_millis(1);
 
 /// How long a drop waits for what the kernel still works on, before it leaks that memory.
@@ -125,7 +122,8 @@ pub struct UringDisk {
     dir_failed: Option<Errno>,
     ready: Vec<Completion>,
     arrived: Vec<cqueue::Entry>,
-    stalls: u32,
+    /// Since when the ring's system calls have failed for want of memory.
+    stalled: Option<Instant>,
     /// Why the ring can no longer be used.
     dead: Option<Errno>,
     closing: bool,
@@ -175,7 +173,7 @@ impl UringDisk {
             dir_failed: None,
             ready: Vec::new(),
             arrived: Vec::new(),
-            stalls: 0,
+            stalled: None,
             dead: None,
             closing: false,
             _one_thread: PhantomData,
@@ -239,11 +237,14 @@ impl UringDisk {
             Err(error) => Some(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
         };
         match errno {
-            None | Some(Errno::INTR | Errno::TIME) => self.stalls = 0,
+            None | Some(Errno::INTR | Errno::TIME) => self.stalled = None,
             // No memory for a request, or completions to be taken first.
-            Some(Errno::AGAIN | Errno::BUSY) if self.stalls < STALLS_MAX => {
-                self.stalls += 1;
-                return true;
+            Some(errno @ (Errno::AGAIN | Errno::BUSY)) => {
+                let since = *self.stalled.get_or_insert_with(Instant::now);
+                if since.elapsed() < STALL_MAX {
+                    return true;
+                }
+                self.die(errno);
             }
             Some(errno) => self.die(errno),
         }
@@ -393,6 +394,11 @@ impl Drop for UringDisk {
             }
             self.enter_and_sleep(Some(left));
             self.reap();
+        }
+        if self.in_kernel == 0 {
+            // The kernel takes rings apart in its own time, and would hold the files until then:
+            // the filesystem could not be unmounted. An error means that there was no table.
+            let _ = self.ring.submitter().unregister_files();
         }
         for slot in self.slots.drain(..).flatten() {
             give_up(slot, Errno::CANCELED, &mut self.zeros);

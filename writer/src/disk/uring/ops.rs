@@ -1,10 +1,10 @@
 //! Operations: what each asks of the ring, and what follows from the answer.
 
-use super::{OpenFile, Slot, UringDisk, ZERO_BYTES};
+use super::{OpenFile, Slot, UringDisk};
 use crate::disk::admit::Work;
 use crate::disk::dir::{FILE_MODE, check_regular, open_flags};
 use crate::disk::progress::Next;
-use crate::disk::{FileId, IoBuf, OpId};
+use crate::disk::{FileId, IoBuf, OpId, ZERO_BYTES};
 use io_uring::types::{Fd, Fixed};
 use io_uring::{opcode, squeue};
 use rustix::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -15,10 +15,6 @@ const WRITE_BYTES_MAX: u64 = 1 << 30;
 
 /// How often in a row EINTR or EAGAIN may be the answer before it counts as one.
 const TRIES_MAX: u32 = 100;
-
-/// The lowest best-effort I/O priority (class 2, level 7): schedulers that know priorities let
-/// records overtake zeroing.
-const ZERO_IOPRIO: u16 = 2 << 13 | 7;
 
 /// A file as an entry names it: by slot or by descriptor.
 enum Target {
@@ -108,14 +104,14 @@ impl UringDisk {
             Work::Zero { file, progress } => {
                 let zeros = self.zeros.as_ref().ok_or(Errno::NOMEM)?;
                 let (offset, len) = progress.piece(ZERO_BYTES as u64);
-                self.write(*file, zeros, 0, offset, len, None)?
+                self.write(*file, zeros, 0, offset, len, 0)?
             }
             Work::Write { file, progress, buf } => {
                 self.files.check(*file, true)?;
                 let (offset, len) = progress.piece(WRITE_BYTES_MAX);
                 // Fits: it is less than the buffer's length.
                 let from = progress.done as usize;
-                self.write(*file, buf, from, offset, len, Some(libc::RWF_DSYNC))?
+                self.write(*file, buf, from, offset, len, libc::RWF_DSYNC)?
             }
             Work::Truncate { file, len } if self.truncate_in_ring => {
                 on!(self.target(*file)?, fd => opcode::Ftruncate::new(fd, *len).build())
@@ -142,7 +138,7 @@ impl UringDisk {
         }))
     }
 
-    /// The entry for one piece of a write: a barrier with `rw_flags`, low priority without.
+    /// The entry for one piece of a write; `rw_flags` say whether it is a barrier.
     fn write(
         &self,
         file: FileId,
@@ -150,17 +146,16 @@ impl UringDisk {
         from: usize,
         offset: u64,
         len: u64,
-        rw_flags: Option<i32>,
+        rw_flags: i32,
     ) -> Result<squeue::Entry, Errno> {
         let len = u32::try_from(len).map_err(|_| Errno::INVAL)?;
         let bytes = buf.get(from..from + len as usize).ok_or(Errno::INVAL)?.as_ptr();
-        let (rw_flags, ioprio) = rw_flags.map_or((0, ZERO_IOPRIO), |rw_flags| (rw_flags, 0));
         let index = buf.index_with(self.driver);
         Ok(on!(self.target(file)?, fd => match index {
             Some(index) => opcode::WriteFixed::new(fd, bytes, len, index)
-                .offset(offset).rw_flags(rw_flags).ioprio(ioprio).build(),
+                .offset(offset).rw_flags(rw_flags).build(),
             None => opcode::Write::new(fd, bytes, len)
-                .offset(offset).rw_flags(rw_flags).ioprio(ioprio).build(),
+                .offset(offset).rw_flags(rw_flags).build(),
         }))
     }
 
