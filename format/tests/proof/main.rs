@@ -3,4 +3,8 @@
 mod common;
 mod damage;
 mod hostile;
+mod limits;
+mod oracle;
+mod recovery_model;
+mod recovery_table;
 mod round_trip;
