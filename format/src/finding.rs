@@ -73,7 +73,7 @@ pub enum FindingKind {
     Root,
     /// Bytes after the trailer.
     AfterTrailer,
-    /// The file is shorter than was reserved, and has no trailer.
+    /// The file is not as long as was reserved, and has no trailer.
     Truncated {
         /// Bytes that were reserved.
         reserved: u64,
@@ -145,7 +145,7 @@ impl fmt::Display for Finding {
             FindingKind::Truncated { reserved } => {
                 write!(
                     f,
-                    "the file was cut: {reserved} bytes were reserved and there is no trailer"
+                    "the file is not {reserved} bytes long as was reserved, and has no trailer"
                 )
             }
         }

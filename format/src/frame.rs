@@ -22,7 +22,8 @@
 use crate::bytes::{get_array, get_u32, get_u64, is_zero, put};
 use crate::checksum::crc32;
 use crate::consts::{
-    FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FRAME_RECORDS_MAX, RECORD_HEADER_BYTES, align_up,
+    ALIGN_BYTES_MAX, ALIGN_BYTES_MIN, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FRAME_RECORDS_MAX,
+    RECORD_HEADER_BYTES, align_up,
 };
 use crate::error::FormatError;
 use crate::segment::TrailId;
@@ -114,27 +115,29 @@ impl FrameHeader {
     /// # Errors
     /// [`FormatError`] if it is no frame, or one that version 1 never writes.
     pub fn frame_len(bytes: &[u8], align_bytes: u32) -> Result<usize, FormatError> {
-        if bytes.len() < FRAME_HEADER_BYTES {
-            let (needed, have) = (FRAME_HEADER_BYTES as u64, bytes.len() as u64);
-            return Err(FormatError::Short { what: WHAT, needed, have });
-        }
-        if !Self::starts(bytes) {
-            return Err(FormatError::Magic(WHAT));
-        }
-        let frame_len = get_u32(bytes, 8);
-        let payload_len = get_u32(bytes, 12);
-        let field =
-            |field, value: u32| FormatError::Field { what: WHAT, field, value: value.into() };
-        if frame_len as usize > FRAME_BYTES_MAX {
-            return Err(field("frame_len", frame_len));
-        }
-        if (payload_len as usize) < RECORD_HEADER_BYTES
-            || align_up(FRAME_HEADER_BYTES as u64 + u64::from(payload_len), align_bytes)
-                != u64::from(frame_len)
-        {
-            return Err(field("payload_len", payload_len));
+        let (frame_len, payload_len) = stated_lens(bytes)?;
+        if !fits_align(frame_len, payload_len, align_bytes) {
+            return Err(impossible("payload_len", payload_len.into()));
         }
         Ok(frame_len as usize)
+    }
+
+    /// The same where the alignment is not known, because the segment's header is not readable.
+    pub(crate) fn frame_len_any(bytes: &[u8]) -> Result<usize, FormatError> {
+        let (frame_len, payload_len) = stated_lens(bytes)?;
+        let mut aligns = (0..)
+            .map(|shift| ALIGN_BYTES_MIN << shift)
+            .take_while(|align_bytes| *align_bytes <= ALIGN_BYTES_MAX);
+        if !aligns.any(|align_bytes| fits_align(frame_len, payload_len, align_bytes)) {
+            return Err(impossible("payload_len", payload_len.into()));
+        }
+        Ok(frame_len as usize)
+    }
+
+    /// Trail and segment that the frame's header names; nothing of it has been checked but its
+    /// length.
+    pub(crate) fn place(bytes: &[u8]) -> (TrailId, u64) {
+        (TrailId(get_array(bytes, 32)), get_u64(bytes, 48))
     }
 
     /// Reads the frame of which `frame` is every byte, see [`FrameHeader::frame_len`]. The second
@@ -143,6 +146,23 @@ impl FrameHeader {
     /// # Errors
     /// [`FormatError`] if one bit of it is not as it was written.
     pub fn decode(frame: &[u8]) -> Result<(Self, &[u8]), FormatError> {
+        let (header, codec) = Self::decode_any_codec(frame)?;
+        if codec != CODEC_NONE {
+            return Err(FormatError::UnknownCodec(codec));
+        }
+        if get_u32(frame, 16) != header.payload_len {
+            return Err(impossible("raw_len", get_u32(frame, 16).into()));
+        }
+        Ok((header, &frame[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + header.payload_len as usize]))
+    }
+
+    /// The header and codec of an intact frame, whether or not its records can be read.
+    pub(crate) fn decode_any_codec(frame: &[u8]) -> Result<(Self, u8), FormatError> {
+        let frame_len = Self::frame_len_any(frame)?;
+        if frame_len != frame.len() {
+            let (needed, have) = (frame_len as u64, frame.len() as u64);
+            return Err(FormatError::Short { what: WHAT, needed, have });
+        }
         let (stored, computed) = (get_u32(frame, 4), crc32(&frame[8..]));
         if stored != computed {
             return Err(FormatError::Checksum { what: WHAT, stored, computed });
@@ -158,26 +178,48 @@ impl FrameHeader {
             first_seq: get_u64(frame, 56),
             announced: get_u64(frame, 64),
         };
-        if frame[24] != CODEC_NONE {
-            return Err(FormatError::UnknownCodec(frame[24]));
-        }
-        let field = |field, value| FormatError::Field { what: WHAT, field, value };
-        if get_u32(frame, 16) != header.payload_len {
-            return Err(field("raw_len", get_u32(frame, 16).into()));
-        }
         if header.record_count == 0 || header.record_count as usize > FRAME_RECORDS_MAX {
-            return Err(field("record_count", header.record_count.into()));
+            return Err(impossible("record_count", header.record_count.into()));
         }
         if header.announced > header.first_seq {
-            return Err(field("announced", header.announced));
+            return Err(impossible("announced", header.announced));
         }
         if header.first_seq.checked_add(header.record_count.into()).is_none() {
-            return Err(field("first_seq", header.first_seq));
+            return Err(impossible("first_seq", header.first_seq));
         }
         let end = FRAME_HEADER_BYTES + header.payload_len as usize;
         if !is_zero(&frame[25..28]) || !is_zero(&frame[end..]) {
-            return Err(field("padding", 1));
+            return Err(impossible("padding", 1));
         }
-        Ok((header, &frame[FRAME_HEADER_BYTES..end]))
+        Ok((header, frame[24]))
     }
+}
+
+/// `frame_len` and `payload_len` of the frame that may start here, each within its limits.
+fn stated_lens(bytes: &[u8]) -> Result<(u32, u32), FormatError> {
+    if bytes.len() < FRAME_HEADER_BYTES {
+        let (needed, have) = (FRAME_HEADER_BYTES as u64, bytes.len() as u64);
+        return Err(FormatError::Short { what: WHAT, needed, have });
+    }
+    if !FrameHeader::starts(bytes) {
+        return Err(FormatError::Magic(WHAT));
+    }
+    let (frame_len, payload_len) = (get_u32(bytes, 8), get_u32(bytes, 12));
+    if frame_len as usize > FRAME_BYTES_MAX {
+        return Err(impossible("frame_len", frame_len.into()));
+    }
+    if (payload_len as usize) < RECORD_HEADER_BYTES {
+        return Err(impossible("payload_len", payload_len.into()));
+    }
+    Ok((frame_len, payload_len))
+}
+
+/// Whether a frame of `frame_len` bytes is what this payload takes at this alignment.
+fn fits_align(frame_len: u32, payload_len: u32, align_bytes: u32) -> bool {
+    align_up(FRAME_HEADER_BYTES as u64 + u64::from(payload_len), align_bytes)
+        == u64::from(frame_len)
+}
+
+fn impossible(field: &'static str, value: u64) -> FormatError {
+    FormatError::Field { what: WHAT, field, value }
 }

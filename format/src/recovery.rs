@@ -134,10 +134,9 @@ fn decide_one(found: &Found, announced: u64) -> Result<(Label, Action), Refusal>
     }
     if let Some(trailer) = &found.outcome.trailer {
         let Some(after) = found.findings.first() else { return Ok((Label::Sealed, Action::None)) };
-        if after.kind != FindingKind::AfterTrailer {
+        if after.kind != FindingKind::AfterTrailer || announced > trailer.end_seq() {
             return refuse(after);
         }
-        debug_assert!(announced <= trailer.end_seq());
         return Ok((Label::Untrimmed, Action::Trim(after.offset)));
     }
     if announced > prefix.next_seq {

@@ -161,6 +161,10 @@ impl SegmentHeader {
     /// # Errors
     /// [`FormatError`] if one bit is not as it was written, or if it is of a later version.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+        let (needed, have) = (Self::header_len(bytes)? as u64, bytes.len() as u64);
+        if needed != have {
+            return Err(FormatError::Short { what: WHAT, needed, have });
+        }
         let (stored, computed) = (get_u32(bytes, 8), crc32(&bytes[12..]));
         if stored != computed {
             return Err(FormatError::Checksum { what: WHAT, stored, computed });

@@ -263,6 +263,11 @@ impl Trailer {
         checked_len(get_u32(bytes, 12), align_bytes)
     }
 
+    /// Trail and segment that the trailer names; nothing of it has been checked but its length.
+    pub(crate) fn place(bytes: &[u8]) -> (TrailId, u64) {
+        (TrailId(get_array(bytes, 16)), get_u64(bytes, 32))
+    }
+
     /// Bytes of the trailer whose footer is at the end of `tail`, the last bytes of a file.
     #[must_use]
     pub fn footer_len(tail: &[u8]) -> Option<usize> {
