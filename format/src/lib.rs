@@ -9,6 +9,8 @@
 extern crate alloc;
 
 pub mod consts;
+pub mod kind;
+pub mod loss;
 pub mod record;
 
 pub use record::{Flags, Record, Source};
