@@ -1,5 +1,8 @@
 //! Where records come from. A source is a plain blocking thread that appends to a [`Sink`].
 
+pub mod nlmsg;
+pub mod window;
+
 use graven_format::Record;
 
 /// What a source feeds: the trail, or a list in a test.
