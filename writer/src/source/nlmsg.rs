@@ -18,8 +18,6 @@ const ALIGN_BYTES: usize = 4;
 
 /// `NLMSG_ERROR`: an acknowledgement, with 0 or a negative errno.
 const TYPE_ERROR: u16 = 2;
-/// `NLMSG_DONE`: the end of a reply of several parts.
-const TYPE_DONE: u16 = 3;
 /// First type that is a message of a protocol and not of netlink itself.
 const TYPE_PROTOCOL_MIN: u16 = 16;
 
@@ -117,11 +115,21 @@ fn payload(datagram: &[u8], length: usize) -> &[u8] {
 /// A request that asks for an acknowledgement, ready to send.
 #[must_use]
 pub fn request(kind: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
+    message(kind, FLAG_REQUEST | FLAG_ACK, sequence, payload)
+}
+
+/// A request that is answered only if it fails, ready to send.
+#[must_use]
+pub fn request_quiet(kind: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
+    message(kind, FLAG_REQUEST, sequence, payload)
+}
+
+fn message(kind: u16, flags: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
     let length = HEADER_BYTES + payload.len();
     let mut message = Vec::with_capacity(length);
     message.extend_from_slice(&(length as u32).to_ne_bytes());
     message.extend_from_slice(&kind.to_ne_bytes());
-    message.extend_from_slice(&(FLAG_REQUEST | FLAG_ACK).to_ne_bytes());
+    message.extend_from_slice(&flags.to_ne_bytes());
     message.extend_from_slice(&sequence.to_ne_bytes());
     message.extend_from_slice(&0_u32.to_ne_bytes());
     message.extend_from_slice(payload);
@@ -376,7 +384,7 @@ mod tests {
             assert_eq!(parse(&bytes), Some(reply));
         }
         assert_eq!(parse(&datagram(16, kind::REPLACE, 0, b"")), Some(Message::Replace));
-        assert_eq!(parse(&datagram(16, TYPE_DONE, 0, b"")), Some(Message::Control));
+        assert_eq!(parse(&datagram(16, 3, 0, b"")), Some(Message::Control));
         let refused = datagram(36, TYPE_ERROR, 7, &(-1_i32).to_ne_bytes());
         assert_eq!(parse(&refused), Some(Message::Ack { sequence: 7, errno: 1 }));
         assert_eq!(parse(&datagram(16, TYPE_ERROR, 7, b"abc")), None);

@@ -223,14 +223,23 @@ impl Window {
             && (self.open.is_empty() || !self.judges_events())
     }
 
-    /// Gives up on everything that is still missing, in order to end.
-    pub fn finish(&mut self) -> Missing {
+    /// Gives up on everything that is still missing up to and with `last`, in order to end.
+    /// What is above is no longer owed.
+    pub fn finish(&mut self, last: u32) -> Missing {
         if !self.started {
             return Missing::default();
         }
-        self.pass_to(self.head);
+        let end = (self.widen(last) + 1).min(self.head);
+        self.pass_to(end);
+        drop(self.open.split_off(&end));
         self.judge_open(u64::MAX);
         std::mem::take(&mut self.missing)
+    }
+
+    /// Whether nothing is being waited for: every serial up to the highest one seen has come.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.next == self.head
     }
 
     /// Whether a serial below the highest one seen has not come yet.
