@@ -2,6 +2,7 @@
 
 mod common;
 mod damage;
+mod golden;
 mod hostile;
 mod limits;
 mod oracle;
