@@ -20,6 +20,8 @@ pub mod error;
 pub mod finding;
 pub mod frame;
 pub mod identity;
+pub mod kind;
+pub mod loss;
 pub mod merkle;
 pub mod name;
 pub mod record;

@@ -4,6 +4,7 @@ use graven_format::Record;
 use graven_format::consts::{
     FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FRAME_RECORDS_MAX, RECORD_HEADER_BYTES,
 };
+use graven_format::merkle::Hash;
 use std::ops::DerefMut;
 
 /// Records on their way to the disk, and what the engine needs to know to make a frame of them.
@@ -19,13 +20,55 @@ pub struct Batch<B> {
     /// Offset in `buf` of the first byte behind the last record.
     pub end: usize,
     /// The Merkle leaf hash of each record, in order.
-    pub leaves: Vec<[u8; 32]>,
+    pub leaves: Vec<Hash>,
     /// Smallest `realtime_ns` of the records; `u64::MAX` while there is none.
     pub realtime_ns_min: u64,
     /// Largest `realtime_ns` of the records; 0 while there is none.
     pub realtime_ns_max: u64,
     /// Offset behind which no record may end.
     limit: usize,
+}
+
+impl<B> Batch<B> {
+    /// Stored bytes of the records.
+    #[must_use]
+    pub fn records_len(&self) -> usize {
+        self.end - FRAME_HEADER_BYTES
+    }
+
+    /// The buffer on its own, for as long as the disk has it, and all else.
+    pub fn split(self) -> (B, Batch<()>) {
+        let Self { buf, first_seq, count, end, leaves, realtime_ns_min, realtime_ns_max, limit } =
+            self;
+        let rest = Batch {
+            buf: (),
+            first_seq,
+            count,
+            end,
+            leaves,
+            realtime_ns_min,
+            realtime_ns_max,
+            limit,
+        };
+        (buf, rest)
+    }
+}
+
+impl Batch<()> {
+    /// What [`Batch::split`] took apart.
+    pub fn join<B>(self, buf: B) -> Batch<B> {
+        let Self {
+            buf: (),
+            first_seq,
+            count,
+            end,
+            leaves,
+            realtime_ns_min,
+            realtime_ns_max,
+            limit,
+        } = self;
+        Batch { buf, first_seq, count, end, leaves, realtime_ns_min, realtime_ns_max, limit }
+    }
 }
 
 impl<B> Batch<B>
@@ -81,7 +124,7 @@ where
         &mut self,
         header: &[u8; RECORD_HEADER_BYTES],
         record: &Record<'_>,
-        leaf: [u8; 32],
+        leaf: Hash,
     ) -> u64 {
         let payload_at = self.end + RECORD_HEADER_BYTES;
         let end = payload_at + record.bytes.len();

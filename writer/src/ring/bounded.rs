@@ -23,7 +23,7 @@ use super::sync::{Condvar, LOTS, Mutex, MutexGuard, PASSES_MAX, monotonic_ns};
 use super::{AppendError, Wake};
 use graven_format::Record;
 use graven_format::consts::{RECORD_HEADER_BYTES, RECORD_PAYLOAD_BYTES_MAX};
-use sha2::{Digest, Sha256};
+use graven_format::merkle::{Hash, leaf_hash};
 use std::collections::VecDeque;
 use std::ops::DerefMut;
 use std::sync::Arc;
@@ -115,7 +115,7 @@ enum Life {
 struct Prepared<'a> {
     record: &'a Record<'a>,
     header: [u8; RECORD_HEADER_BYTES],
-    leaf: [u8; 32],
+    leaf: Hash,
     len: usize,
 }
 
@@ -277,8 +277,7 @@ where
             return Err(AppendError::TooLong { len, max });
         }
         let header = record.header();
-        let leaf = leaf_hash(&header, record.bytes);
-        Ok(Prepared { record, header, leaf, len: record.stored_len() })
+        Ok(Prepared { record, header, leaf: leaf_hash(record), len: record.stored_len() })
     }
 
     /// Sleeps in the queue until there is room for `len` bytes, and leaves the queue.
@@ -451,9 +450,4 @@ impl Life {
 /// The condition variable that the producer with this ticket sleeps on.
 fn lot_of(ticket: u64) -> usize {
     (ticket % LOTS) as usize
-}
-
-/// The RFC 6962 leaf hash of a record, by whoever appends it and outside the lock.
-fn leaf_hash(header: &[u8; RECORD_HEADER_BYTES], payload: &[u8]) -> [u8; 32] {
-    Sha256::new().chain_update([0]).chain_update(header).chain_update(payload).finalize().into()
 }

@@ -1,5 +1,14 @@
 //! Where records come from. A source is a plain blocking thread that appends to a [`Sink`].
 
+pub mod calls;
+pub(crate) mod control;
+mod intake;
+pub mod kaudit;
+pub mod netlink;
+pub mod nlmsg;
+pub mod session;
+pub mod window;
+
 use graven_format::Record;
 
 /// What a source feeds: the trail, or a list in a test.

@@ -1,0 +1,205 @@
+//! The two ways to talk to the kernel's audit system: a raw socket, and requests over one.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::net::netlink::{AUDIT, SocketAddrNetlink};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recvfrom, sendto,
+    socket_with, sockopt,
+};
+
+use super::nlmsg::{self, Message, Status, StatusChange};
+
+/// How long a reply may take. The kernel answers from a thread that it starts for the purpose.
+const REPLY_TIME: Duration = Duration::from_secs(5);
+
+/// Longest reply to a request: one rule of the largest kind is far below.
+const REPLY_BYTES_MAX: usize = 16 * 1024;
+
+/// A request to the kernel's audit system that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("kernel audit: {operation}: {errno}")]
+pub struct ControlError {
+    /// What was tried.
+    pub operation: &'static str,
+    /// How the kernel refused; `TIMEDOUT` if it did not answer.
+    pub errno: Errno,
+}
+
+impl ControlError {
+    pub(crate) fn new(operation: &'static str, errno: Errno) -> Self {
+        Self { operation, errno }
+    }
+}
+
+/// A netlink socket of the audit family, closed on exec.
+#[derive(Debug)]
+pub(crate) struct AuditSocket {
+    fd: OwnedFd,
+}
+
+/// What one look at the socket brought.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Received<'a> {
+    /// A datagram of the kernel. `whole_len` is longer than `bytes` if it did not fit.
+    Datagram { bytes: &'a [u8], whole_len: usize },
+    /// A datagram that came from a process, not from the kernel.
+    Foreign,
+    /// Nothing is there.
+    Empty,
+    /// The socket overran since the last look.
+    Overrun,
+}
+
+impl AuditSocket {
+    pub(crate) fn open() -> Result<Self, Errno> {
+        let fd = socket_with(
+            AddressFamily::NETLINK,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC,
+            Some(AUDIT),
+        )?;
+        // Port 0 lets the kernel choose: a process may hold several such sockets.
+        bind(&fd, &SocketAddrNetlink::new(0, 0))?;
+        Ok(Self { fd })
+    }
+
+    /// Asks for this much receive memory, past the system's limit where that is permitted, and
+    /// says how much there is now.
+    pub(crate) fn enlarge(&self, bytes: usize) -> Result<usize, Errno> {
+        if sockopt::set_socket_recv_buffer_size_force(&self.fd, bytes).is_err() {
+            sockopt::set_socket_recv_buffer_size(&self.fd, bytes)?;
+        }
+        // The kernel doubles what was asked for, to cover its own bookkeeping.
+        Ok(sockopt::socket_recv_buffer_size(&self.fd)? / 2)
+    }
+
+    pub(crate) fn send(&self, message: &[u8]) -> Result<(), Errno> {
+        let kernel = SocketAddrNetlink::new(0, 0);
+        loop {
+            match sendto(&self.fd, message, SendFlags::empty(), &kernel) {
+                Err(Errno::INTR) => {}
+                other => return other.map(drop),
+            }
+        }
+    }
+
+    /// Takes one datagram without waiting.
+    pub(crate) fn receive<'a>(&self, buffer: &'a mut [u8]) -> Result<Received<'a>, Errno> {
+        let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
+        let (len, whole_len, from) = loop {
+            match recvfrom(&self.fd, &mut *buffer, flags) {
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(Received::Empty),
+                Err(Errno::NOBUFS) => return Ok(Received::Overrun),
+                Err(errno) => return Err(errno),
+                Ok(taken) => break taken,
+            }
+        };
+        let from = from.and_then(|from| SocketAddrNetlink::try_from(from).ok());
+        if from.is_none_or(|from| from.pid() != 0) {
+            return Ok(Received::Foreign);
+        }
+        Ok(Received::Datagram { bytes: &buffer[..len], whole_len })
+    }
+
+    fn wait(&self, limit: Duration) -> Result<(), Errno> {
+        let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
+        let limit = limit.try_into().map_err(|_| Errno::INVAL)?;
+        match poll(&mut fds, Some(&limit)) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+}
+
+impl AsFd for AuditSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Requests and their answers, one at a time.
+///
+/// A request may block for as long as a producer may: the kernel makes the sender of any audit
+/// message wait while its queue is over the limit. The thread that empties the queue must not
+/// send any.
+#[derive(Debug)]
+pub(crate) struct Control {
+    socket: AuditSocket,
+    sequence: u32,
+}
+
+impl Control {
+    pub(crate) fn open() -> Result<Self, ControlError> {
+        let socket = AuditSocket::open().map_err(|errno| ControlError::new("open", errno))?;
+        Ok(Self { socket, sequence: 0 })
+    }
+
+    pub(crate) fn status(&mut self) -> Result<Status, ControlError> {
+        const OPERATION: &str = "get status";
+        let reply = self.call(OPERATION, nlmsg::GET, &[], true)?;
+        Status::parse(&reply).ok_or(ControlError::new(OPERATION, Errno::BADMSG))
+    }
+
+    pub(crate) fn set(
+        &mut self,
+        operation: &'static str,
+        change: &StatusChange,
+    ) -> Result<(), ControlError> {
+        self.call(operation, nlmsg::SET, &change.encode(), false).map(drop)
+    }
+
+    pub(crate) fn call(
+        &mut self,
+        operation: &'static str,
+        kind: u16,
+        payload: &[u8],
+        wants_reply: bool,
+    ) -> Result<Vec<u8>, ControlError> {
+        self.exchange(kind, payload, wants_reply)
+            .map_err(|errno| ControlError::new(operation, errno))
+    }
+
+    fn exchange(&mut self, kind: u16, payload: &[u8], wants_reply: bool) -> Result<Vec<u8>, Errno> {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.socket.send(&nlmsg::request(kind, self.sequence, payload))?;
+        let deadline = Instant::now() + REPLY_TIME;
+        let mut acknowledged = false;
+        let mut reply = None;
+        let mut buffer = [0; REPLY_BYTES_MAX];
+        loop {
+            if acknowledged && (reply.is_some() || !wants_reply) {
+                return Ok(reply.unwrap_or_default());
+            }
+            match self.socket.receive(&mut buffer)? {
+                Received::Datagram { bytes, .. } => match nlmsg::parse(bytes) {
+                    Some(Message::Ack { sequence, errno }) if sequence == self.sequence => {
+                        if errno != 0 {
+                            return Err(Errno::from_raw_os_error(errno));
+                        }
+                        acknowledged = true;
+                    }
+                    Some(Message::Reply { sequence, payload, .. })
+                        if sequence == self.sequence && wants_reply =>
+                    {
+                        reply = Some(payload.to_vec());
+                    }
+                    // An answer to an earlier request that came too late.
+                    _ => {}
+                },
+                Received::Foreign | Received::Overrun => {}
+                Received::Empty => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return Err(Errno::TIMEDOUT);
+                    }
+                    self.socket.wait(left)?;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! What becomes of one datagram: a record in the sink, a mark in the window, a loss statement.
+//!
+//! No socket and no clock: the receiving thread in [`super::netlink`] brings both.
+
+use graven_format::loss::{Cause, Certainty, LossStatement};
+use graven_format::{Flags, Record, Source, kind};
+use memchr::memmem;
+
+use super::nlmsg::{self, Message, Status};
+use super::window::{Missing, Tolerance, Window};
+use super::{AppendError, Sink};
+
+/// How long the window waits. Two seconds bridge any preemption of a producer between taking its
+/// serial and queueing its record; the end of an event may come one queue wait later.
+pub(crate) const TOLERANCE: Tolerance =
+    Tolerance { time_ns: 2_000_000_000, event_time_ns: 70_000_000_000 };
+
+/// How long a rise of the kernel's `lost` counter waits for gaps that explain it.
+const SETTLE_NS: u64 = TOLERANCE.time_ns + 1_000_000_000;
+
+/// More gaps than this found at once are stated as one: a statement each would be a storm of its
+/// own just when the trail is behind.
+const STATEMENTS_AT_ONCE_MAX: usize = 64;
+
+/// What one session of receiving brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Records given to the sink, without loss statements.
+    pub records: u64,
+    /// Different events among them, from the opening marker on.
+    pub events: u64,
+    /// Heartbeats and markers among the records.
+    pub heartbeats: u64,
+    /// Loss statements given to the sink.
+    pub statements: u64,
+    /// Whole events stated as missing.
+    pub lost_events: u64,
+    /// Records stated as missing beyond those events.
+    pub lost_records: u64,
+    /// Events stated as partial.
+    pub partial_events: u64,
+    /// Times that the socket overran; it does not mean that something was lost.
+    pub overruns: u64,
+    /// Records without the kernel's stamp; they are kept, but no gap can show beside them.
+    pub unstamped: u64,
+    /// Datagrams from processes instead of the kernel; they are not kept.
+    pub foreign: u64,
+    /// Times that another process tried to become the audit daemon.
+    pub takeovers: u64,
+    /// Whether everything up to the closing marker is in the sink or stated as missing.
+    pub drained: bool,
+}
+
+/// When something happened.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Moment {
+    /// Nanoseconds since 1970.
+    pub(crate) realtime_ns: u64,
+    /// Nanoseconds since boot.
+    pub(crate) boottime_ns: u64,
+    /// Nanoseconds in which the receiver was able to receive.
+    pub(crate) active_ns: u64,
+}
+
+/// What the receiving thread has to know about the last datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// Nothing that it waits for.
+    Other,
+    /// Our own heartbeat or marker of this number, with its serial.
+    Heartbeat { number: u64, serial: u32 },
+    /// The record that says that auditing is off.
+    Disabled,
+}
+
+/// The text of heartbeat `number`.
+pub(crate) fn heartbeat_text(number: u64) -> String {
+    format!("op=graven-heartbeat count={number} res=success")
+}
+
+pub(crate) struct Intake<'a> {
+    sink: &'a dyn Sink,
+    pid: u32,
+    window: Window,
+    summary: Summary,
+    now: Moment,
+    /// The realtime of the last moment without a hole in the window.
+    whole_at_ns: u64,
+    lost_counter: u32,
+    unsettled: Unsettled,
+}
+
+/// Signs of loss that may be the same loss.
+#[derive(Default)]
+struct Unsettled {
+    /// When the first sign came.
+    since_ns: Option<u64>,
+    /// Records by which the kernel's counter rose.
+    lost: u64,
+    /// Events that the window gave up.
+    gap_events: u64,
+    overrun: bool,
+}
+
+impl<'a> Intake<'a> {
+    /// `pid` is the registered process, `lost` the kernel's counter when it registered.
+    pub(crate) fn new(sink: &'a dyn Sink, pid: u32, lost: u32, now: Moment) -> Self {
+        Self {
+            sink,
+            pid,
+            window: Window::new(TOLERANCE),
+            summary: Summary::default(),
+            now,
+            whole_at_ns: now.realtime_ns,
+            lost_counter: lost,
+            unsettled: Unsettled::default(),
+        }
+    }
+
+    pub(crate) fn set_now(&mut self, now: Moment) {
+        self.now = now;
+    }
+
+    pub(crate) fn window(&self) -> &Window {
+        &self.window
+    }
+
+    /// Records received that are not our own heartbeats.
+    pub(crate) fn traffic(&self) -> u64 {
+        self.summary.records - self.summary.heartbeats
+    }
+
+    pub(crate) fn foreign(&mut self) {
+        self.summary.foreign += 1;
+    }
+
+    pub(crate) fn overrun(&mut self) {
+        self.summary.overruns += 1;
+        self.unsettled.overrun = true;
+        self.unsettled.since_ns.get_or_insert(self.now.active_ns);
+    }
+
+    /// Takes one datagram of the kernel, of which `whole_len` bytes were sent.
+    pub(crate) fn datagram(&mut self, bytes: &[u8], whole_len: usize) -> Result<Seen, AppendError> {
+        let (kind, payload) = match nlmsg::parse(bytes) {
+            Some(Message::Record { kind, payload }) => (kind, payload),
+            Some(Message::Replace) => {
+                self.summary.takeovers += 1;
+                return Ok(Seen::Other);
+            }
+            Some(Message::Ack { .. } | Message::Reply { .. } | Message::Control) | None => {
+                return Ok(Seen::Other);
+            }
+        };
+        let stamp = nlmsg::stamp(payload);
+        let serial = stamp.map(|stamp| stamp.serial);
+        if whole_len > bytes.len() {
+            let sequence = serial.map(|serial| (u64::from(serial), u64::from(serial)));
+            self.state(Cause::InputTooLong, Certainty::Exactly, 1, sequence, self.now.realtime_ns)?;
+        }
+        self.sink.append(&Record {
+            source: Source::Netlink,
+            kind,
+            flags: Flags::NONE,
+            realtime_ns: self.now.realtime_ns,
+            boottime_ns: self.now.boottime_ns,
+            source_seq: serial.map_or(0, u64::from),
+            bytes: payload,
+        })?;
+        self.summary.records += 1;
+        let Some(serial) = serial else {
+            self.summary.unstamped += 1;
+            return Ok(Seen::Other);
+        };
+        self.window.note(serial, kind);
+        Ok(match kind {
+            kind::TRUSTED_APP => match heartbeat_number(payload, self.pid) {
+                Some(number) => {
+                    self.summary.heartbeats += 1;
+                    Seen::Heartbeat { number, serial }
+                }
+                None => Seen::Other,
+            },
+            kind::CONFIG_CHANGE if memmem::find(payload, b" audit_enabled=0 ").is_some() => {
+                Seen::Disabled
+            }
+            _ => Seen::Other,
+        })
+    }
+
+    /// The opening marker arrived.
+    pub(crate) fn start(&mut self, serial: u32) {
+        self.window.start(serial);
+        self.whole_at_ns = self.now.realtime_ns;
+    }
+
+    /// The kernel's counters were read.
+    pub(crate) fn status(&mut self, status: &Status) {
+        // A counter that fell was reset by someone; what it shows came after that.
+        let rise = status.lost.checked_sub(self.lost_counter).unwrap_or(status.lost);
+        self.lost_counter = status.lost;
+        if rise > 0 {
+            self.unsettled.lost += u64::from(rise);
+            self.unsettled.since_ns.get_or_insert(self.now.active_ns);
+        }
+    }
+
+    /// Looks for what is missing. Call it when the socket was found empty.
+    pub(crate) fn tick(&mut self) -> Result<(), AppendError> {
+        let missing = self.window.tick(self.now.active_ns);
+        let whole = self.window.is_settled();
+        self.state_missing(&missing)?;
+        if whole {
+            self.whole_at_ns = self.now.realtime_ns;
+        }
+        match self.unsettled.since_ns {
+            Some(since_ns) if self.now.active_ns >= since_ns + SETTLE_NS => self.settle(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends: states everything up to the serial `last` that is still missing. `drained` says whether the
+    /// closing marker came back.
+    pub(crate) fn finish(mut self, last: u32, drained: bool) -> Result<Summary, AppendError> {
+        let missing = self.window.finish(last);
+        self.state_missing(&missing)?;
+        self.settle()?;
+        if !drained {
+            self.state(Cause::Undrained, Certainty::AtLeast, 0, None, self.whole_at_ns)?;
+        }
+        self.summary.events = self.window.events();
+        self.summary.drained = drained;
+        Ok(self.summary)
+    }
+
+    fn state_missing(&mut self, missing: &Missing) -> Result<(), AppendError> {
+        if missing.is_empty() {
+            return Ok(());
+        }
+        // What was lost was made after the window was last whole, or shortly before, when a
+        // producer already had its serial.
+        let from_ns = self.whole_at_ns.saturating_sub(TOLERANCE.time_ns);
+        let events: u64 = missing.gaps.iter().map(super::window::Gap::events).sum();
+        self.summary.lost_events += events;
+        self.unsettled.gap_events += events;
+        if events > 0 {
+            self.unsettled.since_ns.get_or_insert(self.now.active_ns);
+        }
+        match &missing.gaps[..] {
+            gaps if gaps.len() <= STATEMENTS_AT_ONCE_MAX => {
+                for gap in gaps {
+                    let range = (u64::from(gap.first), u64::from(gap.last));
+                    let count = gap.events();
+                    self.state(Cause::SerialGap, Certainty::Exactly, count, Some(range), from_ns)?;
+                }
+            }
+            [first, .., last] => {
+                let range = (u64::from(first.first), u64::from(last.last));
+                self.state(Cause::SerialGap, Certainty::Exactly, events, Some(range), from_ns)?;
+            }
+            _ => {}
+        }
+        if let [first, ..] = missing.partial[..] {
+            let last = missing.partial.last().copied().unwrap_or(first);
+            let count = missing.partial.len() as u64;
+            self.summary.partial_events += count;
+            let range = (u64::from(first), u64::from(last));
+            self.state(Cause::PartialEvent, Certainty::Exactly, count, Some(range), from_ns)?;
+        }
+        Ok(())
+    }
+
+    /// States what the window cannot know: records that the kernel counted as lost and that no gap
+    /// explains, because an event that is refused before it begins takes no serial.
+    ///
+    /// A missing event had at least one record, so that counting only the rest says
+    /// no loss twice.
+    fn settle(&mut self) -> Result<(), AppendError> {
+        let Unsettled { lost, gap_events, overrun, .. } = std::mem::take(&mut self.unsettled);
+        let from_ns = self.whole_at_ns.saturating_sub(TOLERANCE.time_ns + SETTLE_NS);
+        let unexplained = lost.saturating_sub(gap_events);
+        if unexplained > 0 {
+            let certainty = if gap_events == 0 { Certainty::Exactly } else { Certainty::AtLeast };
+            self.summary.lost_records += unexplained;
+            self.state(Cause::KernelLost, certainty, unexplained, None, from_ns)?;
+        }
+        // The kernel keeps what it could not deliver and tries again, so that an overrun
+        // alone need not be a loss; a record from the middle of an event would not show.
+        if overrun && lost == 0 && gap_events == 0 {
+            self.state(Cause::Enobufs, Certainty::AtLeast, 0, None, from_ns)?;
+        }
+        Ok(())
+    }
+
+    fn state(
+        &mut self,
+        cause: Cause,
+        certainty: Certainty,
+        count: u64,
+        range: Option<(u64, u64)>,
+        from_ns: u64,
+    ) -> Result<(), AppendError> {
+        let Moment { realtime_ns, boottime_ns, .. } = self.now;
+        let between_ns = Some((from_ns.min(realtime_ns), realtime_ns));
+        let statement =
+            LossStatement { source: Source::Netlink, cause, certainty, count, range, between_ns };
+        let payload = statement.encode(realtime_ns);
+        self.sink.append(&LossStatement::record(&payload, realtime_ns, boottime_ns))?;
+        self.summary.statements += 1;
+        Ok(())
+    }
+}
+
+/// The number of a heartbeat that process `pid` wrote. The kernel writes the process id itself, in front
+/// of the text, so that no other process can forge one.
+fn heartbeat_number(payload: &[u8], pid: u32) -> Option<u64> {
+    let body = &payload[memmem::find(payload, b"): ")? + 3..];
+    let rest = body.strip_prefix(b"pid=")?;
+    let (writer, rest) = rest.split_at_checked(rest.iter().position(|&byte| byte == b' ')?)?;
+    (std::str::from_utf8(writer).ok()?.parse() == Ok(pid)).then_some(())?;
+    const TEXT: &[u8] = b" msg='op=graven-heartbeat count=";
+    let digits = &rest[memmem::find(rest, TEXT)? + TEXT.len()..];
+    let end = digits.iter().position(|byte| !byte.is_ascii_digit())?;
+    std::str::from_utf8(&digits[..end]).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+#[path = "intake_tests.rs"]
+mod tests;

@@ -1,0 +1,479 @@
+//! Being the kernel's audit daemon: taking the place, and giving it back as it was found.
+//!
+//! # Order
+//! Attaching registers first and enables auditing last, so that the first record already has
+//! where to go. Detaching goes the other way: rules first, then auditing as it was, then the
+//! registration, then the queue's limits. The receiving thread stands between: it removes the rules
+//! and drains the socket before it returns (see [`super::netlink::receive`]), so detaching finds nothing left to lose.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::time::{ClockId, clock_getres};
+
+use super::calls::{ARCH_I386, ARCH_X86_64, CallSet};
+pub use super::control::ControlError;
+use super::control::{AuditSocket, Control, Received};
+use super::nlmsg::{self, MASK_WORDS, Message, Rule, RuleField, RuleList, Status, StatusChange};
+
+/// The key in every record that a rule of ours makes.
+pub const RULE_KEY: &str = "graven";
+
+/// How to attach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Least length of the kernel's queue before producers wait, in records. A longer one is left alone, and so is no
+    /// limit at all.
+    pub backlog_limit: u32,
+    /// How long a producer waits for room in that queue before the kernel drops its record.
+    /// At most ten minutes, which is the kernel's own limit.
+    pub backlog_wait: Duration,
+    /// Receive memory of the socket, in bytes: it bridges the time in which the receiver is kept
+    /// from running. A queued record takes about 900 bytes.
+    pub receive_buffer_bytes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            backlog_limit: 8192,
+            backlog_wait: Duration::from_secs(60),
+            receive_buffer_bytes: 64 << 20,
+        }
+    }
+}
+
+/// Why this process is not the audit daemon.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AttachError {
+    /// The kernel was built without audit, or this is a container.
+    #[error(
+        "the kernel does not offer audit here; help: it needs CONFIG_AUDIT and the initial user \
+         namespace, which a container does not have"
+    )]
+    Unsupported,
+    /// A capability is missing.
+    #[error(
+        "not permitted to control kernel audit; help: run as root in the initial pid namespace, \
+         or grant CAP_AUDIT_CONTROL, CAP_AUDIT_WRITE and CAP_NET_ADMIN"
+    )]
+    NotPermitted,
+    /// Another daemon is registered and lives.
+    #[error(
+        "process {pid} ({comm}) is the audit daemon; help: the kernel serves one at a time, stop \
+         it first (for auditd: `systemctl stop auditd` or `service auditd stop`)"
+    )]
+    Held {
+        /// Its process id.
+        pid: u32,
+        /// Its name.
+        comm: String,
+    },
+    /// The registered daemon is dead, but some process still holds its socket.
+    #[error(
+        "the audit daemon (process {pid}) is gone, but another process still holds its socket; \
+         help: end that process, the registration ends with the socket"
+    )]
+    HeldByHeir {
+        /// The process id that is still registered.
+        pid: u32,
+    },
+    /// The configuration is locked until the next boot.
+    #[error("the audit configuration is locked (enabled 2); help: only a reboot unlocks it")]
+    Locked,
+    /// A request failed otherwise.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+}
+
+/// Why a rule is not in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RuleError {
+    /// Call numbers are known for x86-64 only.
+    #[error("rules for system calls are supported on x86-64 only")]
+    Architecture,
+    /// The kernel refused it.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+}
+
+/// Whose calls a rule is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The processes of one audit session.
+    Session(u32),
+    /// The processes of one real uid.
+    Uid(u32),
+}
+
+/// What came of adding rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RulesAdded {
+    /// Whether operations done by submission rings are audited too; kernels before 5.16 cannot.
+    pub ring_operations: bool,
+}
+
+/// The kernel's audit status, without attaching.
+///
+/// # Errors
+/// Audit is not offered here or not permitted, or the request failed.
+pub fn status() -> Result<Status, AttachError> {
+    Control::open().and_then(|mut control| control.status()).map_err(refused)
+}
+
+/// This process as the kernel's audit daemon. Dropping it gives everything back.
+#[derive(Debug)]
+pub struct Daemon {
+    data: AuditSocket,
+    control: Mutex<Control>,
+    rules: Mutex<Vec<Rule>>,
+    before: Status,
+    ours: StatusChange,
+    pid: u32,
+    receive_buffer_bytes: usize,
+    given_back: bool,
+}
+
+impl Daemon {
+    /// Takes the place of the audit daemon and turns auditing on.
+    ///
+    /// # Errors
+    /// [`AttachError`]; the kernel is then as it was.
+    pub fn attach(options: &Options) -> Result<Self, AttachError> {
+        let mut control = Control::open().map_err(refused)?;
+        let before = control.status().map_err(refused)?;
+        let pid = std::process::id();
+        if before.enabled == 2 {
+            return Err(AttachError::Locked);
+        }
+        if before.pid != 0
+            && let Some(comm) = comm(before.pid)
+        {
+            return Err(AttachError::Held { pid: before.pid, comm });
+        }
+        let failed = |operation| move |errno| ControlError::new(operation, errno);
+        let data = AuditSocket::open().map_err(failed("open"))?;
+        let receive_buffer_bytes =
+            data.enlarge(options.receive_buffer_bytes).map_err(failed("enlarge socket"))?;
+        let ours = wanted(&before, options);
+        // From here on, dropping gives back.
+        let daemon = Self {
+            data,
+            control: Mutex::new(control),
+            rules: Mutex::new(Vec::new()),
+            before,
+            ours,
+            pid,
+            receive_buffer_bytes,
+            given_back: false,
+        };
+        daemon.set("set queue limits", &ours)?;
+        daemon.register()?;
+        let enable = StatusChange { enabled: Some(1), ..StatusChange::default() };
+        daemon.set("enable", &enable)?;
+        Ok(daemon)
+    }
+
+    /// Registers the data socket. The acknowledgement is not asked for, because it would arrive
+    /// among the records; whether it worked is asked over the other socket.
+    fn register(&self) -> Result<(), AttachError> {
+        let change = StatusChange { pid: Some(self.pid), ..StatusChange::default() };
+        self.data
+            .send(&nlmsg::request_quiet(nlmsg::SET, 1, &change.encode()))
+            .map_err(|errno| ControlError::new("register", errno))?;
+        let holder = self.status()?.pid;
+        if holder == self.pid {
+            return Ok(());
+        }
+        let mut buffer = [0; 4096];
+        let errno = match self.data.receive(&mut buffer) {
+            Ok(Received::Datagram { bytes, .. }) => match nlmsg::parse(bytes) {
+                Some(Message::Ack { errno, .. }) => Errno::from_raw_os_error(errno),
+                _ => Errno::BADMSG,
+            },
+            _ => Errno::BADMSG,
+        };
+        match (errno, comm(holder)) {
+            (Errno::EXIST, Some(comm)) => Err(AttachError::Held { pid: holder, comm }),
+            (Errno::EXIST, None) => Err(AttachError::HeldByHeir { pid: holder }),
+            _ => Err(refused(ControlError::new("register", errno))),
+        }
+    }
+
+    /// The kernel's audit status now. It may wait while the kernel's queue is full.
+    ///
+    /// # Errors
+    /// The request failed or was not answered in time.
+    pub fn status(&self) -> Result<Status, ControlError> {
+        self.control().status()
+    }
+
+    /// The kernel's audit status before this process attached.
+    #[must_use]
+    pub fn before(&self) -> &Status {
+        &self.before
+    }
+
+    /// Receive memory that the kernel granted, in bytes; less than asked for without CAP_NET_ADMIN.
+    #[must_use]
+    pub fn receive_buffer_bytes(&self) -> usize {
+        self.receive_buffer_bytes
+    }
+
+    /// Audits these calls of these processes, in both ABIs, and everything that they have submission
+    /// rings do.
+    ///
+    /// # Errors
+    /// The kernel refused a rule; those added by this call are removed again.
+    pub fn audit(&self, scope: Scope, calls: &CallSet) -> Result<RulesAdded, RuleError> {
+        if !cfg!(target_arch = "x86_64") {
+            return Err(RuleError::Architecture);
+        }
+        let who = match scope {
+            Scope::Session(session) => RuleField::Session(session),
+            Scope::Uid(uid) => RuleField::Uid(uid),
+        };
+        let rule = |list, fields, mask| Rule { list, fields, mask, key: RULE_KEY.into() };
+        let before = self.rules().len();
+        for (arch, mask) in [(ARCH_X86_64, calls.x86_64), (ARCH_I386, calls.i386)] {
+            let fields = vec![RuleField::Arch(arch), who];
+            if let Err(error) = self.add_rule(rule(RuleList::Exit, fields, mask)) {
+                self.remove_rules_past(before)?;
+                return Err(error);
+            }
+        }
+        let ring = rule(RuleList::UringExit, vec![who], [u32::MAX; MASK_WORDS]);
+        match self.add_rule(ring) {
+            Ok(()) => Ok(RulesAdded { ring_operations: true }),
+            Err(RuleError::Control(ControlError { errno: Errno::INVAL, .. })) => {
+                Ok(RulesAdded { ring_operations: false })
+            }
+            Err(error) => {
+                self.remove_rules_past(before)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Adds a rule, which is removed again when the daemon ends. A rule that someone else added
+    /// already stays theirs.
+    ///
+    /// # Errors
+    /// The kernel refused it.
+    pub fn add_rule(&self, rule: Rule) -> Result<(), RuleError> {
+        const OPERATION: &str = "add rule";
+        let payload = rule.encode().ok_or(ControlError::new(OPERATION, Errno::INVAL))?;
+        match self.control().call(OPERATION, nlmsg::ADD_RULE, &payload, false) {
+            Ok(_) => {
+                self.rules().push(rule);
+                Ok(())
+            }
+            Err(error) if error.errno == Errno::EXIST => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes every rule that this daemon added. Rules that are gone already are no error.
+    ///
+    /// # Errors
+    /// The kernel refused; the rules that it refused to remove are tried again by the next call.
+    pub fn remove_rules(&self) -> Result<(), ControlError> {
+        self.remove_rules_past(0)
+    }
+
+    fn remove_rules_past(&self, keep: usize) -> Result<(), ControlError> {
+        const OPERATION: &str = "delete rule";
+        let mut rules = self.rules();
+        let mut first_error = None;
+        for index in (keep..rules.len()).rev() {
+            let payload = rules[index].encode().unwrap_or_default();
+            match self.control().call(OPERATION, nlmsg::DEL_RULE, &payload, false) {
+                Ok(_) => drop(rules.remove(index)),
+                Err(error) if error.errno == Errno::NOENT => drop(rules.remove(index)),
+                Err(error) => drop(first_error.get_or_insert(error)),
+            }
+        }
+        first_error.map_or(Ok(()), Err)
+    }
+
+    /// Writes a record of type `kind` with this text into the kernel's audit stream.
+    pub(crate) fn write_record(&self, kind: u16, text: &str) -> Result<(), ControlError> {
+        // The kernel takes the text for a C string and leaves its last byte out.
+        let text = [text.as_bytes(), b"\0"].concat();
+        self.control().call("write record", kind, &text, false).map(drop)
+    }
+
+    /// Turns auditing off again if it was off before, so that nothing more is made.
+    pub(crate) fn restore_enabled(&self) -> Result<bool, ControlError> {
+        if self.before.enabled != 0 {
+            return Ok(false);
+        }
+        let disable = StatusChange { enabled: Some(0), ..StatusChange::default() };
+        self.set("disable", &disable).map(|()| true)
+    }
+
+    pub(crate) fn socket(&self) -> &AuditSocket {
+        &self.data
+    }
+
+    /// Ends being the audit daemon and gives everything back as it was.
+    ///
+    /// # Errors
+    /// The first request that failed; the others were made all the same.
+    pub fn detach(mut self) -> Result<(), ControlError> {
+        self.give_back()
+    }
+
+    /// Undoes what attaching did. Values that someone changed meanwhile are left to them.
+    fn give_back(&mut self) -> Result<(), ControlError> {
+        // A forked child has a copy of this object, but not the place.
+        if self.given_back || std::process::id() != self.pid {
+            return Ok(());
+        }
+        self.given_back = true;
+        let rules = self.remove_rules();
+        let now = self.status()?;
+        let enabled = self.restore_enabled();
+        let unregistered = if now.pid == self.pid {
+            let change = StatusChange { pid: Some(0), ..StatusChange::default() };
+            self.set("unregister", &change)
+        } else {
+            Ok(())
+        };
+        let same = |now: Option<u32>, ours: Option<u32>, before: Option<u32>| {
+            (ours.is_some() && now == ours).then_some(before).flatten()
+        };
+        let (before, ours) = (&self.before, &self.ours);
+        let limits = StatusChange {
+            rate_limit: same(Some(now.rate_limit), ours.rate_limit, Some(before.rate_limit)),
+            backlog_limit: same(
+                Some(now.backlog_limit),
+                ours.backlog_limit,
+                Some(before.backlog_limit),
+            ),
+            backlog_wait_ticks: same(
+                now.backlog_wait_ticks,
+                ours.backlog_wait_ticks,
+                before.backlog_wait_ticks,
+            ),
+            ..StatusChange::default()
+        };
+        let limits = self.set("restore queue limits", &limits);
+        rules.and(enabled.map(drop)).and(unregistered).and(limits)
+    }
+
+    fn set(&self, operation: &'static str, change: &StatusChange) -> Result<(), ControlError> {
+        if *change == StatusChange::default() {
+            return Ok(());
+        }
+        self.control().set(operation, change)
+    }
+
+    fn control(&self) -> std::sync::MutexGuard<'_, Control> {
+        // A panic while the lock was held leaves at worst an answer unread, which the next
+        // request skips by its sequence.
+        self.control.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn rules(&self) -> std::sync::MutexGuard<'_, Vec<Rule>> {
+        self.rules.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Whoever wants to know calls `detach`; the socket's end unregisters in any case.
+        let _ = self.give_back();
+    }
+}
+
+/// What to change while attached; nothing that is already so, to leave no trace of no change.
+fn wanted(before: &Status, options: &Options) -> StatusChange {
+    let mut change = StatusChange::default();
+    // A limit of 0 means none, which is more.
+    if before.backlog_limit != 0 && before.backlog_limit < options.backlog_limit {
+        change.backlog_limit = Some(options.backlog_limit);
+    }
+    // A rate limit drops records by design.
+    if before.rate_limit != 0 {
+        change.rate_limit = Some(0);
+    }
+    let ticks = ticks(options.backlog_wait);
+    if before.backlog_wait_ticks.is_some_and(|before| before != ticks) {
+        change.backlog_wait_ticks = Some(ticks);
+    }
+    change
+}
+
+/// A time in the kernel's ticks, at most what the kernel takes. The coarse clock advances once a tick, so that its
+/// resolution is a tick's length.
+fn ticks(time: Duration) -> u32 {
+    const WAIT_MAX: Duration = Duration::from_secs(600);
+    let resolution = clock_getres(ClockId::RealtimeCoarse);
+    let tick_ns = u128::try_from(resolution.tv_nsec).unwrap_or(0).max(1);
+    let ticks = time.min(WAIT_MAX).as_nanos() / tick_ns;
+    u32::try_from(ticks).unwrap_or(u32::MAX)
+}
+
+/// The name of a living process.
+fn comm(pid: u32) -> Option<String> {
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let text = String::from_utf8_lossy(&stat);
+    let (name, rest) = text.split_once('(')?.1.rsplit_once(')')?;
+    // A zombie has let go of its sockets: it registers nothing any more.
+    (!rest.trim_start().starts_with(['Z', 'X'])).then(|| name.to_owned())
+}
+
+/// What a refusal of the first requests means.
+fn refused(error: ControlError) -> AttachError {
+    match error.errno {
+        Errno::PERM | Errno::ACCESS => AttachError::NotPermitted,
+        Errno::PROTONOSUPPORT | Errno::AFNOSUPPORT | Errno::CONNREFUSED => AttachError::Unsupported,
+        _ => AttachError::Control(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_too_small_is_changed() {
+        let options = Options::default();
+        let before = Status {
+            backlog_limit: 64,
+            rate_limit: 100,
+            backlog_wait_ticks: Some(0),
+            ..Status::default()
+        };
+        let change = wanted(&before, &options);
+        assert_eq!(change.backlog_limit, Some(8192));
+        assert_eq!(change.rate_limit, Some(0));
+        assert_eq!(change.backlog_wait_ticks, Some(ticks(Duration::from_secs(60))));
+        let large = Status { backlog_limit: 100_000, ..Status::default() };
+        assert_eq!(
+            wanted(&large, &options),
+            StatusChange::default(),
+            "no wait time on old kernels"
+        );
+        let unlimited = Status { backlog_limit: 0, ..Status::default() };
+        assert_eq!(wanted(&unlimited, &options).backlog_limit, None);
+    }
+
+    #[test]
+    fn a_minute_is_a_minute_of_ticks() {
+        let minute = ticks(Duration::from_secs(60));
+        assert!(
+            [6_000, 15_000, 18_000, 60_000].iter().any(|&hz| minute.abs_diff(hz) < 20),
+            "{minute}"
+        );
+        assert_eq!(ticks(Duration::from_secs(86_400)), ticks(Duration::from_secs(600)));
+    }
+
+    #[test]
+    fn a_living_process_has_a_name() {
+        assert!(comm(std::process::id()).is_some());
+        assert_eq!(comm(u32::MAX), None);
+    }
+}

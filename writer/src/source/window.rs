@@ -1,0 +1,364 @@
+//! A window over the kernel's event serials: what never arrived becomes an exact range.
+//!
+//! # Why a gap is a loss
+//! The kernel takes a serial only after it has a buffer for the event's first record, and queues
+//! that record unless its rate limit refuses it. The filters that discard whole types are asked
+//! before a serial is taken. So while one daemon is registered and no rate limit is set, every
+//! serial brings it at least one record; the kernel tests in `tests/kernel_audit.rs` run every
+//! control operation that Graven uses and hundreds of thousands of events past the window and find no gap.
+//! A missing serial is therefore one missing event, exactly; how many records it had is unknown.
+//!
+//! # Why it waits
+//! A task takes its serial first and queues its record later, and in between it may be
+//! preempted: serials arrive out of order. A serial is given up when a higher one has been here for
+//! [`Tolerance::time_ns`], or at once when it lies [`SPAN`] serials back.
+//!
+//! # Where it starts and ends
+//! At the serial of a marker record that Graven itself sends, so that nothing from before the
+//! registration is missed and nothing at the end goes unnoticed. See [`Window::start`].
+//!
+//! # Half events
+//! `SYSCALL` opens a system call's event and `EOE` ends it. An event that has one without the
+//! other is partial. A producer may sleep for long between the two, so an open event is set aside and given up only
+//! after [`Tolerance::event_time_ns`]. Rules may discard either type, so that nothing is called
+//! partial before both have been seen. A record lost from the middle of an event does not show.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use graven_format::kind;
+
+/// Serials that the window holds: two seconds of half a million events a second.
+pub const SPAN: u64 = 1 << 20;
+/// Serials below the first one seen that may still arrive while the start is not known.
+const SLACK: u64 = 1 << 12;
+/// Open events set aside at most; past it the oldest is judged at once.
+const OPEN_MAX: usize = 1 << 12;
+/// Coarseness of the waiting time: bounds the list of marks.
+const MARK_NS: u64 = 10_000_000;
+
+/// Bits kept for a serial.
+const SEEN: u8 = 1;
+const OPENED: u8 = 2;
+const ENDED: u8 = 4;
+const RING: u8 = 8;
+
+const _: () = assert!(SPAN.is_power_of_two() && SLACK < SPAN);
+
+/// How long the window waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tolerance {
+    /// Nanoseconds that a serial may come after a higher one.
+    pub time_ns: u64,
+    /// Nanoseconds between an event's first record and its last.
+    pub event_time_ns: u64,
+}
+
+/// Serials that never came: all between first and last, both included; never across the wrap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The lowest missing serial.
+    pub first: u32,
+    /// The highest missing serial.
+    pub last: u32,
+}
+
+impl Gap {
+    /// Events that are missing.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        u64::from(self.last - self.first) + 1
+    }
+}
+
+/// What the window gave up on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Missing {
+    /// Whole events, in order of their serials.
+    pub gaps: Vec<Gap>,
+    /// Events that have a beginning or an end, but not both.
+    pub partial: Vec<u32>,
+}
+
+impl Missing {
+    /// Whether nothing is missing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.gaps.is_empty() && self.partial.is_empty()
+    }
+}
+
+/// The window. Serials are widened to u64 inside, so that the wrap needs no thought.
+pub struct Window {
+    tolerance: Tolerance,
+    /// What is known of the serials from `next` to `head`, at their number modulo the span.
+    states: Box<[u8]>,
+    /// The lowest serial not yet passed.
+    next: u64,
+    /// One past the highest serial seen.
+    head: u64,
+    /// Where the head was when; ascending in both.
+    marks: VecDeque<(u64, u64)>,
+    /// Events passed while open, with what is known of them and when to give up.
+    open: BTreeMap<u64, (u8, u64)>,
+    missing: Missing,
+    started: bool,
+    primed: bool,
+    kinds_seen: u8,
+    events: u64,
+    now_ns: u64,
+}
+
+impl Window {
+    /// A window that has seen nothing.
+    #[must_use]
+    pub fn new(tolerance: Tolerance) -> Self {
+        Self {
+            tolerance,
+            states: vec![0; SPAN as usize].into_boxed_slice(),
+            next: 0,
+            head: 0,
+            marks: VecDeque::new(),
+            open: BTreeMap::new(),
+            missing: Missing::default(),
+            started: false,
+            primed: false,
+            kinds_seen: 0,
+            events: 0,
+            now_ns: 0,
+        }
+    }
+
+    /// Notes a record of type `kind` with this serial.
+    pub fn note(&mut self, serial: u32, kind: u16) {
+        if !self.primed {
+            self.primed = true;
+            // One whole turn of serials lies below, so that nothing is ever negative.
+            self.head = (1 << 32) | u64::from(serial);
+            self.next = self.head - SLACK;
+        }
+        let full = self.widen(serial);
+        let bits = match kind {
+            kind::SYSCALL => SEEN | OPENED,
+            // An operation done inside a system call shares its event, and the call's own
+            // records may follow much later: it ends with an EOE but does not demand one.
+            kind::URINGOP => SEEN | RING,
+            kind::EOE => SEEN | ENDED,
+            _ => SEEN,
+        };
+        self.kinds_seen |= bits;
+        if full < self.next {
+            if let Some((state, _)) = self.open.get_mut(&full) {
+                *state |= bits;
+            }
+            return;
+        }
+        if full >= self.head {
+            if full - self.next >= SPAN {
+                self.pass_to(full + 1 - SPAN);
+            }
+            self.head = full + 1;
+        }
+        let state = &mut self.states[(full % SPAN) as usize];
+        self.events += u64::from(*state == 0);
+        *state |= bits;
+    }
+
+    /// Says that `serial` is the marker that was sent once registration had settled: what is
+    /// at or below it is not judged, what is above it is owed to us.
+    ///
+    /// Until then nothing is given up, because events
+    /// above the marker may arrive before it.
+    pub fn start(&mut self, serial: u32) {
+        if !self.primed || self.widen(serial) >= self.head {
+            self.note(serial, kind::TRUSTED_APP);
+        }
+        let marker = self.widen(serial);
+        while self.next <= marker {
+            self.states[(self.next % SPAN) as usize] = 0;
+            self.next += 1;
+        }
+        self.events = (self.next..self.head).map(|full| u64::from(self.state(full) != 0)).sum();
+        self.open.clear();
+        self.missing = Missing::default();
+        self.started = true;
+    }
+
+    /// Tells the time and takes what has been given up by now.
+    ///
+    /// `now_ns` is a steady clock that must not run while the receiver itself was kept from
+    /// receiving, and the call belongs after the socket was found empty: else a serial is
+    /// given up that lies in the socket.
+    pub fn tick(&mut self, now_ns: u64) -> Missing {
+        if !self.started {
+            return Missing::default();
+        }
+        self.now_ns = now_ns;
+        let newest = self.marks.back();
+        if newest.is_none_or(|&(at, head)| head < self.head && now_ns >= at + MARK_NS) {
+            self.marks.push_back((now_ns, self.head));
+        }
+        let mut due = self.next;
+        while let Some(&(at, head)) = self.marks.front() {
+            if now_ns < at.saturating_add(self.tolerance.time_ns) {
+                break;
+            }
+            due = due.max(head);
+            self.marks.pop_front();
+        }
+        self.pass_to(due);
+        self.pass_complete();
+        self.judge_open(now_ns);
+        std::mem::take(&mut self.missing)
+    }
+
+    /// Whether every serial up to and with `serial` has come and every event among them is whole.
+    #[must_use]
+    pub fn is_complete_to(&self, serial: u32) -> bool {
+        let full = self.widen(serial);
+        if full < self.next {
+            return self.open.range(..=full).next().is_none_or(|_| !self.judges_events());
+        }
+        full < self.head
+            && (self.next..=full).all(|at| self.is_whole(self.state(at)))
+            && (self.open.is_empty() || !self.judges_events())
+    }
+
+    /// Gives up on everything that is still missing up to and with `last`, in order to end.
+    /// What is above is no longer owed.
+    pub fn finish(&mut self, last: u32) -> Missing {
+        if !self.started {
+            return Missing::default();
+        }
+        let end = (self.widen(last) + 1).min(self.head);
+        self.pass_to(end);
+        drop(self.open.split_off(&end));
+        self.judge_open(u64::MAX);
+        std::mem::take(&mut self.missing)
+    }
+
+    /// Whether nothing is being waited for: every serial up to the highest one seen has come.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.next == self.head
+    }
+
+    /// Whether a serial below the highest one seen has not come yet.
+    #[must_use]
+    pub fn has_holes(&self) -> bool {
+        (self.next..self.head).any(|full| self.state(full) == 0)
+    }
+
+    /// One past the highest serial seen.
+    #[must_use]
+    pub fn head(&self) -> u32 {
+        self.head as u32
+    }
+
+    /// Different events seen since the start.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    fn state(&self, full: u64) -> u8 {
+        self.states[(full % SPAN) as usize]
+    }
+
+    /// The wide number nearest to the head that ends in this serial.
+    fn widen(&self, serial: u32) -> u64 {
+        let ahead = serial.wrapping_sub(self.head as u32) as i32;
+        self.head.wrapping_add_signed(i64::from(ahead))
+    }
+
+    /// Whether half events can be told: rules may discard one of the two types.
+    fn judges_events(&self) -> bool {
+        self.kinds_seen & (OPENED | ENDED) == OPENED | ENDED
+    }
+
+    fn is_whole(&self, state: u8) -> bool {
+        let opened = state & OPENED != 0;
+        let ended = state & ENDED != 0;
+        let balanced = opened == ended || ended && state & RING != 0;
+        state != 0 && (balanced || !self.judges_events())
+    }
+
+    /// Passes what needs no waiting.
+    fn pass_complete(&mut self) {
+        while self.next < self.head && self.is_whole(self.state(self.next)) {
+            self.states[(self.next % SPAN) as usize] = 0;
+            self.next += 1;
+        }
+    }
+
+    /// Passes everything below `target`: what never came is a gap, what is open is set aside.
+    fn pass_to(&mut self, target: u64) {
+        let mut gap_from = None;
+        while self.next < target.min(self.head) {
+            let state = std::mem::take(&mut self.states[(self.next % SPAN) as usize]);
+            if state == 0 {
+                gap_from.get_or_insert(self.next);
+            } else {
+                if let Some(from) = gap_from.take() {
+                    self.add_gap(from, self.next - 1);
+                }
+                if !self.is_whole(state) {
+                    self.set_aside(self.next, state);
+                }
+            }
+            self.next += 1;
+        }
+        // Past the head nothing was ever seen, however far it is.
+        let from = gap_from.unwrap_or(self.next);
+        self.next = self.next.max(target);
+        if from < self.next {
+            self.add_gap(from, self.next - 1);
+        }
+    }
+
+    /// Adds a gap, joined to the one before it where they touch and split where serials wrap.
+    fn add_gap(&mut self, from: u64, to: u64) {
+        if !self.started {
+            return;
+        }
+        let turn_end = from | u64::from(u32::MAX);
+        if to > turn_end {
+            self.add_gap(from, turn_end);
+            self.add_gap(turn_end + 1, to);
+            return;
+        }
+        let (first, last) = (from as u32, to as u32);
+        match self.missing.gaps.last_mut() {
+            Some(before) if before.last.checked_add(1) == Some(first) => before.last = last,
+            _ => self.missing.gaps.push(Gap { first, last }),
+        }
+    }
+
+    fn set_aside(&mut self, full: u64, state: u8) {
+        if self.open.len() == OPEN_MAX
+            && let Some((oldest, _)) = self.open.pop_first()
+        {
+            self.missing.partial.push(oldest as u32);
+        }
+        let until_ns = self.now_ns.saturating_add(self.tolerance.event_time_ns);
+        self.open.insert(full, (state, until_ns));
+    }
+
+    /// Forgets events that have become whole and gives up on those whose time is over.
+    fn judge_open(&mut self, now_ns: u64) {
+        let mut open = std::mem::take(&mut self.open);
+        open.retain(|&full, &mut (state, until_ns)| {
+            if self.is_whole(state) {
+                return false;
+            }
+            if now_ns >= until_ns {
+                self.missing.partial.push(full as u32);
+            }
+            now_ns < until_ns
+        });
+        self.open = open;
+    }
+}
+
+#[cfg(test)]
+#[path = "window_tests.rs"]
+mod tests;
