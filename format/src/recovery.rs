@@ -10,11 +10,21 @@
 //! | `fresh` | no segment | the trail is new | nothing |
 //! | `sealed` | trailer, nothing after it | clean stop, or crash right after a segment was full | nothing |
 //! | `untrimmed` | trailer, then bytes | crash between writing a trailer early and cutting the file to it | cut the file |
-//! | `unused` | header, no frame | crash between creating a segment and its first commit | remove the file |
+//! | `unused` | header, first frame not there or not intact | crash between creating a segment and the end of its first commit | remove the file |
 //! | `open` | frames, then zeros | kill or crash while no write was in flight | seal |
 //! | `torn` | frames, then bytes that are no frame | power cut in the middle of the last write | seal before them |
 //! | `lost-write` | frames, a hole, intact frames that were never announced | several writes in flight, a later one reached the disk first | seal before the hole |
 //! | `orphan` | an unsealed segment, then one of which nothing was announced | crash while the trailer, or a write before it, was in flight | remove the later one, then as above |
+//!
+//! The table is complete because the writer keeps this order, and recovery keeps it too:
+//!
+//! 1. A segment's header is durable before the segment has its name.
+//! 2. A trailer is submitted only when every frame of its segment is durable.
+//! 3. Nothing of a segment is announced before the trailer of the one before it is durable. A
+//!    watermark that went ahead of that trailer would announce what an `orphan` loses.
+//! 4. The next change of segment begins only after that.
+//! 5. A file with an early trailer is cut, durably, before it has a successor.
+//! 6. The steps of a [`Decision`] are each durable before the next one is begun.
 //!
 //! Anything else contradicts what had been announced and is refused: it is evidence, and recovery
 //! must not write over it.
@@ -65,7 +75,8 @@ pub struct Found {
     pub segment: u64,
     /// Seq of its first record, from its name.
     pub first_seq: u64,
-    /// All that was wrong with it.
+    /// All that was wrong with it. A reader may keep the first few of made-up millions: one that
+    /// is not of [`Class::Tail`] is enough to refuse.
     pub findings: Vec<Finding>,
     /// What is known at its end; read with hashes.
     pub outcome: Outcome,

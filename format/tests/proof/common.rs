@@ -37,7 +37,8 @@ impl Rec {
     }
 }
 
-/// The `n`th of a row of records that differ, with `len` bytes of payload.
+/// The `n`th of a row of records that differ, with `len` bytes of payload. The golden files are
+/// made of these.
 pub(crate) fn rec(n: u64, len: usize) -> Rec {
     Rec {
         source: Source::ALL[(n % 7) as usize],

@@ -2,7 +2,9 @@
 
 mod common;
 mod damage;
+mod golden;
 mod hostile;
+mod layout;
 mod limits;
 mod oracle;
 mod recovery_model;
