@@ -18,6 +18,9 @@ pub(crate) const TOLERANCE: Tolerance =
 /// How long a rise of the kernel's `lost` counter waits for gaps that explain it.
 const SETTLE_NS: u64 = TOLERANCE.time_ns + 1_000_000_000;
 
+/// Failed sends of one record after which the kernel gives it up.
+const TRIES: u32 = 6;
+
 /// More gaps than this found at once are stated as one: a statement each would be a storm of its
 /// own just when the trail is behind.
 const STATEMENTS_AT_ONCE_MAX: usize = 64;
@@ -39,7 +42,7 @@ pub struct Summary {
     pub lost_records: u64,
     /// Events stated as partial.
     pub partial_events: u64,
-    /// Times that the socket overran; it does not mean that something was lost.
+    /// Sends that found the socket full; each was tried again, so that it does not mean a loss.
     pub overruns: u64,
     /// Records without the kernel's stamp; they are kept, but no gap can show beside them.
     pub unstamped: u64,
@@ -87,6 +90,9 @@ pub(crate) struct Intake<'a> {
     /// The realtime of the last moment without a hole in the window.
     whole_at_ns: u64,
     lost_counter: u32,
+    failed_counter: u32,
+    /// Failed sends since the counter last stood still.
+    failed_in_a_row: u32,
     unsettled: Unsettled,
 }
 
@@ -113,6 +119,8 @@ impl<'a> Intake<'a> {
             now,
             whole_at_ns: now.realtime_ns,
             lost_counter: lost,
+            failed_counter: 0,
+            failed_in_a_row: 0,
             unsettled: Unsettled::default(),
         }
     }
@@ -134,10 +142,26 @@ impl<'a> Intake<'a> {
         self.summary.foreign += 1;
     }
 
+    /// The socket answered ENOBUFS, which it does only where the option against it is not known.
     pub(crate) fn overrun(&mut self) {
         self.summary.overruns += 1;
         self.unsettled.overrun = true;
         self.unsettled.since_ns.get_or_insert(self.now.active_ns);
+    }
+
+    /// The socket's counter of sends that failed for want of room, read when it was found empty.
+    ///
+    /// The kernel drops a record only after [`TRIES`] failures in a row: one from its main queue
+    /// and five from its retry queue. Fewer between two moments of rest cannot have lost one.
+    pub(crate) fn failed_sends(&mut self, count: u32) {
+        let rise = count.wrapping_sub(std::mem::replace(&mut self.failed_counter, count));
+        self.summary.overruns += u64::from(rise);
+        self.failed_in_a_row =
+            if rise == 0 { 0 } else { self.failed_in_a_row.saturating_add(rise) };
+        if self.failed_in_a_row >= TRIES {
+            self.unsettled.overrun = true;
+            self.unsettled.since_ns.get_or_insert(self.now.active_ns);
+        }
     }
 
     /// Takes one datagram of the kernel, of which `whole_len` bytes were sent.
@@ -284,8 +308,8 @@ impl<'a> Intake<'a> {
             self.summary.lost_records += unexplained;
             self.state(Cause::KernelLost, certainty, unexplained, None, from_ns)?;
         }
-        // The kernel keeps what it could not deliver and tries again, so that an overrun
-        // alone need not be a loss; a record from the middle of an event would not show.
+        // The socket was full for long enough to lose records. No event is missing, but a record from
+        // the middle of one would not show.
         if overrun && lost == 0 && gap_events == 0 {
             self.state(Cause::Enobufs, Certainty::AtLeast, 0, None, from_ns)?;
         }

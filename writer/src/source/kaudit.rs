@@ -156,6 +156,7 @@ impl Daemon {
         let data = AuditSocket::open().map_err(failed("open"))?;
         let receive_buffer_bytes =
             data.enlarge(options.receive_buffer_bytes).map_err(failed("enlarge socket"))?;
+        data.stay_open_after_overrun().map_err(failed("set socket option"))?;
         let ours = wanted(&before, options);
         // From here on, dropping gives back.
         let daemon = Self {

@@ -173,6 +173,7 @@ pub fn receive_through(
             stage_since_ns: 0,
             progress_ns: 0,
             marked_ns: 0,
+            overruns_ns: 0,
         }
         .run(now, tap)
     })
@@ -295,6 +296,8 @@ struct Receiver<'a> {
     progress_ns: u64,
     /// When the closing marker was asked for.
     marked_ns: u64,
+    /// When the socket was last asked for its overruns.
+    overruns_ns: u64,
 }
 
 impl Receiver<'_> {
@@ -313,10 +316,13 @@ impl Receiver<'_> {
                 self.report(report)?;
             }
             if empty {
+                self.look_at_overruns();
                 self.intake.tick()?;
             }
             self.step(empty)?;
             if let Stage::Done(last, drained) = self.stage {
+                self.overruns_ns = 0;
+                self.look_at_overruns();
                 return Ok(self.intake.finish(last, drained)?);
             }
             if empty {
@@ -330,6 +336,18 @@ impl Receiver<'_> {
         let active_ns = self.now.active_ns + passed_ns;
         self.now = Moment { realtime_ns, boottime_ns, active_ns };
         self.intake.set_now(self.now);
+    }
+
+    /// Asks the socket how often the kernel found it full, once a beat.
+    fn look_at_overruns(&mut self) {
+        let since_ns = self.now.active_ns - self.overruns_ns;
+        if u128::from(since_ns) < BEAT.as_nanos() {
+            return;
+        }
+        self.overruns_ns = self.now.active_ns;
+        if let Some(count) = self.daemon.socket().failed_sends() {
+            self.intake.failed_sends(count);
+        }
     }
 
     /// Takes what is there, at most a batch; true if the socket is empty.
