@@ -76,6 +76,11 @@ pub(crate) enum Seen {
     Disabled,
 }
 
+/// The number of the marker that attaching ends with; heartbeats count on from it.
+pub(crate) const OPENING: u64 = 0;
+/// The number of the marker that ends receiving; it may be written more than once.
+pub(crate) const CLOSING: u64 = u64::MAX;
+
 /// The text of heartbeat `number`.
 pub(crate) fn heartbeat_text(number: u64) -> String {
     format!("op=graven-heartbeat count={number} res=success")
@@ -289,7 +294,8 @@ impl<'a> Intake<'a> {
             let count = missing.partial.len() as u64;
             self.summary.partial_events += count;
             let range = (u64::from(first), u64::from(last));
-            self.state(Cause::PartialEvent, Certainty::Exactly, count, Some(range), from_ns)?;
+            // Not exactly: an event that lost a record between its first and its last looks whole.
+            self.state(Cause::PartialEvent, Certainty::AtLeast, count, Some(range), from_ns)?;
         }
         Ok(())
     }

@@ -66,7 +66,10 @@ fn pass(intake: &mut Intake<'_>, from: u64, to: u64) {
     }
 }
 
-fn said(list: &List) -> Vec<(Cause, Certainty, u64, Option<(u64, u64)>)> {
+/// What a statement says, without its times.
+type Said = (Cause, Certainty, u64, Option<(u64, u64)>);
+
+fn said(list: &List) -> Vec<Said> {
     let statements = list.statements.lock().unwrap();
     statements.iter().map(|said| (said.cause, said.certainty, said.count, said.range)).collect()
 }

@@ -6,8 +6,9 @@
 //! for the kernel's counters, writes heartbeats and removes the rules, and may be made to wait.
 //!
 //! # The beginning
-//! The pulse writes an opening marker, a `TRUSTED_APP` record, once this process is registered.
-//! From its serial on, every serial is owed to us. What arrives earlier is kept, not judged.
+//! Attaching ends with an opening marker, a `TRUSTED_APP` record. From its serial on, every serial
+//! is owed to us: also those of rules added before this thread runs. What arrives earlier is
+//! kept, not judged.
 //!
 //! # Heartbeats
 //! A loss shows at the next record only. When records came and then no more, the pulse writes one
@@ -28,13 +29,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use graven_format::kind;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 
 pub use super::intake::Summary;
-use super::intake::{Intake, Moment, Seen, heartbeat_text};
-use super::kaudit::{ControlError, Daemon};
+use super::intake::{CLOSING, Intake, Moment, OPENING, Seen};
+use super::kaudit::Daemon;
 use super::nlmsg::Status;
 use super::{AppendError, Sink};
 
@@ -110,10 +110,7 @@ pub enum NetlinkError {
     /// The socket failed.
     #[error("receiving audit records failed: {0}")]
     Socket(Errno),
-    /// The opening marker could not be written.
-    #[error("writing the opening marker failed: {0}; help: it needs CAP_AUDIT_WRITE")]
-    Marker(ControlError),
-    /// The opening marker was written and did not come back.
+    /// The opening marker, which attaching wrote, did not come back.
     #[error(
         "the opening marker did not come back within {} s, so that no loss could be found; help: \
          look for rules of `auditctl -l` on the lists user or exclude that discard TRUSTED_APP",
@@ -181,8 +178,8 @@ pub fn receive_through(
 
 /// What the receiver asks of the pulse.
 enum Command {
-    /// Write a marker of this number.
-    Mark(u64),
+    /// Write the closing marker.
+    Close,
     RemoveRules,
     /// Turn auditing off if it was off before.
     Disable,
@@ -191,15 +188,10 @@ enum Command {
 /// What the pulse says.
 enum Report {
     Status(Status),
-    Marked(Result<(), ControlError>),
     RulesRemoved,
     /// Whether auditing was turned off.
     Disabled(bool),
 }
-
-/// Numbers of the markers; heartbeats have those between. The closing one is not known in advance, as it may be written again.
-const OPENING: u64 = 0;
-const CLOSING: u64 = u64::MAX;
 
 /// The thread that may be made to wait.
 struct Pulse<'a> {
@@ -216,7 +208,11 @@ impl Pulse<'_> {
         let mut covered = 0;
         loop {
             let report = match inbox.recv_timeout(BEAT) {
-                Ok(Command::Mark(number)) => Report::Marked(self.heartbeat(number)),
+                Ok(Command::Close) => {
+                    // One that fails is written again when it does not come back.
+                    let _ = self.daemon.write_heartbeat(CLOSING);
+                    continue;
+                }
                 Ok(Command::RemoveRules) => {
                     // A rule that stays makes records that are beyond the closing marker; the
                     // caller's detach tries again and tells.
@@ -233,7 +229,7 @@ impl Pulse<'_> {
                         covered = traffic;
                         heartbeats += 1;
                         // Without it a loss at the tail shows later, but it shows.
-                        let _ = self.heartbeat(heartbeats);
+                        let _ = self.daemon.write_heartbeat(heartbeats);
                     }
                     seen = traffic;
                     self.tell_status();
@@ -243,10 +239,6 @@ impl Pulse<'_> {
             };
             self.tell(report);
         }
-    }
-
-    fn heartbeat(&self, number: u64) -> Result<(), ControlError> {
-        self.daemon.write_record(kind::TRUSTED_APP, &heartbeat_text(number))
     }
 
     fn tell_status(&self) {
@@ -307,13 +299,12 @@ impl Receiver<'_> {
         mut tap: impl FnMut(&[u8]) -> bool,
     ) -> Result<Summary, NetlinkError> {
         let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
-        self.command(Command::Mark(OPENING));
         loop {
             self.look_at_the_clock(now());
             let empty = self.take_batch(&mut buffer, &mut tap)?;
             self.traffic.store(self.intake.traffic(), Ordering::Relaxed);
             while let Ok(report) = self.reports.try_recv() {
-                self.report(report)?;
+                self.report(report);
             }
             if empty {
                 self.look_at_overruns();
@@ -393,14 +384,11 @@ impl Receiver<'_> {
         }
     }
 
-    fn report(&mut self, report: Report) -> Result<(), NetlinkError> {
+    fn report(&mut self, report: Report) {
         match (self.stage, report) {
             (_, Report::Status(status)) => self.intake.status(&status),
-            (Stage::Starting, Report::Marked(Err(error))) => {
-                return Err(NetlinkError::Marker(error));
-            }
             (Stage::RemovingRules, Report::RulesRemoved) => {
-                self.command(Command::Mark(CLOSING));
+                self.command(Command::Close);
                 self.marked_ns = self.now.active_ns;
                 self.enter(Stage::Closing);
             }
@@ -410,7 +398,6 @@ impl Receiver<'_> {
             }
             _ => {}
         }
-        Ok(())
     }
 
     /// Goes on where time or the window says so. `empty` says that the socket is.
@@ -429,7 +416,7 @@ impl Receiver<'_> {
                 self.enter(Stage::Done(last, false));
             }
             Stage::Closing if empty && past(self.now.active_ns - self.marked_ns, MARKER_TIME) => {
-                self.command(Command::Mark(CLOSING));
+                self.command(Command::Close);
                 self.marked_ns = self.now.active_ns;
             }
             Stage::Draining(last)

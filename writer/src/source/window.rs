@@ -236,16 +236,11 @@ impl Window {
         std::mem::take(&mut self.missing)
     }
 
-    /// Whether nothing is being waited for: every serial up to the highest one seen has come.
+    /// Whether nothing is being waited for: every serial up to the highest one seen has come, and every
+    /// event among them is whole.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.next == self.head
-    }
-
-    /// Whether a serial below the highest one seen has not come yet.
-    #[must_use]
-    pub fn has_holes(&self) -> bool {
-        (self.next..self.head).any(|full| self.state(full) == 0)
+        self.next == self.head && self.open.is_empty()
     }
 
     /// One past the highest serial seen.
