@@ -1,7 +1,7 @@
 //! Against the real kernel: being its audit daemon, losing nothing, and giving the place back.
 //!
-//! A kernel has one audit daemon, so each test holds a lock file while it is it. Rules are for a fresh
-//! session of the test's own child only. Without root, without kernel audit, or beside
+//! A kernel has one audit daemon, so each test holds a lock file while it is it. Rules are for a
+//! fresh session of the test's own child only. Without root, without kernel audit, or beside
 //! another audit daemon a test says `SKIPPED` and why.
 
 #![cfg(target_arch = "x86_64")]
@@ -129,8 +129,8 @@ fn a_receiver_kept_from_running_for_half_a_second_loses_nothing() {
     assert!(list.events.lock().unwrap().len() >= 2 * OPENS_EACH as usize);
 }
 
-/// No simulation: the receiver sleeps longer than the kernel is patient, in a small socket. Depending on
-/// its boot line the kernel does not count what it then drops.
+/// No simulation: the receiver sleeps longer than the kernel is patient, in a small socket.
+/// Depending on its boot line the kernel does not count what it then drops.
 #[test]
 fn what_the_kernel_itself_drops_is_stated() {
     let Some(_turn) = turn() else { return };

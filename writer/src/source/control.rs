@@ -83,7 +83,8 @@ impl AuditSocket {
         netlink_options::stay_open_after_overrun(&self.fd)
     }
 
-    /// How many sends to this socket failed for want of room; `None` where the kernel does not count.
+    /// How many sends to this socket failed for want of room; `None` where the kernel does not
+    /// count.
     pub(crate) fn failed_sends(&self) -> Option<u32> {
         netlink_options::failed_sends(&self.fd).ok()
     }

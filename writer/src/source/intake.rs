@@ -248,8 +248,8 @@ impl<'a> Intake<'a> {
         }
     }
 
-    /// Ends: states everything up to the serial `last` that is still missing. `drained` says whether the
-    /// closing marker came back.
+    /// Ends: states everything up to the serial `last` that is still missing. `drained` says
+    /// whether the closing marker came back.
     pub(crate) fn finish(mut self, last: u32, drained: bool) -> Result<Summary, AppendError> {
         let missing = self.window.finish(last);
         self.state_missing(&missing)?;
@@ -314,8 +314,8 @@ impl<'a> Intake<'a> {
             self.summary.lost_records += unexplained;
             self.state(Cause::KernelLost, certainty, unexplained, None, from_ns)?;
         }
-        // The socket was full for long enough to lose records. No event is missing, but a record from
-        // the middle of one would not show.
+        // The socket was full for long enough to lose records. No event is missing, but a record
+        // from the middle of one would not show.
         if overrun && lost == 0 && gap_events == 0 {
             self.state(Cause::Enobufs, Certainty::AtLeast, 0, None, from_ns)?;
         }
@@ -341,8 +341,8 @@ impl<'a> Intake<'a> {
     }
 }
 
-/// The number of a heartbeat that process `pid` wrote. The kernel writes the process id itself, in front
-/// of the text, so that no other process can forge one.
+/// The number of a heartbeat that process `pid` wrote. The kernel writes the process id itself, in
+/// front of the text, so that no other process can forge one.
 fn heartbeat_number(payload: &[u8], pid: u32) -> Option<u64> {
     let body = &payload[memmem::find(payload, b"): ")? + 3..];
     let rest = body.strip_prefix(b"pid=")?;

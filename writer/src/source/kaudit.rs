@@ -1,10 +1,11 @@
 //! Being the kernel's audit daemon: taking the place, and giving it back as it was found.
 //!
 //! # Order
-//! Attaching registers first and enables auditing later, so that the first record already has
-//! where to go, and ends with the marker from which on every record is owed to us. Detaching goes the other way: rules first, then auditing as it was, then the
-//! registration, then the queue's limits. The receiving thread stands between: it removes the rules
-//! and drains the socket before it returns (see [`super::netlink::receive`]), so detaching finds nothing left to lose.
+//! Attaching registers first and enables auditing later, so that the first record already has where
+//! to go, and ends with the marker from which on every record is owed to us. Detaching goes the
+//! other way: rules first, then auditing as it was, then the registration, then the queue's limits.
+//! The receiving thread stands between: it removes the rules and drains the socket before it
+//! returns (see [`super::netlink::receive`]), so detaching finds nothing left to lose.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -25,8 +26,8 @@ pub const RULE_KEY: &str = "graven";
 /// How to attach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Least length of the kernel's queue before producers wait, in records. A longer one is left alone, and so is no
-    /// limit at all.
+    /// Least length of the kernel's queue before producers wait, in records. A longer one is left
+    /// alone, and so is no limit at all.
     pub backlog_limit: u32,
     /// How long a producer waits for room in that queue before the kernel drops its record.
     /// At most ten minutes, which is the kernel's own limit.
@@ -225,8 +226,8 @@ impl Daemon {
         self.receive_buffer_bytes
     }
 
-    /// Audits these calls of these processes, in both ABIs, and everything that they have submission
-    /// rings do.
+    /// Audits these calls of these processes, in both ABIs, and everything that they have
+    /// submission rings do.
     ///
     /// # Errors
     /// The kernel refused a rule; those added by this call are removed again.
@@ -301,8 +302,8 @@ impl Daemon {
         first_error.map_or(Ok(()), Err)
     }
 
-    /// Writes the heartbeat of this number into the kernel's audit stream, of which it becomes a record
-    /// like any other.
+    /// Writes the heartbeat of this number into the kernel's audit stream, of which it becomes a
+    /// record like any other.
     pub(crate) fn write_heartbeat(&self, number: u64) -> Result<(), ControlError> {
         // The kernel takes the text for a C string and leaves its last byte out.
         let text = heartbeat_text(number) + "\0";
@@ -411,8 +412,8 @@ fn wanted(before: &Status, options: &Options) -> StatusChange {
     change
 }
 
-/// A time in the kernel's ticks, at most what the kernel takes. The coarse clock advances once a tick, so that its
-/// resolution is a tick's length.
+/// A time in the kernel's ticks, at most what the kernel takes. The coarse clock advances once a
+/// tick, so that its resolution is a tick's length.
 fn ticks(time: Duration) -> u32 {
     const WAIT_MAX: Duration = Duration::from_secs(600);
     let resolution = clock_getres(ClockId::RealtimeCoarse);

@@ -12,8 +12,9 @@
 //!
 //! # Heartbeats
 //! A loss shows at the next record only. When records came and then no more, the pulse writes one
-//! heartbeat, so that a loss at the tail shows within two [`BEAT`]s and the window's patience. It also wakes the kernel's
-//! queue thread, which can sleep while a producer waits for it. An idle system stays idle.
+//! heartbeat, so that a loss at the tail shows within two [`BEAT`]s and the window's patience. It
+//! also wakes the kernel's queue thread, which can sleep while a producer waits for it. An idle
+//! system stays idle.
 //!
 //! # The end
 //! 1. The rules of ours are removed: no new event of ours begins.
@@ -270,7 +271,8 @@ enum Stage {
     Disabling(u32),
     /// Waiting for the record that says so.
     LastRecord(u32),
-    /// Nothing more is awaited: the serial to which records are owed, and whether all were waited for.
+    /// Nothing more is awaited: the serial to which records are owed, and whether all were waited
+    /// for.
     Done(u32, bool),
 }
 

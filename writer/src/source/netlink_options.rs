@@ -7,9 +7,10 @@ use rustix::io::Errno;
 /// Keeps an overrun from closing the socket until it has been emptied.
 ///
 /// By default a netlink socket that overran takes nothing more before every byte in it was read,
-/// however much room there is again, and tells so with ENOBUFS. The kernel's audit queue gives a record six tries of 100 ms; with a
-/// large socket the emptying alone can take that long. With this option a send succeeds as soon as there is room. Nothing is hidden by it: the
-/// serials show what is missing, and [`failed_sends`] counts the overruns.
+/// however much room there is again, and tells so with ENOBUFS. The kernel's audit queue gives a
+/// record six tries of 100 ms; with a large socket the emptying alone can take that long. With this
+/// option a send succeeds as soon as there is room. Nothing is hidden by it: the serials show what
+/// is missing, and [`failed_sends`] counts the overruns.
 pub(crate) fn stay_open_after_overrun(socket: &impl AsFd) -> Result<(), Errno> {
     let on: libc::c_int = 1;
     // SAFETY: the option value is a c_int that lives through the call, and its size is given.

@@ -82,8 +82,8 @@ pub enum SpawnError<E> {
     Spawn(io::Error),
 }
 
-/// Starts `command` in a fresh audit session. `prepare` gets the session's number and runs while the
-/// child waits, before it executes anything: the place to add the session's rules.
+/// Starts `command` in a fresh audit session. `prepare` gets the session's number and runs while
+/// the child waits, before it executes anything: the place to add the session's rules.
 ///
 /// # Errors
 /// [`SpawnError`]; the command did not run then.
@@ -123,8 +123,8 @@ pub fn spawn_in_fresh_session<E: Send>(
 
 /// What the child does before it executes the command: enter a session, say which, wait for leave.
 fn enter_session(parent: &UnixStream, ours_in_child: RawFd) -> io::Result<()> {
-    // SAFETY: the child never uses or drops its copy of the parent's end. Left open, it would keep the
-    // child waiting for itself if the parent died.
+    // SAFETY: the child never uses or drops its copy of the parent's end. Left open, it would keep
+    // the child waiting for itself if the parent died.
     unsafe { rustix::io::close(ours_in_child) };
     let outcome = fresh_session();
     let [tag, value] = match outcome {

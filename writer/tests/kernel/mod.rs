@@ -194,8 +194,8 @@ fn create_by_int_80() -> bool {
     // SAFETY: the mapping is longer than the path, and nothing else uses it.
     unsafe { std::ptr::copy_nonoverlapping(path.as_ptr(), low.cast(), path.len()) };
     let mut eax: u32 = 8;
-    // SAFETY: the call reads the path only; ebx, which the compiler keeps for itself, is put back, and
-    // r8 to r11 are named because some kernels clear them.
+    // SAFETY: the call reads the path only; ebx, which the compiler keeps for itself, is put back,
+    // and r8 to r11 are named because some kernels clear them.
     unsafe {
         std::arch::asm!(
             "push rbx",
