@@ -15,6 +15,7 @@
 //! These bytes are also the record's Merkle leaf. The sequence number is not among them: it is
 //! the record's position, first sequence of the frame plus index, and so cannot be wrong alone.
 
+use crate::bytes::{get_u16, get_u32, get_u64};
 use crate::consts::{RECORD_HEADER_BYTES, RECORD_PAYLOAD_BYTES_MAX};
 
 /// Where a record came from.
@@ -202,7 +203,7 @@ impl<'a> Record<'a> {
         let Some((header, rest)) = from.split_first_chunk::<RECORD_HEADER_BYTES>() else {
             return Err(RecordError::Short { needed: RECORD_HEADER_BYTES, have: from.len() });
         };
-        let payload_len = le_u32(header, 0) as usize;
+        let payload_len = get_u32(header, 0) as usize;
         if payload_len > RECORD_PAYLOAD_BYTES_MAX {
             return Err(RecordError::TooLong(payload_len));
         }
@@ -217,27 +218,13 @@ impl<'a> Record<'a> {
         let (bytes, rest) = rest.split_at(payload_len);
         let record = Record {
             source,
-            kind: u16::from_le_bytes([header[4], header[5]]),
+            kind: get_u16(header, 4),
             flags,
-            realtime_ns: le_u64(header, 8),
-            boottime_ns: le_u64(header, 16),
-            source_seq: le_u64(header, 24),
+            realtime_ns: get_u64(header, 8),
+            boottime_ns: get_u64(header, 16),
+            source_seq: get_u64(header, 24),
             bytes,
         };
         Ok((record, rest))
     }
-}
-
-/// The little-endian u32 at `at`; the caller knows that it is inside.
-pub(crate) fn le_u32(bytes: &[u8], at: usize) -> u32 {
-    let mut value = [0; 4];
-    value.copy_from_slice(&bytes[at..at + 4]);
-    u32::from_le_bytes(value)
-}
-
-/// The little-endian u64 at `at`; the caller knows that it is inside.
-pub(crate) fn le_u64(bytes: &[u8], at: usize) -> u64 {
-    let mut value = [0; 8];
-    value.copy_from_slice(&bytes[at..at + 8]);
-    u64::from_le_bytes(value)
 }

@@ -1,6 +1,20 @@
 //! The writer of a Graven audit trail: sources feed a bounded ring, one engine thread turns it
 //! into frames, the disk makes them durable, and the watermark says up to where.
 
+pub mod clock;
+pub mod dir;
 pub mod disk;
+pub mod engine;
+pub mod error;
 pub mod ring;
 pub mod source;
+mod trail;
+
+pub use engine::OnFull;
+pub use engine::durability::{WaitError, Watermark};
+pub use engine::metrics::Totals;
+pub use error::{OpenError, WriteError};
+pub use trail::{
+    IN_FLIGHT_DEFAULT, Opened, Options, RING_BYTES_DEFAULT, RING_BYTES_MAX, RING_BYTES_MIN,
+    Summary, Ticket, Trail,
+};

@@ -7,8 +7,19 @@ use std::io;
 #[derive(Debug)]
 pub struct IoBuf {
     map: MmapMut,
-    /// Index among the driver's registered buffers, if it is one.
-    registered: Option<u16>,
+    /// Set by the driver that has registered this very mapping with its ring. Nobody else can:
+    /// the kernel pins the pages at registration, so a buffer that merely claimed a number would
+    /// put another buffer's bytes on the disk.
+    registered: Option<Registered>,
+}
+
+/// A driver, and the number of a buffer with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Registered {
+    /// The driver, unique in the process.
+    pub(super) driver: u64,
+    /// The buffer's number with its ring.
+    pub(super) index: u16,
 }
 
 impl IoBuf {
@@ -20,18 +31,20 @@ impl IoBuf {
         Ok(Self { map: MmapMut::map_anon(len)?, registered: None })
     }
 
-    /// The same, to be registered by a driver as number `index`.
-    ///
-    /// # Errors
-    /// What mmap says.
-    pub fn registered(len: usize, index: u16) -> io::Result<Self> {
-        Ok(Self { registered: Some(index), ..Self::new(len)? })
-    }
-
-    /// Index among the driver's registered buffers, if it is one.
+    /// Index among a driver's registered buffers, if it is one.
     #[must_use]
     pub fn index(&self) -> Option<u16> {
-        self.registered
+        self.registered.map(|registered| registered.index)
+    }
+
+    /// The buffer's number with `driver`; another driver's number means nothing to it.
+    pub(super) fn index_with(&self, driver: u64) -> Option<u16> {
+        self.registered.filter(|registered| registered.driver == driver).map(|it| it.index)
+    }
+
+    /// Notes that a driver has registered this buffer.
+    pub(super) fn set_registered(&mut self, registered: Registered) {
+        self.registered = Some(registered);
     }
 }
 

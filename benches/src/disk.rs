@@ -1,0 +1,253 @@
+//! The writer on the real disk.
+
+use crate::fio::dsync_overwrite;
+use crate::stats::print;
+use anyhow::{Context, Result};
+use graven_format::{Flags, Record, Source};
+use graven_writer::{Options, Summary, Trail, clock};
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+fn record(bytes: &[u8], realtime_ns: u64, boottime_ns: u64) -> Record<'_> {
+    let (source, kind, flags, source_seq) = (Source::Socket, 0, Flags::NONE, 0);
+    Record { source, kind, flags, realtime_ns, boottime_ns, source_seq, bytes }
+}
+
+/// What every benchmark of the writer has in common.
+pub(crate) struct Bench<'a> {
+    pub(crate) dir: &'a Path,
+    pub(crate) rounds: usize,
+    pub(crate) options: Options,
+}
+
+/// Payload that looks like audit text; its content does not matter to the writer.
+fn payload(bytes: usize) -> Vec<u8> {
+    let text = b"arch=c000003e syscall=257 success=yes exit=3 a0=ffffff9c a1=7ffd2 items=1 ppid=1 ";
+    text.iter().copied().cycle().take(bytes).collect()
+}
+
+/// Resident bytes of this process.
+fn resident_bytes() -> Result<u64> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
+    let kib: u64 = line.split_whitespace().nth(1).context("no VmRSS value")?.parse()?;
+    Ok(kib * 1024)
+}
+
+/// Processor seconds of this process so far, all threads, user and system.
+fn cpu_seconds() -> Result<f64> {
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    // Fields 14 and 15, counted behind the name, in hundredths of a second (proc(5), USER_HZ).
+    let fields = stat.rsplit_once(')').context("no name in /proc/self/stat")?.1;
+    let ticks: Vec<f64> =
+        fields.split_whitespace().skip(11).take(2).map(str::parse).collect::<Result<_, _>>()?;
+    Ok(ticks.iter().sum::<f64>() / 100.0)
+}
+
+impl Bench<'_> {
+    /// One run at full speed; returns durable records per second, and processor seconds a record.
+    fn saturate(
+        &self,
+        dir: &Path,
+        bytes: usize,
+        producers: usize,
+        seconds: u64,
+    ) -> Result<(f64, f64)> {
+        let trail = Trail::open(dir, &self.options)?;
+        let payload = payload(bytes);
+        let cpu_start = cpu_seconds()?;
+        let start = Instant::now();
+        let until = start + Duration::from_secs(seconds);
+        std::thread::scope(|scope| {
+            for _ in 0..producers {
+                scope.spawn(|| {
+                    while Instant::now() < until {
+                        let now = clock::now();
+                        for _ in 0..64 {
+                            let record = record(&payload, now.realtime_ns, now.boottime_ns);
+                            if trail.append(&record).is_err() {
+                                return;
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        let accepted = trail.ring().next_seq;
+        let durable = trail.watermark().wait_past(accepted - 1)?;
+        let rate = durable as f64 / start.elapsed().as_secs_f64();
+        trail.close()?;
+        Ok((rate, (cpu_seconds()? - cpu_start) / durable as f64))
+    }
+
+    pub(crate) fn saturation(&self, bytes: usize, producers: usize, seconds: u64) -> Result<()> {
+        let [mut rates, mut costs, mut fios, mut ratios] = [const { Vec::new() }; 4];
+        for _ in 0..self.rounds {
+            let trail = self.dir.join("trail");
+            let (rate, cost) = self.saturate(&trail, bytes, producers, seconds)?;
+            fs::remove_dir_all(&trail)?;
+            let fio = dsync_overwrite(self.dir, 256, 4, seconds)?;
+            rates.push(rate / 1e6);
+            costs.push(cost * 1e9);
+            fios.push(fio.bytes_per_s / 1e9);
+            ratios.push(rate * bytes as f64 / fio.bytes_per_s);
+        }
+        println!("saturation: {producers} producers, {bytes}-byte records, CRC and Merkle on");
+        print("durable records", &rates, "M/s");
+        print("processor time a record, all threads", &costs, "ns");
+        print("fio 256 KiB dsync, 4 in flight", &fios, "GB/s");
+        print("payload bandwidth over fio's", &ratios, "");
+        Ok(())
+    }
+
+    /// One open-loop run: each record carries the time it was due, so that a late generator or a
+    /// stalled disk counts against every record that waited for it.
+    fn pace(&self, dir: &Path, rate: u64, bytes: usize, seconds: u64) -> Result<Summary> {
+        let trail = Trail::open(dir, &self.options)?;
+        let payload = payload(bytes);
+        let start_ns = clock::now().boottime_ns;
+        let total = rate * seconds;
+        let mut sent = 0;
+        while sent < total {
+            let now = clock::now();
+            let due = (now.boottime_ns - start_ns) as u128 * u128::from(rate) / 1_000_000_000;
+            let due = u64::try_from(due).unwrap_or(u64::MAX).min(total);
+            while sent < due {
+                let due_ns = start_ns + sent * 1_000_000_000 / rate;
+                trail.append(&record(&payload, now.realtime_ns, due_ns))?;
+                sent += 1;
+            }
+            std::hint::spin_loop();
+        }
+        Ok(trail.close()?)
+    }
+
+    pub(crate) fn latency(&self, rate: u64, bytes: usize, seconds: u64) -> Result<()> {
+        let mut figures: [Vec<f64>; 8] = Default::default();
+        for _ in 0..self.rounds {
+            let trail = self.dir.join("trail");
+            let summary = self.pace(&trail, rate, bytes, seconds)?;
+            fs::remove_dir_all(&trail)?;
+            let fio = dsync_overwrite(self.dir, 4, 1, seconds)?;
+            let at = |q: f64| summary.totals.latency.value_at_quantile(q) as f64 / 1e3;
+            let bytes_each = summary.totals.frame_bytes as f64 / summary.totals.records as f64;
+            let row = [
+                at(0.5),
+                at(0.99),
+                at(0.999),
+                fio.p50_us,
+                fio.p99_us,
+                at(0.5) / fio.p50_us,
+                at(0.99) / fio.p99_us,
+                bytes_each,
+            ];
+            for (column, value) in figures.iter_mut().zip(row) {
+                column.push(value);
+            }
+        }
+        println!("latency from due time: {rate} records/s, {bytes} bytes");
+        let names = ["p50", "p99", "p99.9", "fio 4 KiB dsync p50", "fio 4 KiB dsync p99"];
+        for (name, column) in names.iter().zip(&figures) {
+            print(name, column, "µs");
+        }
+        print("p50 over fio's", &figures[5], "");
+        print("p99 over fio's", &figures[6], "");
+        print("frame bytes a record", &figures[7], "bytes");
+        Ok(())
+    }
+
+    pub(crate) fn growth(&self) -> Result<()> {
+        let trail = Trail::open(&self.dir.join("trail"), &self.options)?;
+        let payload = payload(300);
+        for _ in 0..50 {
+            let now = clock::now();
+            trail.append(&record(&payload, now.realtime_ns, now.boottime_ns))?;
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let align = trail.opened().disk.geometry.align_bytes;
+        let totals = trail.close()?.totals;
+        println!("growth at 10 records/s of 300 bytes, frames aligned to {align} bytes");
+        print(
+            "frame bytes a record",
+            &[totals.frame_bytes as f64 / totals.records as f64],
+            "bytes",
+        );
+        Ok(())
+    }
+
+    pub(crate) fn memory(&self, records: u64) -> Result<()> {
+        let options = self.options.clone();
+        let trail = Trail::open(&self.dir.join("trail"), &options)?;
+        let mib = |bytes: u64| bytes as f64 / 1048576.0;
+        let start = resident_bytes()?;
+        let payload = payload(300);
+        for _ in 0..records {
+            let now = clock::now();
+            trail.append(&record(&payload, now.realtime_ns, now.boottime_ns))?;
+        }
+        let end = resident_bytes()?;
+        trail.close()?;
+        println!("memory over {records} records of 300 bytes");
+        print("stated for ring and leaf hashes", &[mib(options.memory_bytes())], "MiB");
+        print("resident after opening", &[mib(start)], "MiB");
+        print("resident after the last record", &[mib(end)], "MiB");
+        print("last over stated", &[end as f64 / options.memory_bytes() as f64], "");
+        Ok(())
+    }
+
+    pub(crate) fn open(&self, mib: u64) -> Result<()> {
+        let path = self.dir.join("trail");
+        let trail = Trail::open(&path, &self.options)?;
+        let payload = payload(300);
+        let records = mib * 1048576 / 332;
+        for _ in 0..records {
+            let now = clock::now();
+            trail.append(&record(&payload, now.realtime_ns, now.boottime_ns))?;
+        }
+        trail.close()?;
+        let mut times = Vec::new();
+        let mut label = "";
+        for _ in 0..self.rounds {
+            self.crash_the_end(&path)?;
+            let start = Instant::now();
+            let trail = Trail::open(&path, &self.options)?;
+            times.push(start.elapsed().as_secs_f64());
+            label =
+                trail.opened().recovered.steps.first().map_or("sealed", |step| step.label.name());
+            let now = clock::now();
+            trail.append(&record(&payload, now.realtime_ns, now.boottime_ns))?;
+            trail.close()?;
+        }
+        println!(
+            "open of a trail of {mib} MiB whose last segment is {label}, first segment zeroed"
+        );
+        print("open", &times, "s");
+        Ok(())
+    }
+
+    /// Puts a full segment at the end of the trail into the state that a kill leaves: no trailer.
+    fn crash_the_end(&self, path: &Path) -> Result<()> {
+        let trail = Trail::open(path, &self.options)?;
+        let payload = payload(300);
+        for _ in 0..150_000 {
+            let now = clock::now();
+            trail.append(&record(&payload, now.realtime_ns, now.boottime_ns))?;
+        }
+        trail.close()?;
+        let mut names: Vec<_> = fs::read_dir(path)?
+            .map(|entry| Ok(entry?.path()))
+            .filter(|path| {
+                path.as_ref().is_ok_and(|path| path.extension().is_some_and(|e| e == "seg"))
+            })
+            .collect::<std::io::Result<_>>()?;
+        names.sort();
+        let last = names.last().context("a trail has a segment")?;
+        let file = fs::OpenOptions::new().write(true).open(last)?;
+        let len = file.metadata()?.len();
+        // Cut the trailer off and give the file its full size back: frames, then zeros.
+        file.set_len(len.saturating_sub(64 * 1024))?;
+        file.set_len(self.options.segment_bytes)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,100 @@
+//! Benchmarks of Graven beside its peers. Every figure is the median over rounds; in each round
+//! Graven and its peer run one after the other on the same filesystem, so that their ratio holds
+//! while the machine's speed drifts.
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use graven_writer::Options;
+use graven_writer::disk::DiskChoice;
+use std::path::PathBuf;
+
+mod disk;
+mod fio;
+mod stats;
+
+#[derive(Debug, Parser)]
+#[command(about = "Benchmarks of Graven beside its peers, interleaved in one run")]
+struct Cli {
+    /// Directory on the filesystem to measure; a fresh one is made in it and removed.
+    #[arg(long, default_value = ".", global = true)]
+    dir: PathBuf,
+    /// Rounds; the median of each figure is printed.
+    #[arg(long, default_value_t = 5, global = true)]
+    rounds: usize,
+    /// Whether segments are zeroed ahead of use; by default as the writer chooses.
+    #[arg(long, global = true)]
+    zero_ahead: Option<bool>,
+    /// Frames in flight at most.
+    #[arg(long, default_value_t = graven_writer::IN_FLIGHT_DEFAULT, global = true)]
+    in_flight: usize,
+    /// Use pwrite and fdatasync instead of io_uring.
+    #[arg(long, global = true)]
+    sync: bool,
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// Records per second with producers that never pause, beside fio's 256 KiB writes, four in
+    /// flight, each with a barrier.
+    Saturation {
+        /// Bytes of a record's payload.
+        #[arg(long, default_value_t = 300)]
+        bytes: usize,
+        /// Producer threads.
+        #[arg(long, default_value_t = 2)]
+        producers: usize,
+        /// Seconds of each run.
+        #[arg(long, default_value_t = 4)]
+        seconds: u64,
+    },
+    /// Latency from the moment a record is due to its barrier, beside fio's 4 KiB writes, one in
+    /// flight, each with a barrier.
+    Latency {
+        /// Records per second.
+        #[arg(long, default_value_t = 100_000)]
+        rate: u64,
+        /// Bytes of a record's payload.
+        #[arg(long, default_value_t = 300)]
+        bytes: usize,
+        /// Seconds of each run.
+        #[arg(long, default_value_t = 4)]
+        seconds: u64,
+    },
+    /// Bytes by which the trail grows for each record at ten records a second.
+    Growth,
+    /// Memory after ten million records, beside what was fixed at start.
+    Memory {
+        /// Records.
+        #[arg(long, default_value_t = 10_000_000)]
+        records: u64,
+    },
+    /// Time to open a large trail after a crash.
+    Open {
+        /// Size of the trail in MiB.
+        #[arg(long, default_value_t = 10 * 1024)]
+        mib: u64,
+    },
+}
+
+fn main() -> Result<()> {
+    let cli = Cli::parse();
+    let dir = tempfile::Builder::new().prefix("graven-bench-").tempdir_in(&cli.dir)?;
+    let options = Options {
+        zero_ahead: cli.zero_ahead,
+        in_flight_max: cli.in_flight,
+        disk: if cli.sync { DiskChoice::Sync } else { DiskChoice::Auto },
+        ..Options::default()
+    };
+    let bench = disk::Bench { dir: dir.path(), rounds: cli.rounds, options };
+    match cli.bench {
+        Bench::Saturation { bytes, producers, seconds } => {
+            bench.saturation(bytes, producers, seconds)
+        }
+        Bench::Latency { rate, bytes, seconds } => bench.latency(rate, bytes, seconds),
+        Bench::Growth => bench.growth(),
+        Bench::Memory { records } => bench.memory(records),
+        Bench::Open { mib } => bench.open(mib),
+    }
+}

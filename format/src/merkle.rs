@@ -1,0 +1,227 @@
+//! The Merkle tree of RFC 6962 with SHA-256, one leaf a record, as compact ranges.
+//!
+//! A *compact range* `[begin, end)` is the shortest list of perfect subtrees that covers these
+//! leaves: O(log n) hashes from which any larger range, and the root, follow. The writer keeps
+//! two: the whole trail's, stored in segment headers, and the current segment's own, stored in
+//! its trailer. With the trailers, a proof for any record needs at most one segment's records.
+
+use crate::consts::{HASH_BYTES, RANGE_NODES_MAX};
+use crate::record::Record;
+use crate::sha256;
+use alloc::vec::Vec;
+use sha2::{Digest, Sha256};
+
+/// A SHA-256 hash.
+pub type Hash = [u8; HASH_BYTES];
+
+/// Hash of a leaf: SHA-256 of 0x00 and the record as stored (header, then payload).
+#[must_use]
+pub fn leaf_hash(record: &Record<'_>) -> Hash {
+    sha256::leaf(&record.header(), record.bytes)
+}
+
+/// The same, of a record's bytes as they are stored.
+#[must_use]
+pub fn leaf_hash_stored(stored: &[u8]) -> Hash {
+    match stored.split_first_chunk() {
+        Some((header, payload)) => sha256::leaf(header, payload),
+        // Shorter than any record: only other trees have such leaves.
+        None => Sha256::new().chain_update([0x00]).chain_update(stored).finalize().into(),
+    }
+}
+
+/// Hash of an inner node: SHA-256 of 0x01 and the hashes of its children.
+#[must_use]
+pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
+    sha256::node(left, right)
+}
+
+/// Root of the tree without leaves: SHA-256 of nothing.
+#[must_use]
+pub fn empty_root() -> Hash {
+    Sha256::digest([]).into()
+}
+
+/// The perfect subtrees that cover leaves `begin..end`, left to right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CompactRange {
+    begin: u64,
+    end: u64,
+    nodes: Vec<Hash>,
+}
+
+impl CompactRange {
+    /// The empty range at `begin`, with room for all it can ever hold.
+    #[must_use]
+    pub fn new(begin: u64) -> Self {
+        Self { begin, end: begin, nodes: Vec::with_capacity(RANGE_NODES_MAX) }
+    }
+
+    /// A range read from disk, or `None` if `nodes` is not as many as `begin..end` has.
+    #[must_use]
+    pub fn from_nodes(begin: u64, end: u64, nodes: &[Hash]) -> Option<Self> {
+        if begin > end || node_count(begin, end) != nodes.len() {
+            return None;
+        }
+        let mut range = Self::new(begin);
+        range.end = end;
+        range.nodes.extend_from_slice(nodes);
+        Some(range)
+    }
+
+    /// The first leaf's number.
+    #[must_use]
+    pub const fn begin(&self) -> u64 {
+        self.begin
+    }
+
+    /// One past the last leaf's number.
+    #[must_use]
+    pub const fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// The hashes, left to right.
+    #[must_use]
+    pub fn nodes(&self) -> &[Hash] {
+        &self.nodes
+    }
+
+    /// Appends the leaf of number [`CompactRange::end`].
+    pub fn append(&mut self, leaf: Hash) {
+        self.append_node(0, leaf);
+    }
+
+    /// Appends the leaves of `right`, which starts where this range ends.
+    ///
+    /// # Panics
+    /// If it does not: the caller has made a tree with a hole.
+    pub fn extend(&mut self, right: &Self) {
+        assert_eq!(self.end, right.begin, "ranges to join are adjacent");
+        for ((_, level), node) in subtrees(right.begin, right.end).zip(&right.nodes) {
+            self.append_node(level, *node);
+        }
+        debug_assert_eq!(self.end, right.end);
+    }
+
+    /// The RFC 6962 root over leaves `0..end`, or `None` if the range does not start at 0.
+    #[must_use]
+    pub fn root(&self) -> Option<Hash> {
+        if self.begin != 0 {
+            return None;
+        }
+        let Some((last, rest)) = self.nodes.split_last() else {
+            return Some(empty_root());
+        };
+        Some(rest.iter().rev().fold(*last, |right, left| node_hash(left, &right)))
+    }
+
+    /// Appends a perfect subtree of 2^`level` leaves and merges while it is a right child whose
+    /// left sibling is in the range.
+    fn append_node(&mut self, level: u32, node: Hash) {
+        debug_assert!(self.end.is_multiple_of(1 << level));
+        let mut index = self.end >> level;
+        let mut level = level;
+        self.end += 1 << level;
+        let mut node = node;
+        while index & 1 == 1 && (index - 1) << level >= self.begin {
+            let Some(left) = self.nodes.pop() else { break };
+            node = node_hash(&left, &node);
+            index >>= 1;
+            level += 1;
+        }
+        self.nodes.push(node);
+    }
+}
+
+/// How many nodes the compact range `begin..end` has.
+#[must_use]
+pub fn node_count(begin: u64, end: u64) -> usize {
+    subtrees(begin, end).count()
+}
+
+/// The first leaf and level of each perfect subtree of the compact range `begin..end`.
+fn subtrees(begin: u64, end: u64) -> impl Iterator<Item = (u64, u32)> {
+    let mut at = begin;
+    core::iter::from_fn(move || {
+        let left = end.checked_sub(at).filter(|left| *left > 0)?;
+        let level = at.trailing_zeros().min(left.ilog2());
+        let start = at;
+        at += 1 << level;
+        Some((start, level))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// MTH of RFC 6962, section 2.1, written as the RFC says it.
+    fn mth(leaves: &[Hash]) -> Hash {
+        match leaves {
+            [] => empty_root(),
+            [leaf] => *leaf,
+            _ => {
+                let split = leaves.len().next_power_of_two() / 2;
+                node_hash(&mth(&leaves[..split]), &mth(&leaves[split..]))
+            }
+        }
+    }
+
+    fn leaves(count: u64) -> Vec<Hash> {
+        (0..count).map(|n| leaf_hash_stored(&n.to_le_bytes())).collect()
+    }
+
+    #[test]
+    fn roots_are_those_of_the_rfc() {
+        let all = leaves(130);
+        let mut range = CompactRange::new(0);
+        assert_eq!(range.root(), Some(empty_root()));
+        for (count, leaf) in all.iter().enumerate() {
+            range.append(*leaf);
+            assert_eq!(range.root(), Some(mth(&all[..=count])), "{count}");
+            assert_eq!(range.nodes().len(), node_count(0, range.end()));
+        }
+    }
+
+    #[test]
+    fn known_roots_of_certificate_transparency() {
+        // The first two roots of the reference tree that Certificate Transparency logs are
+        // tested with: leaves "" and 0x00.
+        let hex = |hash: Hash| {
+            hash.iter().map(|b| alloc::format!("{b:02x}")).collect::<alloc::string::String>()
+        };
+        let mut range = CompactRange::new(0);
+        range.append(leaf_hash_stored(b""));
+        assert_eq!(
+            range.root().map(hex).as_deref(),
+            Some("6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d")
+        );
+        range.append(leaf_hash_stored(&[0]));
+        assert_eq!(
+            range.root().map(hex).as_deref(),
+            Some("fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125")
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn ranges_join_into_the_whole(a in 0u64..200, b in 0u64..200, c in 0u64..200) {
+            let all = leaves(a + b + c);
+            let mut parts = [CompactRange::new(0), CompactRange::new(a), CompactRange::new(a + b)];
+            for (n, leaf) in (0u64..).zip(&all) {
+                parts[usize::from(n >= a) + usize::from(n >= a + b)].append(*leaf);
+            }
+            for part in &parts {
+                let again = CompactRange::from_nodes(part.begin(), part.end(), part.nodes());
+                prop_assert_eq!(again.as_ref(), Some(part));
+                prop_assert!(part.nodes().len() <= RANGE_NODES_MAX);
+            }
+            let [mut whole, middle, right] = parts;
+            whole.extend(&middle);
+            whole.extend(&right);
+            prop_assert_eq!(whole.root(), Some(mth(&all)));
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! What proves `graven-format`: one binary, one module an idea.
+
+mod common;
+mod damage;
+mod golden;
+mod hostile;
+mod layout;
+mod limits;
+mod oracle;
+mod recovery_model;
+mod recovery_table;
+mod round_trip;

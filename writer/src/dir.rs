@@ -1,0 +1,201 @@
+//! The trail directory before there is an engine: its identity, and the lock of its one writer.
+
+use crate::clock::Now;
+use crate::error::OpenError;
+use graven_format::TrailId;
+use graven_format::identity::Identity;
+use graven_format::name;
+use rustix::rand::{GetRandomFlags, getrandom};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Nobody but the owner reads a trail (CAPP FAU_SAR.2).
+const DIRECTORY_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
+
+/// A trail directory that this process, and no other, may write to.
+#[derive(Debug)]
+pub struct LockedDir {
+    path: PathBuf,
+    identity: Identity,
+    /// Holds the lock until it is dropped, or until the process ends in whatever way.
+    _lock: File,
+}
+
+impl LockedDir {
+    /// Opens a trail directory, or makes one of an empty or missing directory.
+    ///
+    /// # Errors
+    /// [`OpenError`]; an existing directory that is no trail is left as it was.
+    pub fn open(path: &Path, now: Now) -> Result<Self, OpenError> {
+        let io = |operation, path: &Path| {
+            let path = path.to_owned();
+            move |source| OpenError::Io { operation, path, source }
+        };
+        match fs::metadata(path) {
+            Ok(metadata) if !metadata.is_dir() => {
+                return Err(OpenError::NotADirectory(path.to_owned()));
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                create_dir(path).map_err(io("creation of directory", path))?;
+            }
+            Err(error) => return Err(io("opening directory", path)(error)),
+        }
+        refuse_foreign(path)?;
+        let lock = lock(path)?;
+        let identity = match read_identity(path)? {
+            Some(identity) => identity,
+            None => create_identity(path, now).map_err(io("creation of the identity in", path))?,
+        };
+        Ok(Self { path: path.to_owned(), identity, _lock: lock })
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The trail's id.
+    #[must_use]
+    pub fn trail_id(&self) -> TrailId {
+        self.identity.trail_id
+    }
+}
+
+/// Creates a directory and makes its name durable.
+fn create_dir(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path)?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// A directory without an identity is made a trail only if nothing in it is somebody else's.
+fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
+    let io = |source| OpenError::Io { operation: "listing of", path: path.to_owned(), source };
+    let mut example = None;
+    for entry in fs::read_dir(path).map_err(io)? {
+        let name = entry.map_err(io)?.file_name().to_string_lossy().into_owned();
+        match name.as_str() {
+            name::IDENTITY => return Ok(()),
+            // A first start that was cut off leaves these.
+            name::IDENTITY_TMP | name::LOCK => {}
+            // mkfs makes this one, and a trail deserves a filesystem of its own.
+            "lost+found" => {}
+            _ => example = Some(name),
+        }
+    }
+    match example {
+        Some(example) => Err(OpenError::Foreign { dir: path.to_owned(), example }),
+        None => Ok(()),
+    }
+}
+
+/// Takes the lock, or says who has it. The kernel lets it go when the process ends.
+fn lock(dir: &Path) -> Result<File, OpenError> {
+    let path = dir.join(name::LOCK);
+    let io = |source| OpenError::Io { operation: "opening", path: path.clone(), source };
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(FILE_MODE)
+        .open(&path)
+        .map_err(io)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            return Err(OpenError::Locked { dir: dir.to_owned(), pid: read_pid(&mut file) });
+        }
+        Err(TryLockError::Error(source)) => return Err(io(source)),
+    }
+    // For people and for `verify`; nothing depends on it.
+    file.set_len(0).map_err(io)?;
+    file.write_all(format!("{}\n", std::process::id()).as_bytes()).map_err(io)?;
+    Ok(file)
+}
+
+/// The pid of the writer that has `dir` locked now, if there is one: 0 if it is not known.
+/// Never waits, and changes nothing.
+#[must_use]
+pub fn writer_pid(dir: &Path) -> Option<u32> {
+    let mut file = File::open(dir.join(name::LOCK)).ok()?;
+    match file.try_lock_shared() {
+        Ok(()) | Err(TryLockError::Error(_)) => None,
+        Err(TryLockError::WouldBlock) => Some(read_pid(&mut file).unwrap_or(0)),
+    }
+}
+
+fn read_pid(file: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    file.take(16).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+fn read_identity(dir: &Path) -> Result<Option<Identity>, OpenError> {
+    let path = dir.join(name::IDENTITY);
+    match fs::read(&path) {
+        Ok(bytes) => Identity::decode(&bytes)
+            .map(Some)
+            .map_err(|source| OpenError::Format { file: name::IDENTITY.to_owned(), source }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(OpenError::Io { operation: "reading", path, source }),
+    }
+}
+
+/// Makes a new identity durable: written, synced, renamed, directory synced.
+fn create_identity(dir: &Path, now: Now) -> io::Result<Identity> {
+    let mut id = [0; 16];
+    // 16 bytes are filled in one call (getrandom(2)).
+    getrandom(&mut id, GetRandomFlags::empty())?;
+    let identity = Identity { trail_id: TrailId(id), created_realtime_ns: now.realtime_ns };
+    let temporary = dir.join(name::IDENTITY_TMP);
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(FILE_MODE)
+        .open(&temporary)?;
+    file.write_all(&identity.encode())?;
+    file.sync_all()?;
+    fs::rename(&temporary, dir.join(name::IDENTITY))?;
+    File::open(dir)?.sync_all()?;
+    Ok(identity)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_has_one_writer_and_one_identity() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("trail");
+        let first = LockedDir::open(&path, Now::default()).unwrap();
+        match LockedDir::open(&path, Now::default()) {
+            Err(OpenError::Locked { pid, .. }) => assert_eq!(pid, Some(std::process::id())),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(writer_pid(&path), Some(std::process::id()));
+        let id = first.trail_id();
+        drop(first);
+        assert_eq!(writer_pid(&path), None);
+        assert_eq!(LockedDir::open(&path, Now::default()).unwrap().trail_id(), id);
+    }
+
+    #[test]
+    fn what_is_no_trail_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("letter.txt"), "dear").unwrap();
+        let refused = LockedDir::open(dir.path(), Now::default());
+        assert!(matches!(refused, Err(OpenError::Foreign { .. })), "{refused:?}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        let file = dir.path().join("letter.txt");
+        let refused = LockedDir::open(&file, Now::default());
+        assert!(matches!(refused, Err(OpenError::NotADirectory(_))), "{refused:?}");
+    }
+}

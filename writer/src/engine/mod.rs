@@ -1,0 +1,490 @@
+//! The engine: one thread's state machine from batch to watermark. It performs no I/O itself:
+//! time comes in as an argument, operations go out to a [`Disk`], completions come back.
+//!
+//! # What is in flight
+//!
+//! Everything that must become durable in order is a `Commit` in one queue: a frame, the
+//! trailer of a full segment, the activation of the next one. Their operations overlap and may
+//! complete in any order, but a commit counts only when all before it count, and only then does
+//! the watermark move. A crash therefore always leaves a prefix of the queue, plus pieces that
+//! were never announced.
+//!
+//! # Change of segment
+//!
+//! The next segment is prepared one ahead (created, allocated, zeroed, synced) under a temporary
+//! name. When a frame does not fit any more:
+//! 1. the trailer is formed, and submitted once every frame before it is durable, so that a
+//!    trailer on disk proves its segment complete;
+//! 2. the next segment's header is written behind a barrier, then the file gets its name, then
+//!    the directory is synced; its frames are already on their way meanwhile.
+//!
+//! At most one change is in flight, which is why recovery needs to look at two segments only.
+
+use crate::clock::Now;
+use crate::disk::{Completion, Disk, IoBuf, Op, OpId};
+use crate::error::WriteError;
+use crate::ring::{Batch, Ring, WakeOn};
+use commit::{Commit, Commits, Given};
+use durability::{Durable, Watermark};
+use graven_format::consts::{ALIGN_BYTES_MAX, FRAME_HEADER_BYTES, align_up, trailer_bytes_max};
+use graven_format::frame::{self, FrameFields};
+use graven_format::merkle::CompactRange;
+use graven_format::trailer::SealReason;
+use graven_format::{Record, TrailId, name};
+use metrics::Metrics;
+use recover::Recovered;
+use segment::{Active, Surroundings};
+use spare::Spare;
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+mod commit;
+pub mod durability;
+pub mod metrics;
+pub mod recover;
+mod segment;
+mod spare;
+
+/// What to do when there is no room for another segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFull {
+    /// Wait: producers wait too, and all goes on when room returns.
+    #[default]
+    Wait,
+    /// Fail as on any other storage error.
+    End,
+}
+
+/// What the engine is told at start.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Bytes of a segment, see [`graven_format::consts::SEGMENT_BYTES_DEFAULT`].
+    pub segment_bytes: u64,
+    /// Frames in flight at most; more than one only while batches are full.
+    pub in_flight_max: usize,
+    /// Whether segments are overwritten with zeros ahead of use.
+    pub zero_ahead: bool,
+    /// What to do when there is no room for another segment.
+    pub on_full: OnFull,
+    /// The kernel's id of this boot.
+    pub boot_id: [u8; 16],
+    /// The node name, at most [`graven_format::consts::HOST_BYTES_MAX`] bytes.
+    pub host: Vec<u8>,
+}
+
+/// What the engine's thread does next.
+#[derive(Debug)]
+pub enum Turn {
+    /// Call [`Engine::turn`] again now.
+    Again,
+    /// Sleep in [`Disk::wait`], at most until this boottime.
+    Sleep {
+        /// Nanoseconds since boot.
+        until_ns: Option<u64>,
+    },
+    /// The ring is closed and everything is durable and sealed.
+    Finished,
+    /// Storage has failed. Ring and watermark are poisoned; there is nothing more to do.
+    Failed(WriteError),
+}
+
+/// See the module's documentation.
+pub struct Engine<D> {
+    disk: D,
+    ring: Arc<Ring<IoBuf>>,
+    watermark: Arc<Watermark>,
+    metrics: Arc<Metrics>,
+    settings: Settings,
+    trail_id: TrailId,
+    align_bytes: u32,
+    next_op: u64,
+    commits: Commits,
+    spare: Spare,
+    /// The segment that frames go to.
+    active: Option<Active>,
+    /// The compact range of all records before the active segment.
+    before: CompactRange,
+    /// CRC of the trailer before the active segment; 0 if there is none.
+    prev_trailer_crc: u32,
+    /// A batch that waits for the next segment.
+    held: Option<Batch<IoBuf>>,
+    /// For the one header and the one trailer that can be in flight.
+    header_buf: Option<IoBuf>,
+    trailer_buf: Option<IoBuf>,
+    closing: Option<Closing>,
+    completions: Vec<Completion>,
+    now: Now,
+}
+
+/// The last operations, one after the other, once everything is durable and sealed.
+#[derive(Debug)]
+struct Closing {
+    ops: VecDeque<Op>,
+    in_flight: Option<OpId>,
+}
+
+impl<D: Disk> Engine<D> {
+    /// An engine that goes on after what recovery found. `ring` starts at its `next_seq`.
+    ///
+    /// # Errors
+    /// There is no memory for the buffers of headers and trailers.
+    ///
+    /// # Panics
+    /// If the settings are out of the format's limits: whoever takes them from a user checks.
+    pub fn new(
+        disk: D,
+        ring: Arc<Ring<IoBuf>>,
+        watermark: Arc<Watermark>,
+        metrics: Arc<Metrics>,
+        settings: Settings,
+        recovered: Recovered,
+    ) -> io::Result<Self> {
+        let align_bytes = disk.geometry().align_bytes;
+        assert!(settings.in_flight_max > 0);
+        assert!(settings.segment_bytes.is_multiple_of(align_bytes.into()));
+        let trailer_len = trailer_bytes_max(settings.segment_bytes, align_bytes);
+        Ok(Self {
+            disk,
+            ring,
+            watermark,
+            metrics,
+            trail_id: recovered.trail_id,
+            align_bytes,
+            next_op: recovered.next_op,
+            commits: Commits::default(),
+            spare: Spare::new(recovered.next_segment, settings.segment_bytes, settings.zero_ahead),
+            active: None,
+            before: recovered.before,
+            prev_trailer_crc: recovered.prev_trailer_crc,
+            held: None,
+            header_buf: Some(IoBuf::new(ALIGN_BYTES_MAX as usize)?),
+            trailer_buf: Some(IoBuf::new(trailer_len as usize)?),
+            closing: None,
+            completions: Vec::new(),
+            now: Now::default(),
+            settings,
+        })
+    }
+
+    /// Takes what has completed, moves the watermark, submits what can be.
+    pub fn turn(&mut self, now: Now) -> Turn {
+        self.now = now;
+        match self.work() {
+            Ok(turn) => turn,
+            Err(fault) => {
+                self.ring.poison(fault.to_string().into());
+                self.watermark.fail(fault.clone());
+                Turn::Failed(fault)
+            }
+        }
+    }
+
+    /// The driver, for the thread that sleeps in it.
+    pub fn disk(&mut self) -> &mut D {
+        &mut self.disk
+    }
+
+    /// Ends the engine and gives the driver back.
+    #[must_use]
+    pub fn into_disk(self) -> D {
+        self.disk
+    }
+
+    /// Whether a segment is there for the next record.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.active.is_some() || self.spare.is_ready()
+    }
+
+    /// Whether the disk has no room for the next segment.
+    #[must_use]
+    pub fn waits_for_room(&self) -> bool {
+        self.spare.waits_for_room()
+    }
+
+    /// Whether no operation of the preparation of the next segment is in flight.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        !self.spare.is_busy() && self.spare.retry_at_ns().is_some()
+    }
+
+    /// How many records are durable.
+    #[must_use]
+    pub fn durable(&self) -> u64 {
+        self.watermark.durable()
+    }
+
+    /// Ends the zeroing of the next segment early: it is needed now.
+    pub fn hurry(&mut self) {
+        self.spare.hurry();
+    }
+
+    fn work(&mut self) -> Result<Turn, WriteError> {
+        let mut completions = std::mem::take(&mut self.completions);
+        self.disk.poll(&mut completions);
+        let mut went_on = !completions.is_empty();
+        for completion in completions.drain(..) {
+            self.complete(completion)?;
+        }
+        self.completions = completions;
+        self.advance();
+        if self.closing.is_none() {
+            self.drive_spare();
+            went_on |= self.submit_batches();
+            self.check_room()?;
+        }
+        if went_on {
+            return Ok(Turn::Again);
+        }
+        Ok(self.idle())
+    }
+
+    /// Nothing can be done at once: sleep, or close down if the ring is.
+    fn idle(&mut self) -> Turn {
+        let in_flight = self.commits.frames_in_flight();
+        if self.closing.is_some() || self.ring.is_closed() {
+            let queued = self.ring.stats().queued_records;
+            if self.held.is_none() && queued == 0 && self.commits.is_empty() {
+                return self.close_down();
+            }
+        }
+        let cannot_take = self.held.is_some() || in_flight >= self.settings.in_flight_max;
+        let on = if in_flight == 0 { WakeOn::Record } else { WakeOn::FullBatch };
+        if cannot_take || self.ring.prepare_sleep(on) {
+            return Turn::Sleep { until_ns: self.spare.retry_at_ns() };
+        }
+        Turn::Again
+    }
+
+    fn submit(&mut self, op: Op) -> OpId {
+        let id = OpId(self.next_op);
+        self.next_op += 1;
+        self.disk.submit(id, op);
+        id
+    }
+
+    /// One operation has ended.
+    fn complete(&mut self, completion: Completion) -> Result<(), WriteError> {
+        let Completion { id, result, buf } = completion;
+        if self.spare.owns(id) {
+            let (operation, file) = self.spare.describe();
+            return self
+                .spare
+                .completed(result)
+                .map_err(|error| self.fault(operation, file, None, error));
+        }
+        if let Some(closing) = self.closing.as_mut().filter(|c| c.in_flight == Some(id)) {
+            closing.in_flight = None;
+            return result.map_err(|error| self.fault("closing", String::new(), None, error));
+        }
+        let Some(commit) = self.commits.find(id) else {
+            // Closing a file whose every byte is durable: nothing depends on how it went.
+            return Ok(());
+        };
+        if let Err(error) = result {
+            let (operation, file, offset) = commit.describe();
+            return Err(self.fault(operation, file, offset, error));
+        }
+        if let Some(op) = self.commits.succeeded(id, buf) {
+            let next = self.submit(op);
+            self.commits.continue_with(next);
+        }
+        Ok(())
+    }
+
+    fn fault(
+        &self,
+        operation: &'static str,
+        file: String,
+        offset: Option<u64>,
+        error: io::Error,
+    ) -> WriteError {
+        let (durable, no_room) = (self.watermark.durable(), false);
+        WriteError { operation, file, offset, durable, no_room, source: Arc::new(error) }
+    }
+
+    /// Pops the complete prefix of the queue, moves the watermark over it, and gives the
+    /// batches' room back.
+    fn advance(&mut self) {
+        let mut durable = None;
+        while let Some(given) = self.commits.pop_done() {
+            match given {
+                Given::Batch(batch) => {
+                    durable = Some(batch.first_seq + u64::from(batch.count));
+                    self.metrics.note_durable(&batch, self.now);
+                    self.ring.recycle(batch);
+                }
+                Given::Header(buf) => self.header_buf = Some(buf),
+                Given::Trailer(buf, segment) => {
+                    self.trailer_buf = Some(buf);
+                    if self.active.as_ref().is_some_and(|active| active.header.segment != segment) {
+                        self.submit(Op::Close { file: Spare::file(segment) });
+                    }
+                }
+            }
+        }
+        if let Some(durable) = durable {
+            self.watermark.publish(Durable::behind_barrier(durable));
+        }
+        // Every frame of a segment is durable before its trailer is submitted.
+        if let Some(op) = self.commits.seal_due() {
+            let id = self.submit(op);
+            self.commits.seal_submitted(id);
+        }
+    }
+
+    fn drive_spare(&mut self) {
+        // Before the first record there is nobody whom zeroing could delay.
+        let filled = self.active.as_ref().map_or(u64::MAX, |active| active.tally.frames_end);
+        if let Some(op) = self.spare.next_op(self.now.boottime_ns, filled) {
+            let id = self.submit(op);
+            self.spare.submitted(id);
+        }
+    }
+
+    /// Whether the disk is full and the writer was told to end then.
+    fn check_room(&self) -> Result<(), WriteError> {
+        let ends = self.settings.on_full == OnFull::End;
+        if ends && self.held.is_some() && self.spare.waits_for_room() {
+            let (operation, file) = self.spare.describe();
+            let error = io::Error::from(rustix::io::Errno::NOSPC);
+            return Err(WriteError { no_room: true, ..self.fault(operation, file, None, error) });
+        }
+        Ok(())
+    }
+
+    /// Takes batches while the disk is free for them: a partial one only when nothing else is in
+    /// flight, so that a slow stream does not pay a padded frame for every record.
+    fn submit_batches(&mut self) -> bool {
+        let mut went_on = false;
+        loop {
+            let in_flight = self.commits.frames_in_flight();
+            if in_flight >= self.settings.in_flight_max {
+                return went_on;
+            }
+            let batch = self.held.take().or_else(|| self.ring.take(in_flight == 0));
+            let Some(batch) = batch else { return went_on };
+            if let Some(batch) = self.place(batch) {
+                self.held = Some(batch);
+                return went_on;
+            }
+            went_on = true;
+        }
+    }
+
+    /// Submits a batch as the next frame; gives it back if it must wait for a segment.
+    fn place(&mut self, batch: Batch<IoBuf>) -> Option<Batch<IoBuf>> {
+        let frame_len = align_up(batch.end as u64, self.align_bytes);
+        let fits = self.active.as_ref().is_some_and(|active| active.has_room(frame_len));
+        if !fits && !self.change_segment() {
+            return Some(batch);
+        }
+        let Some(active) = &self.active else { return Some(batch) };
+        let (mut buf, batch) = batch.split();
+        let fields = FrameFields {
+            record_count: batch.count,
+            prev_crc: active.tally.last_crc,
+            trail_id: self.trail_id,
+            segment: active.header.segment,
+            first_seq: batch.first_seq,
+            announced: self.watermark.durable(),
+        };
+        let (file, offset, segment) = (active.file(), active.tally.frames_end, fields.segment);
+        let realtime_first_ns = Record::decode(&buf[FRAME_HEADER_BYTES..batch.end])
+            .map_or(0, |(record, _)| record.realtime_ns);
+        let (len, crc) = frame::seal(&mut buf, batch.end, self.align_bytes, &fields);
+        let id = self.submit(Op::Write { file, offset, buf, len });
+        // Start the device before the tree is computed; completions wait for the next turn.
+        self.disk.poll(&mut self.completions);
+        if let Some(active) = &mut self.active {
+            active.add_frame(&batch, len as u64, crc, realtime_first_ns);
+        }
+        self.metrics.note_frame(len as u64);
+        self.commits.push(Commit::frame(id, segment, offset, batch));
+        None
+    }
+
+    /// Seals the active segment and activates the spare; false if that cannot begin now.
+    fn change_segment(&mut self) -> bool {
+        if self.commits.changes_segment() {
+            return false;
+        }
+        self.spare.hurry();
+        let Some(segment) = self.spare.take_ready() else { return false };
+        self.seal(SealReason::Full);
+        let around = Surroundings {
+            trail_id: self.trail_id,
+            align_bytes: self.align_bytes,
+            prev_trailer_crc: self.prev_trailer_crc,
+            settings: &self.settings,
+            now: self.now,
+        };
+        let (active, header) = Active::new(segment, &self.before, &around);
+        let buf = self.header_buf.take().expect("one change of segment at a time");
+        let op = write_op(Spare::file(segment), 0, buf, &header);
+        let id = self.submit(op);
+        self.commits.push(Commit::activation(id, name::temporary(segment), active.name()));
+        self.active = Some(active);
+        self.drive_spare();
+        true
+    }
+
+    /// Forms the active segment's trailer; it is submitted when it comes to the front.
+    fn seal(&mut self, reason: SealReason) {
+        let Some(active) = self.active.take() else { return };
+        self.before.extend(&active.range);
+        let (file, segment) = (active.file(), active.header.segment);
+        let (trailer, crc, offset) = active.trailer(&self.before, reason, self.now);
+        self.prev_trailer_crc = crc;
+        let buf = self.trailer_buf.take().expect("one change of segment at a time");
+        let op = write_op(file, offset, buf, &trailer);
+        self.commits.push(Commit::seal(segment, offset, op));
+    }
+
+    /// Everything accepted is durable: seal, cut the file to its trailer, remove the spare.
+    fn close_down(&mut self) -> Turn {
+        if self.spare.is_busy() {
+            return Turn::Sleep { until_ns: None };
+        }
+        if self.closing.is_none() {
+            let mut ops = VecDeque::new();
+            if let Some(active) = &self.active {
+                let (file, frames_end) = (active.file(), active.tally.frames_end);
+                self.seal(SealReason::Stop);
+                let len = frames_end + self.commits.seal_len();
+                ops.extend([Op::Truncate { file, len }, Op::Sync { file }, Op::Close { file }]);
+            }
+            let removal = self.spare.removal();
+            let removes = !removal.is_empty();
+            ops.extend(removal);
+            ops.extend(removes.then_some(Op::SyncDir));
+            self.closing = Some(Closing { ops, in_flight: None });
+            return Turn::Again;
+        }
+        let Some(closing) = &mut self.closing else { return Turn::Again };
+        if closing.in_flight.is_some() {
+            return Turn::Sleep { until_ns: None };
+        }
+        match closing.ops.pop_front() {
+            Some(op) => {
+                let id = self.submit(op);
+                if let Some(closing) = &mut self.closing {
+                    closing.in_flight = Some(id);
+                }
+                Turn::Again
+            }
+            None => {
+                self.watermark.close();
+                Turn::Finished
+            }
+        }
+    }
+}
+
+/// A write of `bytes`, which is a whole number of blocks, from a buffer that is large enough.
+fn write_op(file: crate::disk::FileId, offset: u64, mut buf: IoBuf, bytes: &[u8]) -> Op {
+    let len = bytes.len();
+    buf[..len].copy_from_slice(bytes);
+    Op::Write { file, offset, buf, len }
+}

@@ -1,0 +1,444 @@
+//! Puts the end of a trail in order before the writer goes on, by the table in
+//! [`graven_format::recovery`].
+//!
+//! Recovery repeats until there is nothing left to do: each round reads the disk again, so a
+//! crash in the middle is only another first round, and what the writer goes on from is always
+//! what the disk says.
+
+use super::durability::{Durable, Watermark};
+use super::segment;
+use crate::clock::Now;
+use crate::disk::{Disk, FileId, IoBuf, Op, OpId};
+use crate::error::{OpenError, WriteError};
+use graven_format::consts::{FRAME_BYTES_MAX, SEGMENT_HEADER_FIXED_BYTES, TRAILER_FOOTER_BYTES};
+use graven_format::merkle::CompactRange;
+use graven_format::name::{self, Name};
+use graven_format::recovery::{Action, Decision, Found, Label, decide};
+use graven_format::scan::{Event, Expect, Outcome, Prefix, Scanner};
+use graven_format::segment::SegmentHeader;
+use graven_format::trailer::{SealReason, Tally, Trailer};
+use graven_format::{FormatError, TrailId};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Rounds that recovery may need: an orphan and a temporary, a seal, an unused segment, and the
+/// last look that finds nothing to do.
+const ROUNDS_MAX: usize = 8;
+
+/// Bytes read at a time.
+const READ_BYTES: usize = 1024 * 1024;
+
+/// The trail as recovery leaves it.
+#[derive(Clone, Debug)]
+pub struct Recovered {
+    /// The trail.
+    pub trail_id: TrailId,
+    /// The number of the next segment.
+    pub next_segment: u64,
+    /// The compact range of all records.
+    pub before: CompactRange,
+    /// CRC of the last trailer; 0 if there is none.
+    pub prev_trailer_crc: u32,
+    /// The first operation number that was not used.
+    pub next_op: u64,
+    /// What was found and done, in order; empty after a clean stop.
+    pub steps: Vec<Step>,
+    /// Files that no trail has.
+    pub foreign: Vec<String>,
+}
+
+impl Recovered {
+    /// Seq of the next record.
+    #[must_use]
+    pub fn next_seq(&self) -> u64 {
+        self.before.end()
+    }
+
+    /// A watermark over what is on disk: all of it is sealed behind barriers.
+    #[must_use]
+    pub fn watermark(&self) -> Watermark {
+        Watermark::new(Durable::recovered(self.next_seq()))
+    }
+}
+
+/// One thing that recovery found and did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The row of the table.
+    pub label: Label,
+    /// The file.
+    pub file: String,
+    /// Offset at which the file was cut, if it was.
+    pub cut_at: Option<u64>,
+    /// Seq after the last record that was kept.
+    pub next_seq: u64,
+    /// Whether a later segment, of which nothing had been announced, was removed.
+    pub removed_orphan: bool,
+}
+
+/// A segment file of the directory.
+#[derive(Clone, Debug)]
+struct Entry {
+    segment: u64,
+    first_seq: u64,
+    len: u64,
+}
+
+impl Entry {
+    fn name(&self) -> String {
+        name::segment(self.segment, self.first_seq)
+    }
+}
+
+/// Puts the end of the trail in order.
+///
+/// # Errors
+/// [`OpenError`]; nothing that had been announced was changed.
+pub fn recover(disk: &mut impl Disk, trail_id: TrailId, now: Now) -> Result<Recovered, OpenError> {
+    let mut recovery = Recovery { disk, next_op: 0, trail_id, now };
+    let mut steps = Vec::new();
+    recovery.make_durable()?;
+    let foreign = recovery.remove_temporaries()?;
+    for _ in 0..ROUNDS_MAX {
+        let (before, last) = recovery.read_end()?;
+        let decision =
+            decide(before.as_ref(), last.as_ref()).map_err(|r| OpenError::Damaged(Box::new(r)))?;
+        let settled = matches!(decision.action, Action::None) && !decision.remove_orphan;
+        let target = if decision.remove_orphan { before.as_ref() } else { last.as_ref() };
+        if !settled {
+            let target = target.expect("an action has a segment");
+            steps.push(recovery.act(&decision, target, last.as_ref())?);
+            continue;
+        }
+        let mut recovered = Recovered {
+            trail_id,
+            next_segment: 0,
+            before: CompactRange::new(0),
+            prev_trailer_crc: 0,
+            next_op: recovery.next_op,
+            steps,
+            foreign,
+        };
+        if let Some(last) = last {
+            let (header, trailer) = sealed_parts(&last.outcome)
+                .ok_or_else(|| damaged_tree(&last, "a sealed segment has header and trailer"))?;
+            recovered.next_segment = last.segment + 1;
+            recovered.prev_trailer_crc = trailer.crc;
+            recovered.before = header.before.clone();
+            recovered.before.extend(&trailer.range);
+        }
+        return Ok(recovered);
+    }
+    Err(OpenError::Io {
+        operation: "recovery of",
+        path: PathBuf::from("the trail"),
+        source: io::Error::other(
+            "the end of the trail does not settle: does something else write?",
+        ),
+    })
+}
+
+fn sealed_parts(outcome: &Outcome) -> Option<(&SegmentHeader, &Trailer)> {
+    Some((outcome.header.as_ref()?, outcome.trailer.as_ref()?))
+}
+
+fn damaged_tree(found: &Found, what: &'static str) -> OpenError {
+    let file = name::segment(found.segment, found.first_seq);
+    OpenError::Format { file, source: FormatError::Magic(what) }
+}
+
+struct Recovery<'a, D> {
+    disk: &'a mut D,
+    next_op: u64,
+    trail_id: TrailId,
+    now: Now,
+}
+
+impl<D: Disk> Recovery<'_, D> {
+    /// Makes what can be read durable before anything relies on it. A writer that was killed has
+    /// left writes without their barriers, and perhaps a name without its directory's: they can
+    /// be read now and would still be gone after a power cut.
+    fn make_durable(&mut self) -> Result<(), OpenError> {
+        for entry in self.entries()?.iter().rev().take(2) {
+            let name = entry.name();
+            self.open(&name)?;
+            self.run("sync", &name, Op::Sync { file: RECOVERY_FILE })?;
+            self.run("closing", &name, Op::Close { file: RECOVERY_FILE })?;
+        }
+        self.run("sync of the directory", "", Op::SyncDir)
+    }
+
+    /// Removes segments that were being prepared; returns the names that no trail has.
+    fn remove_temporaries(&mut self) -> Result<Vec<String>, OpenError> {
+        let mut foreign = Vec::new();
+        let mut removed = false;
+        for listed in self.list()? {
+            match Name::parse(&listed.name) {
+                Some(Name::Temporary { .. }) => {
+                    self.run("removal", &listed.name, Op::Remove { name: listed.name.clone() })?;
+                    removed = true;
+                }
+                Some(_) => {}
+                None => foreign.push(listed.name),
+            }
+        }
+        if removed {
+            self.run("sync of the directory", "", Op::SyncDir)?;
+        }
+        Ok(foreign)
+    }
+
+    fn list(&mut self) -> Result<Vec<crate::disk::Listed>, OpenError> {
+        self.disk.list().map_err(|source| OpenError::Io {
+            operation: "listing of",
+            path: PathBuf::from("the trail"),
+            source,
+        })
+    }
+
+    /// The segments, oldest first.
+    fn entries(&mut self) -> Result<Vec<Entry>, OpenError> {
+        let mut entries: Vec<Entry> = self
+            .list()?
+            .into_iter()
+            .filter_map(|listed| match Name::parse(&listed.name)? {
+                Name::Segment { segment, first_seq } => {
+                    Some(Entry { segment, first_seq, len: listed.len })
+                }
+                _ => None,
+            })
+            .collect();
+        entries.sort_by_key(|entry| (entry.segment, entry.first_seq));
+        Ok(entries)
+    }
+
+    /// The last two segments, if they are neighbours.
+    fn read_end(&mut self) -> Result<(Option<Found>, Option<Found>), OpenError> {
+        let mut entries = self.entries()?;
+        let last = entries.pop();
+        let before = entries
+            .pop()
+            .filter(|before| last.as_ref().is_some_and(|last| before.segment + 1 == last.segment));
+        Ok((
+            before.map(|entry| self.read_segment(&entry)).transpose()?,
+            last.map(|entry| self.read_segment(&entry)).transpose()?,
+        ))
+    }
+
+    /// A segment: by its header and trailer if it is sealed, whole otherwise.
+    fn read_segment(&mut self, entry: &Entry) -> Result<Found, OpenError> {
+        let (segment, first_seq) = (entry.segment, entry.first_seq);
+        if let Some(outcome) = self.read_sealed(entry)? {
+            return Ok(Found { segment, first_seq, findings: Vec::new(), outcome });
+        }
+        let name = entry.name();
+        let expect = Expect { segment, first_seq, trail_id: Some(self.trail_id), merkle: true };
+        let mut scanner = Scanner::new(expect);
+        let mut findings = Vec::new();
+        let mut buf = vec![0; READ_BYTES];
+        let mut offset = 0;
+        loop {
+            let read = self.read(&name, offset, &mut buf)?;
+            if read == 0 {
+                scanner.end();
+            }
+            scanner.push(&buf[..read]);
+            while let Some(event) = scanner.next_event() {
+                if let Event::Finding(finding) = event {
+                    findings.push(finding);
+                }
+            }
+            if read == 0 {
+                return Ok(Found { segment, first_seq, findings, outcome: scanner.outcome() });
+            }
+            offset += read as u64;
+        }
+    }
+
+    /// Header and trailer of a segment whose file ends in an intact trailer that fits it. What
+    /// is between them was durable before the trailer was written and is `verify`'s to check.
+    fn read_sealed(&mut self, entry: &Entry) -> Result<Option<Outcome>, OpenError> {
+        let name = entry.name();
+        let mut footer = [0; TRAILER_FOOTER_BYTES];
+        let Some(footer_at) = entry.len.checked_sub(footer.len() as u64) else { return Ok(None) };
+        self.read_exact(&name, footer_at, &mut footer)?;
+        let Some(trailer_len) = Trailer::footer_len(&footer) else { return Ok(None) };
+        let Some(trailer_at) = entry.len.checked_sub(trailer_len as u64) else { return Ok(None) };
+        let mut bytes = vec![0; trailer_len];
+        self.read_exact(&name, trailer_at, &mut bytes)?;
+        let Ok(trailer) = Trailer::decode(&bytes) else { return Ok(None) };
+        let Some(header) = self.read_header(&name, entry.len)? else { return Ok(None) };
+        let mut whole = header.before.clone();
+        let agrees = trailer.trail_id == self.trail_id
+            && header.trail_id == self.trail_id
+            && trailer.segment == entry.segment
+            && header.segment == entry.segment
+            && header.first_seq == entry.first_seq
+            && trailer.first_seq == entry.first_seq
+            && trailer.tally.frames_end <= trailer_at;
+        if !agrees {
+            return Ok(None);
+        }
+        whole.extend(&trailer.range);
+        if whole.root() != Some(trailer.root) {
+            return Ok(None);
+        }
+        let end_seq = trailer.end_seq();
+        let prefix = Prefix {
+            next_seq: end_seq,
+            tally: trailer.tally.clone(),
+            range: Some(trailer.range.clone()),
+        };
+        Ok(Some(Outcome {
+            header: Some(header),
+            trailer: Some(trailer),
+            prefix,
+            announced: end_seq,
+            end_seq,
+        }))
+    }
+
+    fn read_header(&mut self, name: &str, len: u64) -> Result<Option<SegmentHeader>, OpenError> {
+        let mut fixed = [0; SEGMENT_HEADER_FIXED_BYTES];
+        if len < fixed.len() as u64 {
+            return Ok(None);
+        }
+        self.read_exact(name, 0, &mut fixed)?;
+        let Ok(header_len) = SegmentHeader::header_len(&fixed) else { return Ok(None) };
+        if len < header_len as u64 {
+            return Ok(None);
+        }
+        let mut bytes = vec![0; header_len];
+        self.read_exact(name, 0, &mut bytes)?;
+        Ok(SegmentHeader::decode(&bytes).ok())
+    }
+
+    /// Carries a decision out.
+    fn act(
+        &mut self,
+        decision: &Decision,
+        target: &Found,
+        last: Option<&Found>,
+    ) -> Result<Step, OpenError> {
+        if let Some(orphan) = last.filter(|_| decision.remove_orphan) {
+            self.remove(&name::segment(orphan.segment, orphan.first_seq))?;
+        }
+        let file = name::segment(target.segment, target.first_seq);
+        let mut cut_at = None;
+        match &decision.action {
+            Action::None => {}
+            Action::Remove => self.remove(&file)?,
+            Action::Trim(len) => {
+                self.open(&file)?;
+                self.cut(&file, *len)?;
+            }
+            Action::Seal(prefix) => {
+                cut_at = Some(prefix.tally.frames_end);
+                self.seal(&file, target, prefix)?;
+            }
+        }
+        Ok(Step {
+            label: decision.label,
+            file,
+            cut_at,
+            next_seq: target.outcome.prefix.next_seq,
+            removed_orphan: decision.remove_orphan,
+        })
+    }
+
+    /// Writes a trailer after the prefix, which is durable already, and cuts the file behind it.
+    fn seal(&mut self, file: &str, target: &Found, prefix: &Prefix) -> Result<(), OpenError> {
+        let (Some(header), Some(range)) = (&target.outcome.header, &prefix.range) else {
+            return Err(damaged_tree(target, "an unsealed segment has a header and its tree"));
+        };
+        let mut whole = header.before.clone();
+        whole.extend(range);
+        let tally: Tally = prefix.tally.clone();
+        let offset = tally.frames_end;
+        let trailer =
+            segment::trailer(header, tally, range.clone(), &whole, SealReason::Recovery, self.now);
+        let (bytes, _) = trailer.encode(header.align_bytes);
+        debug_assert!(bytes.len() <= FRAME_BYTES_MAX);
+        let mut buf = IoBuf::new(bytes.len()).map_err(|source| OpenError::Io {
+            operation: "allocation of a buffer for",
+            path: file.into(),
+            source,
+        })?;
+        let len = bytes.len();
+        buf[..len].copy_from_slice(&bytes);
+        self.open(file)?;
+        self.run("sync", file, Op::Sync { file: RECOVERY_FILE })?;
+        self.run(
+            "write of the trailer",
+            file,
+            Op::Write { file: RECOVERY_FILE, offset, buf, len },
+        )?;
+        self.cut(file, offset + len as u64)
+    }
+
+    fn open(&mut self, name: &str) -> Result<(), OpenError> {
+        self.run("opening", name, Op::Open { file: RECOVERY_FILE, name: name.to_owned() })
+    }
+
+    /// Cuts the open file and closes it.
+    fn cut(&mut self, name: &str, len: u64) -> Result<(), OpenError> {
+        self.run("truncation", name, Op::Truncate { file: RECOVERY_FILE, len })?;
+        self.run("sync", name, Op::Sync { file: RECOVERY_FILE })?;
+        self.run("closing", name, Op::Close { file: RECOVERY_FILE })
+    }
+
+    fn remove(&mut self, name: &str) -> Result<(), OpenError> {
+        self.run("removal", name, Op::Remove { name: name.to_owned() })?;
+        self.run("sync of the directory", name, Op::SyncDir)
+    }
+
+    /// Submits one operation and waits for it.
+    fn run(&mut self, operation: &'static str, file: &str, op: Op) -> Result<(), OpenError> {
+        let id = OpId(self.next_op);
+        self.next_op += 1;
+        self.disk.submit(id, op);
+        let mut done = Vec::new();
+        loop {
+            self.disk.poll(&mut done);
+            if let Some(completion) = done.pop() {
+                debug_assert_eq!(completion.id, id);
+                return completion.result.map_err(|source| {
+                    OpenError::Write(WriteError {
+                        operation,
+                        file: file.to_owned(),
+                        offset: None,
+                        durable: 0,
+                        no_room: false,
+                        source: Arc::new(source),
+                    })
+                });
+            }
+            self.disk.wait(None);
+        }
+    }
+
+    fn read(&mut self, name: &str, offset: u64, buf: &mut [u8]) -> Result<usize, OpenError> {
+        self.disk.read(name, offset, buf).map_err(|source| OpenError::Io {
+            operation: "reading",
+            path: name.into(),
+            source,
+        })
+    }
+
+    fn read_exact(&mut self, name: &str, offset: u64, buf: &mut [u8]) -> Result<(), OpenError> {
+        let mut have = 0;
+        while have < buf.len() {
+            let read = self.read(name, offset + have as u64, &mut buf[have..])?;
+            if read == 0 {
+                let source = io::Error::from(io::ErrorKind::UnexpectedEof);
+                return Err(OpenError::Io { operation: "reading", path: name.into(), source });
+            }
+            have += read;
+        }
+        Ok(())
+    }
+}
+
+/// The number of the one file that recovery has open; the engine's begin after it is closed.
+const RECOVERY_FILE: FileId = FileId(0);

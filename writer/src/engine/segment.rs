@@ -1,0 +1,147 @@
+//! The segment that frames go to.
+
+use super::Settings;
+use super::spare::Spare;
+use crate::clock::Now;
+use crate::disk::FileId;
+use crate::ring::Batch;
+use graven_format::TrailId;
+use graven_format::consts::trailer_bytes_max;
+use graven_format::merkle::CompactRange;
+use graven_format::name;
+use graven_format::segment::SegmentHeader;
+use graven_format::trailer::{SealReason, Tally, TallyFrame, Trailer};
+
+/// The segment that frames go to, as it will be on disk.
+#[derive(Debug)]
+pub(super) struct Active {
+    pub(super) header: SegmentHeader,
+    pub(super) tally: Tally,
+    /// The compact range of its own records.
+    pub(super) range: CompactRange,
+    /// Offset that no frame may pass: the trailer needs what follows.
+    frames_end_max: u64,
+}
+
+/// What every segment of a writer's life has in common.
+pub(super) struct Surroundings<'a> {
+    pub(super) trail_id: TrailId,
+    pub(super) align_bytes: u32,
+    pub(super) prev_trailer_crc: u32,
+    pub(super) settings: &'a Settings,
+    pub(super) now: Now,
+}
+
+impl Active {
+    /// A segment that follows the records in `before`, and its header's bytes.
+    pub(super) fn new(
+        segment: u64,
+        before: &CompactRange,
+        around: &Surroundings<'_>,
+    ) -> (Self, Vec<u8>) {
+        let mut header = SegmentHeader {
+            crc: 0,
+            align_bytes: around.align_bytes,
+            prev_crc: around.prev_trailer_crc,
+            trail_id: around.trail_id,
+            segment,
+            first_seq: before.end(),
+            segment_len: around.settings.segment_bytes,
+            created_realtime_ns: around.now.realtime_ns,
+            created_boottime_ns: around.now.boottime_ns,
+            boot_id: around.settings.boot_id,
+            host: around.settings.host.clone(),
+            before: before.clone(),
+        };
+        let (bytes, crc) = header.encode();
+        header.crc = crc;
+        let reserve = trailer_bytes_max(header.segment_len, header.align_bytes);
+        let active = Self {
+            tally: Tally::new(bytes.len() as u64, crc),
+            range: CompactRange::new(header.first_seq),
+            frames_end_max: header.segment_len - reserve,
+            header,
+        };
+        (active, bytes)
+    }
+
+    pub(super) fn file(&self) -> FileId {
+        Spare::file(self.header.segment)
+    }
+
+    pub(super) fn name(&self) -> String {
+        name::segment(self.header.segment, self.header.first_seq)
+    }
+
+    pub(super) fn has_room(&self, frame_len: u64) -> bool {
+        self.tally.frames_end + frame_len <= self.frames_end_max
+    }
+
+    /// Counts a frame that was placed at the end, and adds its records to the tree.
+    pub(super) fn add_frame(
+        &mut self,
+        batch: &Batch<()>,
+        frame_len: u64,
+        crc: u32,
+        realtime_first_ns: u64,
+    ) {
+        for leaf in &batch.leaves {
+            self.range.append(*leaf);
+        }
+        self.tally.add(&TallyFrame {
+            first_seq: batch.first_seq,
+            offset: self.tally.frames_end,
+            frame_len,
+            crc,
+            record_count: batch.count.into(),
+            record_bytes: batch.records_len() as u64,
+            realtime_first_ns,
+            realtime_min_ns: batch.realtime_ns_min,
+            realtime_max_ns: batch.realtime_ns_max,
+        });
+    }
+
+    /// The trailer that ends this segment, its CRC, and where it goes. `whole` is the compact
+    /// range of all records up to its end.
+    pub(super) fn trailer(
+        self,
+        whole: &CompactRange,
+        reason: SealReason,
+        now: Now,
+    ) -> (Vec<u8>, u32, u64) {
+        let (align_bytes, frames_end) = (self.header.align_bytes, self.tally.frames_end);
+        let segment_len = self.header.segment_len;
+        let (bytes, crc) =
+            trailer(&self.header, self.tally, self.range, whole, reason, now).encode(align_bytes);
+        let offset = match reason {
+            // The file keeps its size: a trailer is always the end of its file.
+            SealReason::Full => segment_len - bytes.len() as u64,
+            // The file is cut to its trailer.
+            SealReason::Stop | SealReason::Recovery => frames_end,
+        };
+        (bytes, crc, offset)
+    }
+}
+
+/// The trailer of a segment with these frames and records.
+pub(super) fn trailer(
+    header: &SegmentHeader,
+    tally: Tally,
+    range: CompactRange,
+    whole: &CompactRange,
+    reason: SealReason,
+    now: Now,
+) -> Trailer {
+    Trailer {
+        crc: 0,
+        trailer_len: 0,
+        trail_id: header.trail_id,
+        segment: header.segment,
+        first_seq: header.first_seq,
+        tally,
+        reason,
+        sealed_realtime_ns: now.realtime_ns,
+        root: whole.root().expect("the whole trail's range begins at 0"),
+        range,
+    }
+}

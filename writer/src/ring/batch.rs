@@ -1,0 +1,154 @@
+//! One batch: the records of one group commit, in the buffer that goes to the disk.
+
+use graven_format::Record;
+use graven_format::consts::{
+    FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FRAME_RECORDS_MAX, RECORD_HEADER_BYTES,
+};
+use graven_format::merkle::Hash;
+use std::ops::DerefMut;
+
+/// Records on their way to the disk, and what the engine needs to know to make a frame of them.
+#[derive(Debug)]
+pub struct Batch<B> {
+    /// The buffer: room for the frame header, then the records from [`FRAME_HEADER_BYTES`] to
+    /// [`Batch::end`]. What follows is left over from earlier use.
+    pub buf: B,
+    /// The `seq` of the first record.
+    pub first_seq: u64,
+    /// Records in it, at most [`FRAME_RECORDS_MAX`].
+    pub count: u32,
+    /// Offset in `buf` of the first byte behind the last record.
+    pub end: usize,
+    /// The Merkle leaf hash of each record, in order.
+    pub leaves: Vec<Hash>,
+    /// Smallest `realtime_ns` of the records; `u64::MAX` while there is none.
+    pub realtime_ns_min: u64,
+    /// Largest `realtime_ns` of the records; 0 while there is none.
+    pub realtime_ns_max: u64,
+    /// Offset behind which no record may end.
+    limit: usize,
+}
+
+impl<B> Batch<B> {
+    /// Stored bytes of the records.
+    #[must_use]
+    pub fn records_len(&self) -> usize {
+        self.end - FRAME_HEADER_BYTES
+    }
+
+    /// The buffer on its own, for as long as the disk has it, and all else.
+    pub fn split(self) -> (B, Batch<()>) {
+        let Self { buf, first_seq, count, end, leaves, realtime_ns_min, realtime_ns_max, limit } =
+            self;
+        let rest = Batch {
+            buf: (),
+            first_seq,
+            count,
+            end,
+            leaves,
+            realtime_ns_min,
+            realtime_ns_max,
+            limit,
+        };
+        (buf, rest)
+    }
+}
+
+impl Batch<()> {
+    /// What [`Batch::split`] took apart.
+    pub fn join<B>(self, buf: B) -> Batch<B> {
+        let Self {
+            buf: (),
+            first_seq,
+            count,
+            end,
+            leaves,
+            realtime_ns_min,
+            realtime_ns_max,
+            limit,
+        } = self;
+        Batch { buf, first_seq, count, end, leaves, realtime_ns_min, realtime_ns_max, limit }
+    }
+}
+
+impl<B> Batch<B>
+where
+    B: DerefMut<Target = [u8]>,
+{
+    /// An empty batch that fills `buf` up to [`FRAME_BYTES_MAX`].
+    ///
+    /// # Panics
+    /// If `buf` has no room for one record without payload: sizes are chosen at start.
+    pub(super) fn new(buf: B) -> Self {
+        let limit = buf.len().min(FRAME_BYTES_MAX);
+        assert!(limit >= FRAME_HEADER_BYTES + RECORD_HEADER_BYTES, "a batch holds a record");
+        // Small buffers, as tests use them, can never hold the most records of a frame.
+        let records_max = (limit - FRAME_HEADER_BYTES) / RECORD_HEADER_BYTES;
+        Self {
+            buf,
+            first_seq: 0,
+            count: 0,
+            end: FRAME_HEADER_BYTES,
+            leaves: Vec::with_capacity(records_max.min(FRAME_RECORDS_MAX)),
+            realtime_ns_min: u64::MAX,
+            realtime_ns_max: 0,
+            limit,
+        }
+    }
+
+    /// Forgets the records and starts again at `first_seq`, keeping all memory.
+    pub(super) fn restart(&mut self, first_seq: u64) {
+        self.first_seq = first_seq;
+        self.count = 0;
+        self.end = FRAME_HEADER_BYTES;
+        self.leaves.clear();
+        self.realtime_ns_min = u64::MAX;
+        self.realtime_ns_max = 0;
+    }
+
+    /// Bytes of records that an empty batch holds.
+    pub(super) fn room_when_empty(&self) -> usize {
+        self.limit - FRAME_HEADER_BYTES
+    }
+
+    /// Whether `records` more records of `len` stored bytes together fit.
+    pub(super) fn fits(&self, records: usize, len: usize) -> bool {
+        len <= self.limit - self.end && records <= FRAME_RECORDS_MAX - self.count as usize
+    }
+
+    /// Copies one record behind the last and returns its `seq`.
+    ///
+    /// # Panics
+    /// If it does not fit: the caller has asked [`Batch::fits`].
+    pub(super) fn push(
+        &mut self,
+        header: &[u8; RECORD_HEADER_BYTES],
+        record: &Record<'_>,
+        leaf: Hash,
+    ) -> u64 {
+        let payload_at = self.end + RECORD_HEADER_BYTES;
+        let end = payload_at + record.bytes.len();
+        assert!(end <= self.limit && self.leaves.len() < FRAME_RECORDS_MAX, "asked before");
+        self.buf[self.end..payload_at].copy_from_slice(header);
+        self.buf[payload_at..end].copy_from_slice(record.bytes);
+        let seq = self.first_seq + u64::from(self.count);
+        self.end = end;
+        self.count += 1;
+        self.leaves.push(leaf);
+        self.realtime_ns_min = self.realtime_ns_min.min(record.realtime_ns);
+        self.realtime_ns_max = self.realtime_ns_max.max(record.realtime_ns);
+        seq
+    }
+
+    /// The records as stored, one after the other, without the room in front.
+    #[must_use]
+    pub fn records(&self) -> &[u8] {
+        &self.buf[FRAME_HEADER_BYTES..self.end]
+    }
+
+    /// Whether no record is in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}

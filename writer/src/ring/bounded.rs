@@ -1,0 +1,453 @@
+//! The ring itself: one short lock, a pool of batches, and a first-come queue of producers.
+//!
+//! # Who waits for whom
+//!
+//! A producer that finds no room takes the next ticket and sleeps. Only the head of that queue
+//! may use room that comes back, so no producer waits longer than those before it and no size
+//! of record starves. A newcomer passes the queue only while everybody in it still fits the
+//! batch being filled; without that, a queue once formed would cost a context switch for every
+//! record. [`PASSES_MAX`] bounds even this, because the engine may take a half-full batch away
+//! from a head that was told of its room and has not run yet.
+//!
+//! # Why no wake-up is lost
+//!
+//! All state is under one lock. *Producers*: whenever the queue has a head and there is room
+//! for it, the head has been notified since: room comes only from [`Ring::recycle`], a new head
+//! only from the service of the last, and both notify under the lock that the head sleeps by.
+//! *Engine*: [`Ring::prepare_sleep`] looks for work and announces the sleep in one critical
+//! section; an append after it sees the announcement and uses the [`Wake`], which by contract
+//! ends the next sleep if none is under way; an append before it is seen as work.
+
+use super::batch::Batch;
+use super::sync::{Condvar, LOTS, Mutex, MutexGuard, PASSES_MAX, monotonic_ns};
+use super::{AppendError, Wake};
+use graven_format::Record;
+use graven_format::consts::{RECORD_HEADER_BYTES, RECORD_PAYLOAD_BYTES_MAX};
+use graven_format::merkle::{Hash, leaf_hash};
+use std::collections::VecDeque;
+use std::ops::DerefMut;
+use std::sync::Arc;
+
+/// What the engine sleeps for; see [`Ring::prepare_sleep`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WakeOn {
+    /// Any record: the device is idle.
+    Record,
+    /// A full batch: a partial one is not worth a write while others are in flight.
+    FullBatch,
+}
+
+/// What the ring holds now and how its producers have fared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RingStats {
+    /// The `seq` that the next accepted record gets.
+    pub next_seq: u64,
+    /// Records accepted and not yet taken by the engine.
+    pub queued_records: u64,
+    /// Their stored bytes, headers included.
+    pub queued_bytes: u64,
+    /// Batches without records, ready to be filled.
+    pub batches_free: usize,
+    /// Batches that the engine holds: taken and not yet durable.
+    pub batches_taken: usize,
+    /// All batches.
+    pub batches_total: usize,
+    /// Producers waiting now.
+    pub producers_waiting: usize,
+    /// Waits since the start, those of now included.
+    pub waits: u64,
+    /// The longest of them in nanoseconds, those of now included.
+    pub wait_ns_max: u64,
+}
+
+/// The bounded, blocking queue of records. `B` is the kind of buffer.
+///
+/// Producers call [`Ring::append`] from any thread; one engine calls [`Ring::take`],
+/// [`Ring::recycle`] and [`Ring::prepare_sleep`].
+pub struct Ring<B> {
+    state: Mutex<State<B>>,
+    lots: Box<[Condvar]>,
+    wake: Arc<dyn Wake>,
+    /// Longest payload that fits an empty batch and the format.
+    payload_bytes_max: usize,
+}
+
+/// Everything that changes.
+struct State<B> {
+    life: Life,
+    /// The batch being filled, possibly still empty.
+    open: Option<Batch<B>>,
+    /// Batches that are full, oldest first.
+    full: VecDeque<Batch<B>>,
+    /// Empty batches; the one used last is the first to be used again, for the caches' sake.
+    free: Vec<Batch<B>>,
+    batches_total: usize,
+    next_seq: u64,
+    /// What the engine announced that it sleeps for.
+    asleep: Option<WakeOn>,
+    /// Producers that wait, in the order of their tickets.
+    waiting: VecDeque<Waiting>,
+    /// The ticket of `waiting`'s front.
+    head_ticket: u64,
+    /// Stored bytes of all that wait.
+    waiting_bytes: usize,
+    /// Records that have passed the present head.
+    passes: u32,
+    waits: u64,
+    wait_ns_max: u64,
+}
+
+/// One producer that waits.
+#[derive(Clone, Copy)]
+struct Waiting {
+    len: usize,
+    since_ns: u64,
+}
+
+/// Whether records are accepted. It only ever moves down this list.
+enum Life {
+    Open,
+    Closed,
+    Poisoned(Arc<str>),
+}
+
+/// A record made ready before the lock is taken.
+struct Prepared<'a> {
+    record: &'a Record<'a>,
+    header: [u8; RECORD_HEADER_BYTES],
+    leaf: Hash,
+    len: usize,
+}
+
+impl<B> Ring<B>
+where
+    B: DerefMut<Target = [u8]>,
+{
+    /// A ring over these buffers, each of them one frame long, whose first record gets
+    /// `first_seq`. `wake` ends the engine's sleep.
+    ///
+    /// # Panics
+    /// If there are fewer than two buffers, if their lengths differ, or if they cannot hold a
+    /// record: the caller has just allocated them.
+    #[must_use]
+    pub fn new(buffers: Vec<B>, first_seq: u64, wake: Arc<dyn Wake>) -> Self {
+        let mut free: Vec<_> = buffers.into_iter().map(Batch::new).collect();
+        assert!(free.len() >= 2, "one batch is filled while another is written");
+        free.reverse();
+        let room = free[0].room_when_empty();
+        assert!(free.iter().all(|batch| batch.room_when_empty() == room), "buffers are alike");
+        let batches_total = free.len();
+        let state = State {
+            life: Life::Open,
+            open: None,
+            full: VecDeque::with_capacity(batches_total),
+            free,
+            batches_total,
+            next_seq: first_seq,
+            asleep: None,
+            waiting: VecDeque::new(),
+            head_ticket: 0,
+            waiting_bytes: 0,
+            passes: 0,
+            waits: 0,
+            wait_ns_max: 0,
+        };
+        Self {
+            state: Mutex::new(state),
+            lots: (0..LOTS).map(|_| Condvar::new()).collect(),
+            wake,
+            payload_bytes_max: RECORD_PAYLOAD_BYTES_MAX.min(room - RECORD_HEADER_BYTES),
+        }
+    }
+
+    /// Appends one record, waiting without limit while there is no room, and returns its `seq`.
+    ///
+    /// # Errors
+    /// The record is too long, or the ring is closed or poisoned, possibly while waiting; the
+    /// record was not taken.
+    pub fn append(&self, record: &Record<'_>) -> Result<u64, AppendError> {
+        let prepared = self.prepare(record)?;
+        let mut state = self.lock();
+        state.life.check()?;
+        let waited = !state.admit(prepared.len);
+        if waited {
+            state = self.wait_for_room(state, prepared.len)?;
+        }
+        let seq = state.push(&prepared);
+        if waited {
+            self.notify_head(&mut state);
+        }
+        self.unlock_and_wake(state);
+        Ok(seq)
+    }
+
+    /// Appends one record if there is room for it now, and returns its `seq`.
+    ///
+    /// # Errors
+    /// As [`Ring::append`], and [`AppendError::Full`] instead of a wait; the record was not
+    /// taken and is still the caller's to keep.
+    pub fn try_append(&self, record: &Record<'_>) -> Result<u64, AppendError> {
+        let prepared = self.prepare(record)?;
+        let mut state = self.lock();
+        state.life.check()?;
+        let admitted = state.admit(prepared.len);
+        let result = if admitted { Ok(state.push(&prepared)) } else { Err(AppendError::Full) };
+        // Also when full: the attempt may have closed a batch that the engine sleeps for.
+        self.unlock_and_wake(state);
+        result
+    }
+
+    /// The oldest full batch if there is one; else, if `partial`, the one being filled unless
+    /// it is empty. Batches come in the order of their sequences. Whoever takes a batch must
+    /// [recycle](Ring::recycle) it.
+    pub fn take(&self, partial: bool) -> Option<Batch<B>> {
+        let mut state = self.lock();
+        // Whoever takes is awake, however its sleep ended.
+        state.asleep = None;
+        match state.full.pop_front() {
+            Some(batch) => Some(batch),
+            None if partial => state.open.take_if(|batch| !batch.is_empty()),
+            None => None,
+        }
+    }
+
+    /// Returns a batch whose records are durable: its room goes to the producer that has waited
+    /// longest. Batches may return in any order.
+    pub fn recycle(&self, batch: Batch<B>) {
+        let mut state = self.lock();
+        state.free.push(batch);
+        assert!(state.free.len() <= state.batches_total, "a batch returns to its own ring");
+        self.notify_head(&mut state);
+    }
+
+    /// The engine announces that it is about to sleep. Returns whether it may: `false` means
+    /// that the ring already has what it would sleep for. After `true`, the next thing of that
+    /// kind uses the waker once; until then appends cost no wake-up.
+    #[must_use]
+    pub fn prepare_sleep(&self, on: WakeOn) -> bool {
+        let mut state = self.lock();
+        let has_work = state.has_work(on);
+        state.asleep = if has_work { None } else { Some(on) };
+        !has_work
+    }
+
+    /// Accepts nothing more. Producers that wait get [`AppendError::Closed`]; what was accepted
+    /// stays to be taken. The engine is woken.
+    pub fn close(&self) {
+        self.end(Life::Closed);
+    }
+
+    /// Storage has failed for good: every producer that waits or comes later gets
+    /// [`AppendError::Poisoned`] with this text. The engine is woken.
+    pub fn poison(&self, why: Arc<str>) {
+        self.end(Life::Poisoned(why));
+    }
+
+    /// Whether the ring accepts nothing more, by [`Ring::close`] or [`Ring::poison`].
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.lock().life.check().is_err()
+    }
+
+    /// What the ring holds now.
+    #[must_use]
+    pub fn stats(&self) -> RingStats {
+        let state = self.lock();
+        let queued = || state.full.iter().chain(&state.open);
+        let batches_queued = queued().count();
+        let now_ns = monotonic_ns();
+        let waits_now = state.waiting.front().map_or(0, |head| now_ns - head.since_ns.min(now_ns));
+        RingStats {
+            next_seq: state.next_seq,
+            queued_records: queued().map(|batch| u64::from(batch.count)).sum(),
+            queued_bytes: queued().map(|batch| batch.records().len() as u64).sum(),
+            batches_free: state.free.len(),
+            batches_taken: state.batches_total - state.free.len() - batches_queued,
+            batches_total: state.batches_total,
+            producers_waiting: state.waiting.len(),
+            waits: state.waits,
+            wait_ns_max: state.wait_ns_max.max(waits_now),
+        }
+    }
+
+    /// Everything that needs no lock: the check of the length, the header and the hash.
+    fn prepare<'a>(&self, record: &'a Record<'a>) -> Result<Prepared<'a>, AppendError> {
+        let (len, max) = (record.bytes.len(), self.payload_bytes_max);
+        if len > max {
+            return Err(AppendError::TooLong { len, max });
+        }
+        let header = record.header();
+        Ok(Prepared { record, header, leaf: leaf_hash(record), len: record.stored_len() })
+    }
+
+    /// Sleeps in the queue until there is room for `len` bytes, and leaves the queue.
+    fn wait_for_room<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State<B>>,
+        len: usize,
+    ) -> Result<MutexGuard<'a, State<B>>, AppendError> {
+        let ticket = state.enqueue(len);
+        loop {
+            if state.wakes_engine() {
+                // The engine may sleep for the very batch that this producer has just closed.
+                // The place in the queue is taken, so the lock can be let go and had again.
+                drop(state);
+                self.wake.wake();
+                state = self.lock();
+            } else {
+                let lot = &self.lots[lot_of(ticket)];
+                // A poisoned lock means that a thread died elsewhere; see `lock`.
+                state = lot.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner());
+            }
+            state.life.check()?;
+            if state.head_ticket == ticket && state.make_room(len) {
+                state.dequeue();
+                return Ok(state);
+            }
+        }
+    }
+
+    /// Tells the head of the queue if there is room for it.
+    fn notify_head(&self, state: &mut State<B>) {
+        let Some(head) = state.waiting.front().copied() else { return };
+        if state.make_room(head.len) {
+            self.lots[lot_of(state.head_ticket)].notify_all();
+        }
+    }
+
+    /// Ends the life of the ring, but never brings it back from poisoned to closed.
+    fn end(&self, life: Life) {
+        let mut state = self.lock();
+        if !matches!(state.life, Life::Poisoned(_)) {
+            state.life = life;
+        }
+        state.leave_all();
+        for lot in &self.lots {
+            lot.notify_all();
+        }
+        state.asleep = None;
+        drop(state);
+        // Without asking whether it sleeps: it may be between its last look and its sleep.
+        self.wake.wake();
+    }
+
+    /// Lets the lock go, then wakes the engine if it sleeps for what has happened.
+    fn unlock_and_wake(&self, mut state: MutexGuard<'_, State<B>>) {
+        let wakes = state.wakes_engine();
+        drop(state);
+        if wakes {
+            self.wake.wake();
+        }
+    }
+
+    /// The state. A thread that died with the lock held can only have done so by an assertion,
+    /// before it changed anything that the others read; they go on, and it is missed elsewhere.
+    fn lock(&self) -> MutexGuard<'_, State<B>> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl<B> State<B>
+where
+    B: DerefMut<Target = [u8]>,
+{
+    /// Whether a newcomer with `len` stored bytes may append now; makes the room if so.
+    fn admit(&mut self, len: usize) -> bool {
+        if self.waiting.is_empty() {
+            return self.make_room(len);
+        }
+        let everybody_fits = self.open.as_ref().is_some_and(|open| {
+            // Lengths cannot overflow: each is under the limit and a thread waits for each.
+            open.fits(1 + self.waiting.len(), len + self.waiting_bytes)
+        });
+        let passes = everybody_fits && self.passes < PASSES_MAX;
+        self.passes += u32::from(passes);
+        passes
+    }
+
+    /// Sees to it that the batch being filled has room for one record of `len` stored bytes, or
+    /// returns `false`. A batch without that room is full, even if no other can be opened now:
+    /// the engine must be able to take it, or nothing would ever make room again.
+    fn make_room(&mut self, len: usize) -> bool {
+        if self.open.as_ref().is_some_and(|open| open.fits(1, len)) {
+            return true;
+        }
+        self.full.extend(self.open.take());
+        let Some(mut batch) = self.free.pop() else { return false };
+        batch.restart(self.next_seq);
+        self.open = Some(batch);
+        true
+    }
+
+    /// Appends to the batch being filled, which has room, and returns the record's `seq`.
+    fn push(&mut self, prepared: &Prepared<'_>) -> u64 {
+        let open = self.open.as_mut().expect("room was made under this lock");
+        let seq = open.push(&prepared.header, prepared.record, prepared.leaf);
+        assert_eq!(seq, self.next_seq, "sequences are dense");
+        self.next_seq += 1;
+        seq
+    }
+
+    /// Takes the next ticket.
+    fn enqueue(&mut self, len: usize) -> u64 {
+        let ticket = self.head_ticket + self.waiting.len() as u64;
+        self.waiting.push_back(Waiting { len, since_ns: monotonic_ns() });
+        self.waiting_bytes += len;
+        self.waits += 1;
+        ticket
+    }
+
+    /// Removes the head of the queue, which has been served.
+    fn dequeue(&mut self) {
+        let head = self.waiting.pop_front().expect("the head is in the queue");
+        self.head_ticket += 1;
+        self.waiting_bytes -= head.len;
+        self.passes = 0;
+        self.note_wait(head);
+    }
+
+    /// Empties the queue when the ring has ended.
+    fn leave_all(&mut self) {
+        while let Some(waiting) = self.waiting.pop_front() {
+            self.note_wait(waiting);
+        }
+        self.waiting_bytes = 0;
+    }
+
+    /// Counts a wait that is over.
+    fn note_wait(&mut self, waiting: Waiting) {
+        let waited_ns = monotonic_ns().saturating_sub(waiting.since_ns);
+        self.wait_ns_max = self.wait_ns_max.max(waited_ns);
+    }
+
+    /// Whether there is what the engine sleeps for.
+    fn has_work(&self, on: WakeOn) -> bool {
+        let partial = || self.open.as_ref().is_some_and(|open| !open.is_empty());
+        !self.full.is_empty() || (on == WakeOn::Record && partial())
+    }
+
+    /// Whether the engine sleeps and must be woken; asks for it once.
+    fn wakes_engine(&mut self) -> bool {
+        let wakes = self.asleep.is_some_and(|on| self.has_work(on));
+        if wakes {
+            self.asleep = None;
+        }
+        wakes
+    }
+}
+
+impl Life {
+    /// Whether records are accepted.
+    fn check(&self) -> Result<(), AppendError> {
+        match self {
+            Self::Open => Ok(()),
+            Self::Closed => Err(AppendError::Closed),
+            Self::Poisoned(why) => Err(AppendError::Poisoned(Arc::clone(why))),
+        }
+    }
+}
+
+/// The condition variable that the producer with this ticket sleeps on.
+fn lot_of(ticket: u64) -> usize {
+    (ticket % LOTS) as usize
+}
