@@ -5,6 +5,7 @@ pub(crate) mod control;
 mod intake;
 pub mod kaudit;
 pub mod netlink;
+mod netlink_options;
 pub mod nlmsg;
 pub mod session;
 pub mod window;
