@@ -233,6 +233,9 @@ impl Discard {
                 counts[0].fetch_add(1, Ordering::Relaxed);
                 counts[1].fetch_add(u64::from(is_syscall), Ordering::Relaxed);
             }
+            let release = StatusChange { pid: Some(0), ..StatusChange::default() };
+            let message = nlmsg::request(nlmsg::SET, 2, &release.encode());
+            sendto(&fd, &message, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
             Ok(())
         });
         Ok(Self { count, end, thread: Some(thread) })
