@@ -1,0 +1,9 @@
+//! One module a subcommand: its arguments, its help, and `run`.
+
+pub mod completions;
+pub mod doctor;
+pub mod export;
+pub mod man;
+mod reading;
+pub mod show;
+pub mod verify;
