@@ -105,7 +105,10 @@ impl TrailDir {
             let Some((text, known)) =
                 file_name.to_str().and_then(|text| Some((text, Name::parse(text)?)))
             else {
-                dir.foreign.push(file_name);
+                // mkfs makes this one, and a trail deserves a filesystem of its own.
+                if file_name != "lost+found" {
+                    dir.foreign.push(file_name);
+                }
                 continue;
             };
             match known {
