@@ -73,7 +73,9 @@ impl<'a> Judge<'a> {
             let read = match read {
                 Ok(read) => {
                     self.check_segment(read, at_end, tail.end_seq);
-                    self.check_chain(before.as_ref(), read, at_end);
+                    // The one before an orphan is at the end too, and need not be sealed.
+                    let orphan = index + tail.at_end > reads.len();
+                    self.check_chain(before.as_ref(), read, orphan);
                     Some(read)
                 }
                 Err(why) => {
@@ -205,7 +207,7 @@ impl<'a> Judge<'a> {
     }
 
     /// What a segment and the one before it say of each other.
-    fn check_chain(&mut self, before: Option<&Before<'_>>, read: &SegmentRead, at_end: bool) {
+    fn check_chain(&mut self, before: Option<&Before<'_>>, read: &SegmentRead, orphan: bool) {
         let file = self.file(&read.file);
         let damage = |kind, message: String| Problem::new(Class::Damage, kind, message);
         let Some(before) = before else {
@@ -230,7 +232,7 @@ impl<'a> Judge<'a> {
             return;
         }
         let Some(trailer) = &previous.outcome.trailer else {
-            if !at_end || previous.outcome.header.is_none() {
+            if !orphan {
                 self.check_unsealed(previous, read, &previous_file);
             }
             return;
