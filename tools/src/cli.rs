@@ -31,6 +31,8 @@ Examples:
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Record until the source ends: the daemon
+    Record(cmd::record::Args),
     /// Check that a trail is complete and intact
     Verify(cmd::verify::Args),
     /// Print records for people, or as JSON lines
@@ -50,6 +52,7 @@ impl Command {
     #[must_use]
     pub fn run(self) -> u8 {
         match self {
+            Self::Record(args) => cmd::record::run(&args).code(),
             Self::Verify(args) => cmd::verify::run(&args).code(),
             Self::Show(args) => cmd::show::run(&args).code(),
             Self::Export(args) => cmd::export::run(&args).code(),

@@ -10,6 +10,7 @@ pub mod escape;
 pub mod exit;
 pub mod output;
 pub mod range;
+pub mod recording;
 pub mod time;
 pub mod trail;
 pub mod verify;

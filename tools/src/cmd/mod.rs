@@ -5,5 +5,6 @@ pub mod doctor;
 pub mod export;
 pub mod man;
 mod reading;
+pub mod record;
 pub mod show;
 pub mod verify;
