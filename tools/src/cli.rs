@@ -31,6 +31,8 @@ Examples:
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Record what one command and everything that it starts do
+    Run(cmd::run::Args),
     /// Record until the source ends: the daemon
     Record(cmd::record::Args),
     /// Check that a trail is complete and intact
@@ -52,6 +54,7 @@ impl Command {
     #[must_use]
     pub fn run(self) -> u8 {
         match self {
+            Self::Run(args) => cmd::run::run(&args),
             Self::Record(args) => cmd::record::run(&args).code(),
             Self::Verify(args) => cmd::verify::run(&args).code(),
             Self::Show(args) => cmd::show::run(&args).code(),

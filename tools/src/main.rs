@@ -2,8 +2,22 @@
 
 use clap::Parser as _;
 use graven_tools::cli::Cli;
+use graven_tools::exit::Exit;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ExitCode::from(Cli::parse().command.run())
+    let code = match Cli::try_parse() {
+        Ok(cli) => cli.command.run(),
+        Err(error) => {
+            let _ = error.print();
+            // `run` ends with its command's exit codes, so its own failures are out of their way.
+            let runs = std::env::args_os().nth(1).is_some_and(|command| command == "run");
+            match (error.use_stderr(), runs) {
+                (false, _) => Exit::Success.code(),
+                (true, true) => Exit::RunFailed.code(),
+                (true, false) => Exit::CannotCheck.code(),
+            }
+        }
+    };
+    ExitCode::from(code)
 }

@@ -6,5 +6,6 @@ pub mod export;
 pub mod man;
 mod reading;
 pub mod record;
+pub mod run;
 pub mod show;
 pub mod verify;

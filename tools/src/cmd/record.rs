@@ -1,14 +1,16 @@
 //! `graven record`.
 
-use crate::diag::Diagnostic;
+use crate::diag::{Diagnostic, Level};
 use crate::exit::Exit;
 use crate::recording::signals::{Signals, UntilSignal};
-use crate::recording::{Failure, TrailArgs, ack};
+use crate::recording::{Failure, TrailArgs, ack, kernel, summary};
 use graven_format::consts::RECORD_PAYLOAD_BYTES_MAX;
 use graven_writer::source::stream::{self, Refused, StreamError};
 use graven_writer::{Trail, clock};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::sync::Arc;
 
 /// Refused lines that are said before the rest is only counted.
 const REFUSED_SAID_MAX: u64 = 20;
@@ -32,9 +34,13 @@ pub struct Args {
 pub enum Source {
     /// Lines of standard input, one record each, until it ends
     Stdin,
+    /// The kernel's audit messages, as its one audit daemon, until a signal comes
+    Netlink,
 }
 
 const AFTER_HELP: &str = "\
+From netlink, graven takes the place of auditd: it needs root and that no other audit daemon is running, records every message byte for byte, turns auditing on, and gives everything back as it was when SIGTERM, SIGINT or SIGHUP ends it. Rules are left to auditctl. What the kernel lost becomes a loss statement.
+
 From standard input, each line is one record, whatever bytes are in it. A line over 131072 bytes is refused: its \
 number is said, and a loss statement stands in its place. At the end of input, or on SIGTERM, SIGINT or SIGHUP, what \
 was read is made durable and the trail is sealed.
@@ -49,8 +55,10 @@ Exit codes:
   5  storage failed; the last `durable N` holds
   6  no room, and `--on-full end` was given; the last `durable N` holds
   7  some input was refused; everything else is durable
+  8  kernel audit is not available, or another daemon holds it
 
 Examples:
+  graven record --trail /var/lib/graven/trail --source netlink
   tail -F app.log | graven record --trail /var/lib/graven/app --source stdin
   producer | graven record --trail DIR --source stdin --ack | while read _ seq; do release $seq; done";
 
@@ -73,8 +81,10 @@ fn record(args: &Args) -> Result<Exit, Failure> {
             let watermark = &watermark;
             scope.spawn(move || ack::acknowledge(watermark, &mut io::stdout().lock()))
         });
-        let Source::Stdin = args.source;
-        let recorded = stdin(trail, &signals);
+        let recorded = match args.source {
+            Source::Stdin => stdin(trail, &signals),
+            Source::Netlink => netlink(&args.trail.trail, trail, signals),
+        };
         // The watermark has ended with the trail, so this thread has too, or will at once.
         let acknowledged = acknowledger.map_or(Ok(()), |thread| {
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -120,6 +130,33 @@ fn stdin(trail: Trail, signals: &Signals) -> Result<Exit, Failure> {
         Diagnostic::error(format!("{more} more lines were too long")).emit();
     }
     Ok(if refused_count > 0 { Exit::Refused } else { Exit::Success })
+}
+
+/// Records the kernel's audit messages until a signal comes, and closes the trail.
+fn netlink(path: &Path, trail: Trail, signals: Signals) -> Result<Exit, Failure> {
+    let stop = Arc::new(kernel::stop()?);
+    let daemon = match kernel::attach() {
+        Ok(daemon) => daemon,
+        Err(failure) => {
+            // Nothing was recorded; why not is what matters now.
+            let _ = trail.close();
+            return Err(failure);
+        }
+    };
+    let asked = Arc::clone(&stop);
+    // Not joined: if receiving fails, no signal ever comes.
+    std::thread::spawn(move || {
+        signals.wait();
+        asked.request();
+    });
+    let pid = std::process::id();
+    Diagnostic::new(Level::Note, format!("recording kernel audit as pid {pid}")).emit();
+    let received = kernel::receive(&daemon, &trail, &stop);
+    let received = kernel::detach(daemon, received);
+    // Storage that failed is why receiving failed, if it did.
+    let written = trail.close()?;
+    summary::say(path, &received?, &written);
+    Ok(Exit::Success)
 }
 
 /// Standard input without the buffer of the standard library, which would hide from poll what it

@@ -6,6 +6,7 @@
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, WaitStatus, set_child_subreaper, wait};
 use std::io;
+use std::time::Duration;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,17 +36,29 @@ pub fn adopt() -> io::Result<()> {
     Ok(set_child_subreaper(Some(rustix::process::getpid()))?)
 }
 
-/// Waits until no descendant is left; `command_ended` is told when the first of them, the command
-/// itself, has ended. Returns how it did.
-pub fn wait_for_all(command: Pid, mut command_ended: impl FnMut()) -> Option<Ended> {
+/// How often descendants that outlive the command are looked at.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// Waits until no descendant is left. `command_ended` is told when the first of them, the command
+/// itself, has ended; from then on the waiting also ends when `give_up` says so. Returns how the
+/// command ended.
+pub fn wait_for_all(
+    command: Pid,
+    mut command_ended: impl FnMut(),
+    give_up: &dyn Fn() -> bool,
+) -> Option<Ended> {
     let mut ended = None;
     loop {
-        match wait(WaitOptions::empty()) {
+        // Until the command has ended there is nothing else to look at.
+        let options = if ended.is_none() { WaitOptions::empty() } else { WaitOptions::NOHANG };
+        match wait(options) {
             Ok(Some((pid, status))) if pid == command => {
                 ended = Some(ended_of(status));
                 command_ended();
             }
-            Ok(_) | Err(Errno::INTR) => {}
+            Ok(None) if give_up() => return ended,
+            Ok(None) => std::thread::sleep(PATIENCE),
+            Ok(Some(_)) | Err(Errno::INTR) => {}
             // ECHILD: none is left.
             Err(_) => return ended,
         }

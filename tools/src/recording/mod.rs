@@ -2,9 +2,14 @@
 //! acknowledgements.
 
 pub mod ack;
+pub mod child;
+pub mod descendants;
 pub mod failure;
+pub mod forward;
+pub mod kernel;
 pub mod open;
 pub mod signals;
+pub mod summary;
 
 pub use failure::Failure;
 pub use open::TrailArgs;
