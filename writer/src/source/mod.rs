@@ -8,6 +8,7 @@ pub mod netlink;
 mod netlink_options;
 pub mod nlmsg;
 pub mod session;
+pub mod stream;
 pub mod window;
 
 use graven_format::Record;
