@@ -189,7 +189,7 @@ impl Bench<'_> {
         let end = resident_bytes()?;
         trail.close()?;
         println!("memory over {records} records of 300 bytes");
-        print("stated for ring and leaf hashes", &[mib(options.memory_bytes())], "MiB");
+        print("stated for ring and hashes", &[mib(options.memory_bytes())], "MiB");
         print("resident after opening", &[mib(start)], "MiB");
         print("resident after the last record", &[mib(end)], "MiB");
         print("last over stated", &[end as f64 / options.memory_bytes() as f64], "");

@@ -21,7 +21,8 @@ pub const FRAME_HEADER_BYTES: usize = 72;
 /// 256 KiB is where bandwidth saturates with four in flight.
 pub const FRAME_BYTES_MAX: usize = 256 * 1024;
 
-/// Most records in one frame: bounds the memory for their leaf hashes whatever their size.
+/// Most records in one frame: bounds the memory for the leaf hashes of the frame being written,
+/// and the time to compute them, whatever the records' size.
 pub const FRAME_RECORDS_MAX: usize = 2048;
 
 /// Smallest alignment of frames: what STATX_DIOALIGN asks of 512-byte sectors.

@@ -5,8 +5,8 @@
 //! two: the whole trail's, stored in segment headers, and the current segment's own, stored in
 //! its trailer. With the trailers, a proof for any record needs at most one segment's records.
 
-use crate::consts::{HASH_BYTES, RANGE_NODES_MAX};
-use crate::record::Record;
+use crate::consts::{HASH_BYTES, PEAKS_MAX, RANGE_NODES_MAX};
+use crate::record::{self, Record};
 use crate::sha256;
 use alloc::vec::Vec;
 use sha2::{Digest, Sha256};
@@ -40,6 +40,60 @@ pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
 #[must_use]
 pub fn empty_root() -> Hash {
     Sha256::digest([]).into()
+}
+
+/// Computes the hashes of many leaves or nodes in one call, so that an implementation may work
+/// on several at once. All implementations give the same hashes.
+pub trait Hashing {
+    /// Appends to `out` the leaf hash of each record in `records`, where they stand one behind
+    /// the other as stored ([`record::split`]).
+    fn leaves(&mut self, records: &[u8], out: &mut Vec<Hash>);
+
+    /// Appends to `out` the hash of the node over each pair of `children`; the last of an odd
+    /// number is left out.
+    fn nodes(&mut self, children: &[Hash], out: &mut Vec<Hash>);
+}
+
+/// One hash after the other: the reference that other implementations are tested against.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OneByOne;
+
+impl Hashing for OneByOne {
+    fn leaves(&mut self, records: &[u8], out: &mut Vec<Hash>) {
+        out.extend(record::split(records).map(leaf_hash_stored));
+    }
+
+    fn nodes(&mut self, children: &[Hash], out: &mut Vec<Hash>) {
+        let (pairs, _) = children.as_chunks();
+        out.extend(pairs.iter().map(|[left, right]| node_hash(left, right)));
+    }
+}
+
+/// The memory that [`CompactRange::append_all`] uses again for every batch.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    nodes: Vec<Hash>,
+    parents: Vec<Hash>,
+    /// The unpaired last nodes and their levels.
+    lasts: Vec<(u32, Hash)>,
+}
+
+impl Scratch {
+    /// Enough for batches of up to `leaves_max` leaves.
+    #[must_use]
+    pub fn new(leaves_max: usize) -> Self {
+        Self {
+            nodes: Vec::with_capacity(leaves_max / 2),
+            parents: Vec::with_capacity(leaves_max / 2),
+            lasts: Vec::with_capacity(PEAKS_MAX),
+        }
+    }
+
+    /// Bytes of the hashes that it has room for now.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        (self.nodes.capacity() + self.parents.capacity()) * HASH_BYTES
+    }
 }
 
 /// The perfect subtrees that cover leaves `begin..end`, left to right.
@@ -90,6 +144,46 @@ impl CompactRange {
     /// Appends the leaf of number [`CompactRange::end`].
     pub fn append(&mut self, leaf: Hash) {
         self.append_node(0, leaf);
+    }
+
+    /// Appends `leaves`, the first of them of number [`CompactRange::end`]: the same as
+    /// [`CompactRange::append`] for each, but one level of the tree at a time, so that `hashing`
+    /// gets many pairs at once.
+    ///
+    /// On each level a first node of odd number has its sibling left of the batch, and a last
+    /// node of even number has none yet; all between are pairs. The first nodes of rising levels
+    /// follow each other from left to right, so they join the range at once; the last ones stand
+    /// in the order of falling levels and join it at the end.
+    pub fn append_all(
+        &mut self,
+        leaves: &[Hash],
+        scratch: &mut Scratch,
+        hashing: &mut impl Hashing,
+    ) {
+        let Scratch { nodes, parents, lasts } = scratch;
+        lasts.clear();
+        let mut first = self.end;
+        let mut level = 0;
+        let mut left = leaves;
+        while !left.is_empty() {
+            if first & 1 == 1 {
+                let (node, rest) = (left[0], &left[1..]);
+                self.append_node(level, node);
+                (left, first) = (rest, first + 1);
+            }
+            let (pairs, last) = left.split_at(left.len() & !1);
+            lasts.extend(last.first().map(|node| (level, *node)));
+            parents.clear();
+            hashing.nodes(pairs, parents);
+            debug_assert_eq!(parents.len(), pairs.len() / 2);
+            core::mem::swap(nodes, parents);
+            left = nodes;
+            first >>= 1;
+            level += 1;
+        }
+        while let Some((level, node)) = lasts.pop() {
+            self.append_node(level, node);
+        }
     }
 
     /// Appends the leaves of `right`, which starts where this range ends.
@@ -205,7 +299,69 @@ mod tests {
         );
     }
 
+    /// The range that appending one by one gives must come of `batches` too.
+    fn check_batches(begin: u64, batches: &[usize]) {
+        let all = leaves(begin + batches.iter().sum::<usize>() as u64);
+        let first = usize::try_from(begin).unwrap();
+        let (mut single, mut whole) = (CompactRange::new(begin), CompactRange::new(0));
+        all[..first].iter().for_each(|leaf| whole.append(*leaf));
+        let (mut batched, mut scratch) = (single.clone(), Scratch::default());
+        let mut left = &all[first..];
+        for &len in batches {
+            let (batch, rest) = left.split_at(len);
+            batch.iter().for_each(|leaf| single.append(*leaf));
+            batched.append_all(batch, &mut scratch, &mut OneByOne);
+            whole.append_all(batch, &mut scratch, &mut OneByOne);
+            assert_eq!(batched, single, "begin {begin}, batches {batches:?}");
+            left = rest;
+        }
+        assert_eq!(whole.root(), Some(mth(&all)), "begin {begin}, batches {batches:?}");
+    }
+
+    #[test]
+    fn a_batch_is_its_leaves_for_every_begin_and_length() {
+        for begin in 0..34 {
+            for len in 0..70 {
+                check_batches(begin, &[len]);
+            }
+        }
+    }
+
+    #[test]
+    fn one_by_one_hashes_records_back_to_back_and_pairs() {
+        let mut records = Vec::new();
+        let mut expected = Vec::new();
+        for len in [0usize, 1, 30, 31, 500] {
+            let bytes = alloc::vec![len as u8; len];
+            let record = Record {
+                source: crate::Source::Stdin,
+                kind: 1,
+                flags: crate::Flags::NONE,
+                realtime_ns: 2,
+                boottime_ns: 3,
+                source_seq: 4,
+                bytes: &bytes,
+            };
+            records.extend(record.header());
+            records.extend(&bytes);
+            expected.push(leaf_hash(&record));
+        }
+        let mut out = Vec::new();
+        OneByOne.leaves(&records, &mut out);
+        assert_eq!(out, expected);
+        OneByOne.nodes(&expected, &mut out);
+        assert_eq!(out[5..], [node_hash(&out[0], &out[1]), node_hash(&out[2], &out[3])]);
+    }
+
     proptest! {
+        #[test]
+        fn batches_are_their_leaves(
+            begin in 0u64..300,
+            batches in proptest::collection::vec(0usize..90, 0..8),
+        ) {
+            check_batches(begin, &batches);
+        }
+
         #[test]
         fn ranges_join_into_the_whole(a in 0u64..200, b in 0u64..200, c in 0u64..200) {
             let all = leaves(a + b + c);

@@ -228,3 +228,17 @@ impl<'a> Record<'a> {
         Ok((record, rest))
     }
 }
+
+/// The records that stand back to back in `records`, each as it is stored.
+///
+/// For bytes that the caller has laid out: only lengths are looked at. It ends with the bytes,
+/// or where a length points behind them.
+pub fn split(records: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut left = records;
+    core::iter::from_fn(move || {
+        let payload_len = get_u32(left.first_chunk::<RECORD_HEADER_BYTES>()?, 0) as usize;
+        let (stored, rest) = left.split_at_checked(RECORD_HEADER_BYTES + payload_len)?;
+        left = rest;
+        Some(stored)
+    })
+}

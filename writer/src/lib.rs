@@ -6,6 +6,7 @@ pub mod dir;
 pub mod disk;
 pub mod engine;
 pub mod error;
+pub mod hash;
 pub mod ring;
 pub mod source;
 mod trail;

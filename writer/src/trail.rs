@@ -29,7 +29,7 @@ use crate::disk::{Disk, DiskChoice, DiskReport, IoBuf, open_disk};
 use crate::engine::durability::{WaitError, Watermark};
 use crate::engine::metrics::{Metrics, Totals};
 use crate::engine::recover::{Recovered, recover};
-use crate::engine::{Engine, OnFull, Settings, Turn};
+use crate::engine::{Engine, OnFull, Settings, TREE_BYTES, Turn};
 use crate::error::{OpenError, WriteError};
 use crate::ring::{Ring, RingStats};
 use crate::source::{AppendError, Sink};
@@ -93,11 +93,10 @@ impl Default for Options {
 
 impl Options {
     /// Memory that a writer with these options has fixed at start, in bytes: the buffers and the
-    /// leaf hashes that go with them.
+    /// hashes of the batch that is being added to the tree.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
-        let leaves = graven_format::consts::FRAME_RECORDS_MAX * graven_format::consts::HASH_BYTES;
-        self.ring_buffers() as u64 * (FRAME_BYTES_MAX + leaves) as u64
+        self.ring_buffers() as u64 * FRAME_BYTES_MAX as u64 + TREE_BYTES as u64
     }
 
     fn ring_buffers(&self) -> usize {

@@ -103,7 +103,6 @@ struct Engine {
 impl Engine {
     fn look_at(&mut self, batch: Batch<Buffer>) {
         assert!(!batch.is_empty(), "an empty batch is not work");
-        assert_eq!(batch.leaves.len(), batch.count as usize);
         let (mut rest, mut seq) = (batch.records(), batch.first_seq);
         while !rest.is_empty() {
             let (record, behind) = Record::decode(rest).expect("what was put in");

@@ -3,7 +3,7 @@
 use crate::clock::Now;
 use crate::disk::IoBuf;
 use crate::ring::Batch;
-use graven_format::consts::RECORD_HEADER_BYTES;
+use graven_format::record;
 use hdrhistogram::Histogram;
 use std::sync::{Mutex, MutexGuard};
 
@@ -54,15 +54,11 @@ impl Metrics {
     pub(super) fn note_durable(&self, batch: &Batch<IoBuf>, now: Now) {
         let mut totals = self.lock();
         totals.records += u64::from(batch.count);
-        let mut stored = batch.records();
-        // These bytes were laid out by the ring: lengths are right, and the loop ends with them.
-        while let Some((header, rest)) = stored.split_first_chunk::<RECORD_HEADER_BYTES>() {
-            let payload_len = u32::from_le_bytes([header[0], header[1], header[2], header[3]]);
+        for stored in record::split(batch.records()) {
             let mut boottime = [0; 8];
-            boottime.copy_from_slice(&header[16..24]);
+            boottime.copy_from_slice(&stored[16..24]);
             let taken_ns = u64::from_le_bytes(boottime);
             totals.latency.saturating_record(now.boottime_ns.saturating_sub(taken_ns).max(1));
-            stored = rest.get(payload_len as usize..).unwrap_or_default();
         }
     }
 

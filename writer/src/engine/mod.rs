@@ -38,6 +38,8 @@ use spare::Spare;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+pub(crate) use tree::TREE_BYTES;
+use tree::Tree;
 
 mod commit;
 pub mod durability;
@@ -45,6 +47,7 @@ pub mod metrics;
 pub mod recover;
 mod segment;
 mod spare;
+mod tree;
 
 /// What to do when there is no room for another segment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -105,6 +108,7 @@ pub struct Engine<D> {
     active: Option<Active>,
     /// The compact range of all records before the active segment.
     before: CompactRange,
+    tree: Tree,
     /// CRC of the trailer before the active segment; 0 if there is none.
     prev_trailer_crc: u32,
     /// A batch that waits for the next segment.
@@ -156,6 +160,7 @@ impl<D: Disk> Engine<D> {
             spare: Spare::new(recovered.next_segment, settings.segment_bytes, settings.zero_ahead),
             active: None,
             before: recovered.before,
+            tree: Tree::new(),
             prev_trailer_crc: recovered.prev_trailer_crc,
             held: None,
             header_buf: Some(IoBuf::new(ALIGN_BYTES_MAX as usize)?),
@@ -393,12 +398,14 @@ impl<D: Disk> Engine<D> {
         let (file, offset, segment) = (active.file(), active.tally.frames_end, fields.segment);
         let realtime_first_ns = Record::decode(&buf[FRAME_HEADER_BYTES..batch.end])
             .map_or(0, |(record, _)| record.realtime_ns);
+        // The device has the buffer from the submission on, so its records are hashed before.
+        self.tree.hash(&buf[FRAME_HEADER_BYTES..batch.end], batch.count);
         let (len, crc) = frame::seal(&mut buf, batch.end, self.align_bytes, &fields);
         let id = self.submit(Op::Write { file, offset, buf, len });
-        // Start the device before the tree is computed; completions wait for the next turn.
+        // Start the device before the nodes are computed; completions wait for the next turn.
         self.disk.poll(&mut self.completions);
         if let Some(active) = &mut self.active {
-            active.add_frame(&batch, len as u64, crc, realtime_first_ns);
+            active.add_frame(&mut self.tree, &batch, len as u64, crc, realtime_first_ns);
         }
         self.metrics.note_frame(len as u64);
         self.commits.push(Commit::frame(id, segment, offset, batch));

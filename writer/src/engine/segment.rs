@@ -2,6 +2,7 @@
 
 use super::Settings;
 use super::spare::Spare;
+use super::tree::Tree;
 use crate::clock::Now;
 use crate::disk::FileId;
 use crate::ring::Batch;
@@ -77,17 +78,17 @@ impl Active {
         self.tally.frames_end + frame_len <= self.frames_end_max
     }
 
-    /// Counts a frame that was placed at the end, and adds its records to the tree.
+    /// Counts a frame that was placed at the end, and adds its records, whose hashes `tree`
+    /// has, to the tree.
     pub(super) fn add_frame(
         &mut self,
+        tree: &mut Tree,
         batch: &Batch<()>,
         frame_len: u64,
         crc: u32,
         realtime_first_ns: u64,
     ) {
-        for leaf in &batch.leaves {
-            self.range.append(*leaf);
-        }
+        tree.append_to(&mut self.range);
         self.tally.add(&TallyFrame {
             first_seq: batch.first_seq,
             offset: self.tally.frames_end,

@@ -4,7 +4,6 @@ use graven_format::Record;
 use graven_format::consts::{
     FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FRAME_RECORDS_MAX, RECORD_HEADER_BYTES,
 };
-use graven_format::merkle::Hash;
 use std::ops::DerefMut;
 
 /// Records on their way to the disk, and what the engine needs to know to make a frame of them.
@@ -19,8 +18,6 @@ pub struct Batch<B> {
     pub count: u32,
     /// Offset in `buf` of the first byte behind the last record.
     pub end: usize,
-    /// The Merkle leaf hash of each record, in order.
-    pub leaves: Vec<Hash>,
     /// Smallest `realtime_ns` of the records; `u64::MAX` while there is none.
     pub realtime_ns_min: u64,
     /// Largest `realtime_ns` of the records; 0 while there is none.
@@ -38,18 +35,9 @@ impl<B> Batch<B> {
 
     /// The buffer on its own, for as long as the disk has it, and all else.
     pub fn split(self) -> (B, Batch<()>) {
-        let Self { buf, first_seq, count, end, leaves, realtime_ns_min, realtime_ns_max, limit } =
-            self;
-        let rest = Batch {
-            buf: (),
-            first_seq,
-            count,
-            end,
-            leaves,
-            realtime_ns_min,
-            realtime_ns_max,
-            limit,
-        };
+        let Self { buf, first_seq, count, end, realtime_ns_min, realtime_ns_max, limit } = self;
+        let rest =
+            Batch { buf: (), first_seq, count, end, realtime_ns_min, realtime_ns_max, limit };
         (buf, rest)
     }
 }
@@ -57,17 +45,8 @@ impl<B> Batch<B> {
 impl Batch<()> {
     /// What [`Batch::split`] took apart.
     pub fn join<B>(self, buf: B) -> Batch<B> {
-        let Self {
-            buf: (),
-            first_seq,
-            count,
-            end,
-            leaves,
-            realtime_ns_min,
-            realtime_ns_max,
-            limit,
-        } = self;
-        Batch { buf, first_seq, count, end, leaves, realtime_ns_min, realtime_ns_max, limit }
+        let Self { buf: (), first_seq, count, end, realtime_ns_min, realtime_ns_max, limit } = self;
+        Batch { buf, first_seq, count, end, realtime_ns_min, realtime_ns_max, limit }
     }
 }
 
@@ -82,14 +61,11 @@ where
     pub(super) fn new(buf: B) -> Self {
         let limit = buf.len().min(FRAME_BYTES_MAX);
         assert!(limit >= FRAME_HEADER_BYTES + RECORD_HEADER_BYTES, "a batch holds a record");
-        // Small buffers, as tests use them, can never hold the most records of a frame.
-        let records_max = (limit - FRAME_HEADER_BYTES) / RECORD_HEADER_BYTES;
         Self {
             buf,
             first_seq: 0,
             count: 0,
             end: FRAME_HEADER_BYTES,
-            leaves: Vec::with_capacity(records_max.min(FRAME_RECORDS_MAX)),
             realtime_ns_min: u64::MAX,
             realtime_ns_max: 0,
             limit,
@@ -101,7 +77,6 @@ where
         self.first_seq = first_seq;
         self.count = 0;
         self.end = FRAME_HEADER_BYTES;
-        self.leaves.clear();
         self.realtime_ns_min = u64::MAX;
         self.realtime_ns_max = 0;
     }
@@ -120,21 +95,15 @@ where
     ///
     /// # Panics
     /// If it does not fit: the caller has asked [`Batch::fits`].
-    pub(super) fn push(
-        &mut self,
-        header: &[u8; RECORD_HEADER_BYTES],
-        record: &Record<'_>,
-        leaf: Hash,
-    ) -> u64 {
+    pub(super) fn push(&mut self, header: &[u8; RECORD_HEADER_BYTES], record: &Record<'_>) -> u64 {
         let payload_at = self.end + RECORD_HEADER_BYTES;
         let end = payload_at + record.bytes.len();
-        assert!(end <= self.limit && self.leaves.len() < FRAME_RECORDS_MAX, "asked before");
+        assert!(end <= self.limit && (self.count as usize) < FRAME_RECORDS_MAX, "asked before");
         self.buf[self.end..payload_at].copy_from_slice(header);
         self.buf[payload_at..end].copy_from_slice(record.bytes);
         let seq = self.first_seq + u64::from(self.count);
         self.end = end;
         self.count += 1;
-        self.leaves.push(leaf);
         self.realtime_ns_min = self.realtime_ns_min.min(record.realtime_ns);
         self.realtime_ns_max = self.realtime_ns_max.max(record.realtime_ns);
         seq

@@ -23,7 +23,6 @@ use super::sync::{Condvar, LOTS, Mutex, MutexGuard, PASSES_MAX, monotonic_ns};
 use super::{AppendError, Wake};
 use graven_format::Record;
 use graven_format::consts::{RECORD_HEADER_BYTES, RECORD_PAYLOAD_BYTES_MAX};
-use graven_format::merkle::{Hash, leaf_hash};
 use std::collections::VecDeque;
 use std::ops::DerefMut;
 use std::sync::Arc;
@@ -115,7 +114,6 @@ enum Life {
 struct Prepared<'a> {
     record: &'a Record<'a>,
     header: [u8; RECORD_HEADER_BYTES],
-    leaf: Hash,
     len: usize,
 }
 
@@ -270,14 +268,14 @@ where
         }
     }
 
-    /// Everything that needs no lock: the check of the length, the header and the hash.
+    /// Everything that needs no lock: the check of the length and the header.
     fn prepare<'a>(&self, record: &'a Record<'a>) -> Result<Prepared<'a>, AppendError> {
         let (len, max) = (record.bytes.len(), self.payload_bytes_max);
         if len > max {
             return Err(AppendError::TooLong { len, max });
         }
         let header = record.header();
-        Ok(Prepared { record, header, leaf: leaf_hash(record), len: record.stored_len() })
+        Ok(Prepared { record, header, len: record.stored_len() })
     }
 
     /// Sleeps in the queue until there is room for `len` bytes, and leaves the queue.
@@ -382,7 +380,7 @@ where
     /// Appends to the batch being filled, which has room, and returns the record's `seq`.
     fn push(&mut self, prepared: &Prepared<'_>) -> u64 {
         let open = self.open.as_mut().expect("room was made under this lock");
-        let seq = open.push(&prepared.header, prepared.record, prepared.leaf);
+        let seq = open.push(&prepared.header, prepared.record);
         assert_eq!(seq, self.next_seq, "sequences are dense");
         self.next_seq += 1;
         seq
