@@ -181,7 +181,7 @@ fn no_room(found: &Found, prefix: &Prefix) -> Option<Finding> {
     let (header, range) = (found.outcome.header.as_ref()?, prefix.range.as_ref()?);
     let (index, frames_end) = (prefix.tally.index.len(), prefix.tally.frames_end);
     let trailer_len = Trailer::stored_len(range.nodes().len(), index, header.align_bytes) as u64;
-    (frames_end + trailer_len > header.segment_len).then(|| Finding {
+    (frames_end + trailer_len > header.segment_len).then_some(Finding {
         kind: FindingKind::Unreadable(FormatError::Field {
             what: "segment",
             field: "frames_end",
