@@ -28,6 +28,7 @@ pub mod record;
 pub mod recovery;
 pub mod scan;
 pub mod segment;
+mod sha256;
 pub mod trailer;
 
 pub use error::FormatError;

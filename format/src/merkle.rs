@@ -7,6 +7,7 @@
 
 use crate::consts::{HASH_BYTES, RANGE_NODES_MAX};
 use crate::record::Record;
+use crate::sha256;
 use alloc::vec::Vec;
 use sha2::{Digest, Sha256};
 
@@ -16,29 +17,23 @@ pub type Hash = [u8; HASH_BYTES];
 /// Hash of a leaf: SHA-256 of 0x00 and the record as stored (header, then payload).
 #[must_use]
 pub fn leaf_hash(record: &Record<'_>) -> Hash {
-    let mut sha = Sha256::new();
-    sha.update([0x00]);
-    sha.update(record.header());
-    sha.update(record.bytes);
-    sha.finalize().into()
+    sha256::leaf(&record.header(), record.bytes)
 }
 
 /// The same, of a record's bytes as they are stored.
 #[must_use]
 pub fn leaf_hash_stored(stored: &[u8]) -> Hash {
-    let mut sha = Sha256::new();
-    sha.update([0x00]);
-    sha.update(stored);
-    sha.finalize().into()
+    match stored.split_first_chunk() {
+        Some((header, payload)) => sha256::leaf(header, payload),
+        // Shorter than any record: only other trees have such leaves.
+        None => Sha256::new().chain_update([0x00]).chain_update(stored).finalize().into(),
+    }
 }
 
 /// Hash of an inner node: SHA-256 of 0x01 and the hashes of its children.
 #[must_use]
 pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
-    let mut preimage = [0x01; 1 + 2 * HASH_BYTES];
-    preimage[1..=HASH_BYTES].copy_from_slice(left);
-    preimage[1 + HASH_BYTES..].copy_from_slice(right);
-    Sha256::digest(preimage).into()
+    sha256::node(left, right)
 }
 
 /// Root of the tree without leaves: SHA-256 of nothing.
