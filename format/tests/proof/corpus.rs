@@ -1,6 +1,8 @@
 //! The fuzzers' kept inputs and mutations of them, with the stable compiler.
 
 use crate::golden;
+use graven_format::Source;
+use graven_format::loss::{Cause, Certainty, LossStatement};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::path::PathBuf;
@@ -42,6 +44,17 @@ fn made() -> Vec<(&'static str, String, Vec<u8>)> {
     let torn = [&files[2][..files[2].len() - 512], &[0x5A; 512]].concat();
     let input = [&[flags & !FIX_CRCS, 0, 0], &torn[..]].concat();
     inputs.push(("recovery", "torn".into(), input));
+    for cause in Cause::ALL {
+        let statement = LossStatement {
+            source: Source::Netlink,
+            cause,
+            certainty: Certainty::AtLeast,
+            count: u64::MAX,
+            range: Some((0, u64::MAX)),
+            between_ns: Some((1, u64::MAX)),
+        };
+        inputs.push(("loss", cause.name().into(), statement.encode(u64::MAX)));
+    }
     inputs
 }
 
@@ -72,6 +85,9 @@ fn every_kept_input_holds() {
     }
     for input in kept("recovery") {
         fuzz::recovery(&input);
+    }
+    for input in kept("loss") {
+        fuzz::loss(&input);
     }
 }
 
@@ -135,5 +151,7 @@ proptest! {
         let mut input = changed(&inputs.swap_remove(which.index(inputs.len())), &changes);
         input[0] = flags;
         fuzz::recovery(&input);
+        let mut inputs = kept("loss");
+        fuzz::loss(&changed(&inputs.swap_remove(which.index(inputs.len())), &changes));
     }
 }

@@ -3,6 +3,7 @@
 
 use graven_format::checksum::crc32;
 use graven_format::consts::{FRAME_BYTES_MAX, SEGMENT_BYTES_MIN};
+use graven_format::loss::LossStatement;
 use graven_format::recovery::{Action, Found, Label, decide};
 use graven_format::scan::{Event, Expect, Outcome, Scanner};
 use graven_format::trailer::{SealReason, Trailer};
@@ -68,6 +69,16 @@ pub fn recovery(input: &[u8]) {
         let (file, found) =
             if decision.remove_orphan { (before, before_found) } else { (last, last_found) };
         carry_out(*flags, file, &found.outcome, &decision.action);
+    }
+}
+
+/// A record's payload that may be a loss statement.
+///
+/// # Panics
+/// If something does not hold.
+pub fn loss(input: &[u8]) {
+    if let Ok((statement, at_ns)) = LossStatement::parse(input) {
+        assert_eq!(statement.encode(at_ns), input, "a statement has one encoding");
     }
 }
 
