@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 mod disk;
 mod fio;
+mod netlink;
 mod stats;
 
 #[derive(Debug, Parser)]
@@ -62,6 +63,20 @@ enum Bench {
         #[arg(long, default_value_t = 4)]
         seconds: u64,
     },
+    /// Events per second of the kernel's audit through netlink, beside a receiver that discards and
+    /// beside auditd. Needs root and a machine without an audit daemon.
+    Netlink {
+        /// Seconds of each storm.
+        #[arg(long, default_value_t = 2.0)]
+        seconds: f64,
+    },
+    /// The producer of `netlink`.
+    #[command(hide = true)]
+    Storm {
+        /// How long.
+        #[arg(long)]
+        seconds: f64,
+    },
     /// Bytes by which the trail grows for each record at ten records a second.
     Growth,
     /// Memory after ten million records, beside what was fixed at start.
@@ -80,6 +95,9 @@ enum Bench {
 
 fn main() -> Result<()> {
     let cli = Cli::parse();
+    if let Bench::Storm { seconds } = cli.bench {
+        return netlink::storm(seconds);
+    }
     let dir = tempfile::Builder::new().prefix("graven-bench-").tempdir_in(&cli.dir)?;
     let options = Options {
         zero_ahead: cli.zero_ahead,
@@ -93,6 +111,10 @@ fn main() -> Result<()> {
             bench.saturation(bytes, producers, seconds)
         }
         Bench::Latency { rate, bytes, seconds } => bench.latency(rate, bytes, seconds),
+        Bench::Netlink { seconds } => {
+            netlink::netlink(bench.dir, cli.rounds, seconds, &bench.options)
+        }
+        Bench::Storm { .. } => Ok(()),
         Bench::Growth => bench.growth(),
         Bench::Memory { records } => bench.memory(records),
         Bench::Open { mib } => bench.open(mib),

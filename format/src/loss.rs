@@ -7,8 +7,8 @@
 //! audit(1733000000.123:0): op=loss source=netlink cause=serial-gap certainty=exactly count=5 unit=events first=100 last=104 from=1733000000.100000000 to=1733000000.120000000
 //! ```
 //!
-//! `first` and `last` are the source's own sequence numbers and stand together or not at all, as do `from` and
-//! `to`, the realtime between which it was lost, in seconds. The text is canonical: a
+//! `first` and `last` are the source's own sequence numbers and stand together or not at all, as do
+//! `from` and `to`, the realtime between which it was lost, in seconds. The text is canonical: a
 //! statement has one encoding, and [`LossStatement::parse`] takes no other.
 
 use alloc::format;

@@ -1,8 +1,9 @@
 //! Which system calls to audit: names to bit masks, for both ABIs that a 64-bit x86 kernel serves.
 //!
 //! A rule is for one ABI. A set of calls therefore yields two masks, one for the 64-bit calls and
-//! one for the 32-bit calls of `int 0x80`, and a name stands for all the calls that do the same thing there
-//! (`chown` is also `chown32`, `connect` is also `socketcall`), so that the older way in is no hole.
+//! one for the 32-bit calls of `int 0x80`, and a name stands for all the calls that do the same
+//! thing there (`chown` is also `chown32`, `connect` is also `socketcall`), so that the older way
+//! in is no hole.
 //!
 //! Known hole: the kernel's audit cannot select calls made through the x32 ABI, whose numbers lie
 //! past every mask. Kernels built without x32, which is the default, do not have it.
@@ -21,8 +22,8 @@ pub const ARCH_I386: u32 = 0x4000_0003;
 /// The calls that `graven run` audits unless told otherwise: those that open, create, change,
 /// remove, execute, connect, or change who a process is and what the system lets it do.
 ///
-/// Not among them, because they only move data through what was opened or tell what is: read, write, stat,
-/// poll, futex and their like.
+/// Not among them, because they only move data through what was opened or tell what is: read,
+/// write, stat, poll, futex and their like.
 pub const DEFAULT: &[&str] = &[
     // Open and create.
     "open",

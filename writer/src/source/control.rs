@@ -11,6 +11,7 @@ use rustix::net::{
     socket_with, sockopt,
 };
 
+use super::netlink_options;
 use super::nlmsg::{self, Message, Status, StatusChange};
 
 /// How long a reply may take. The kernel answers from a thread that it starts for the purpose.
@@ -75,6 +76,17 @@ impl AuditSocket {
         }
         // The kernel doubles what was asked for, to cover its own bookkeeping.
         Ok(sockopt::socket_recv_buffer_size(&self.fd)? / 2)
+    }
+
+    /// See [`netlink_options::stay_open_after_overrun`].
+    pub(crate) fn stay_open_after_overrun(&self) -> Result<(), Errno> {
+        netlink_options::stay_open_after_overrun(&self.fd)
+    }
+
+    /// How many sends to this socket failed for want of room; `None` where the kernel does not
+    /// count.
+    pub(crate) fn failed_sends(&self) -> Option<u32> {
+        netlink_options::failed_sends(&self.fd).ok()
     }
 
     pub(crate) fn send(&self, message: &[u8]) -> Result<(), Errno> {

@@ -18,6 +18,9 @@ pub(crate) const TOLERANCE: Tolerance =
 /// How long a rise of the kernel's `lost` counter waits for gaps that explain it.
 const SETTLE_NS: u64 = TOLERANCE.time_ns + 1_000_000_000;
 
+/// Failed sends of one record after which the kernel gives it up.
+const TRIES: u32 = 6;
+
 /// More gaps than this found at once are stated as one: a statement each would be a storm of its
 /// own just when the trail is behind.
 const STATEMENTS_AT_ONCE_MAX: usize = 64;
@@ -39,7 +42,7 @@ pub struct Summary {
     pub lost_records: u64,
     /// Events stated as partial.
     pub partial_events: u64,
-    /// Times that the socket overran; it does not mean that something was lost.
+    /// Sends that found the socket full; each was tried again, so that it does not mean a loss.
     pub overruns: u64,
     /// Records without the kernel's stamp; they are kept, but no gap can show beside them.
     pub unstamped: u64,
@@ -73,6 +76,11 @@ pub(crate) enum Seen {
     Disabled,
 }
 
+/// The number of the marker that attaching ends with; heartbeats count on from it.
+pub(crate) const OPENING: u64 = 0;
+/// The number of the marker that ends receiving; it may be written more than once.
+pub(crate) const CLOSING: u64 = u64::MAX;
+
 /// The text of heartbeat `number`.
 pub(crate) fn heartbeat_text(number: u64) -> String {
     format!("op=graven-heartbeat count={number} res=success")
@@ -87,6 +95,9 @@ pub(crate) struct Intake<'a> {
     /// The realtime of the last moment without a hole in the window.
     whole_at_ns: u64,
     lost_counter: u32,
+    failed_counter: u32,
+    /// Failed sends since the counter last stood still.
+    failed_in_a_row: u32,
     unsettled: Unsettled,
 }
 
@@ -113,6 +124,8 @@ impl<'a> Intake<'a> {
             now,
             whole_at_ns: now.realtime_ns,
             lost_counter: lost,
+            failed_counter: 0,
+            failed_in_a_row: 0,
             unsettled: Unsettled::default(),
         }
     }
@@ -134,10 +147,26 @@ impl<'a> Intake<'a> {
         self.summary.foreign += 1;
     }
 
+    /// The socket answered ENOBUFS, which it does only where the option against it is not known.
     pub(crate) fn overrun(&mut self) {
         self.summary.overruns += 1;
         self.unsettled.overrun = true;
         self.unsettled.since_ns.get_or_insert(self.now.active_ns);
+    }
+
+    /// The socket's counter of sends that failed for want of room, read when it was found empty.
+    ///
+    /// The kernel drops a record only after [`TRIES`] failures in a row: one from its main queue
+    /// and five from its retry queue. Fewer between two moments of rest cannot have lost one.
+    pub(crate) fn failed_sends(&mut self, count: u32) {
+        let rise = count.wrapping_sub(std::mem::replace(&mut self.failed_counter, count));
+        self.summary.overruns += u64::from(rise);
+        self.failed_in_a_row =
+            if rise == 0 { 0 } else { self.failed_in_a_row.saturating_add(rise) };
+        if self.failed_in_a_row >= TRIES {
+            self.unsettled.overrun = true;
+            self.unsettled.since_ns.get_or_insert(self.now.active_ns);
+        }
     }
 
     /// Takes one datagram of the kernel, of which `whole_len` bytes were sent.
@@ -219,8 +248,8 @@ impl<'a> Intake<'a> {
         }
     }
 
-    /// Ends: states everything up to the serial `last` that is still missing. `drained` says whether the
-    /// closing marker came back.
+    /// Ends: states everything up to the serial `last` that is still missing. `drained` says
+    /// whether the closing marker came back.
     pub(crate) fn finish(mut self, last: u32, drained: bool) -> Result<Summary, AppendError> {
         let missing = self.window.finish(last);
         self.state_missing(&missing)?;
@@ -265,7 +294,8 @@ impl<'a> Intake<'a> {
             let count = missing.partial.len() as u64;
             self.summary.partial_events += count;
             let range = (u64::from(first), u64::from(last));
-            self.state(Cause::PartialEvent, Certainty::Exactly, count, Some(range), from_ns)?;
+            // Not exactly: an event that lost a record between its first and its last looks whole.
+            self.state(Cause::PartialEvent, Certainty::AtLeast, count, Some(range), from_ns)?;
         }
         Ok(())
     }
@@ -284,8 +314,8 @@ impl<'a> Intake<'a> {
             self.summary.lost_records += unexplained;
             self.state(Cause::KernelLost, certainty, unexplained, None, from_ns)?;
         }
-        // The kernel keeps what it could not deliver and tries again, so that an overrun
-        // alone need not be a loss; a record from the middle of an event would not show.
+        // The socket was full for long enough to lose records. No event is missing, but a record
+        // from the middle of one would not show.
         if overrun && lost == 0 && gap_events == 0 {
             self.state(Cause::Enobufs, Certainty::AtLeast, 0, None, from_ns)?;
         }
@@ -311,8 +341,8 @@ impl<'a> Intake<'a> {
     }
 }
 
-/// The number of a heartbeat that process `pid` wrote. The kernel writes the process id itself, in front
-/// of the text, so that no other process can forge one.
+/// The number of a heartbeat that process `pid` wrote. The kernel writes the process id itself, in
+/// front of the text, so that no other process can forge one.
 fn heartbeat_number(payload: &[u8], pid: u32) -> Option<u64> {
     let body = &payload[memmem::find(payload, b"): ")? + 3..];
     let rest = body.strip_prefix(b"pid=")?;

@@ -1,20 +1,23 @@
 //! Being the kernel's audit daemon: taking the place, and giving it back as it was found.
 //!
 //! # Order
-//! Attaching registers first and enables auditing last, so that the first record already has
-//! where to go. Detaching goes the other way: rules first, then auditing as it was, then the
-//! registration, then the queue's limits. The receiving thread stands between: it removes the rules
-//! and drains the socket before it returns (see [`super::netlink::receive`]), so detaching finds nothing left to lose.
+//! Attaching registers first and enables auditing later, so that the first record already has where
+//! to go, and ends with the marker from which on every record is owed to us. Detaching goes the
+//! other way: rules first, then auditing as it was, then the registration, then the queue's limits.
+//! The receiving thread stands between: it removes the rules and drains the socket before it
+//! returns (see [`super::netlink::receive`]), so detaching finds nothing left to lose.
 
 use std::sync::Mutex;
 use std::time::Duration;
 
+use graven_format::kind;
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_getres};
 
 use super::calls::{ARCH_I386, ARCH_X86_64, CallSet};
 pub use super::control::ControlError;
 use super::control::{AuditSocket, Control, Received};
+use super::intake::{OPENING, heartbeat_text};
 use super::nlmsg::{self, MASK_WORDS, Message, Rule, RuleField, RuleList, Status, StatusChange};
 
 /// The key in every record that a rule of ours makes.
@@ -23,8 +26,8 @@ pub const RULE_KEY: &str = "graven";
 /// How to attach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Least length of the kernel's queue before producers wait, in records. A longer one is left alone, and so is no
-    /// limit at all.
+    /// Least length of the kernel's queue before producers wait, in records. A longer one is left
+    /// alone, and so is no limit at all.
     pub backlog_limit: u32,
     /// How long a producer waits for room in that queue before the kernel drops its record.
     /// At most ten minutes, which is the kernel's own limit.
@@ -156,6 +159,7 @@ impl Daemon {
         let data = AuditSocket::open().map_err(failed("open"))?;
         let receive_buffer_bytes =
             data.enlarge(options.receive_buffer_bytes).map_err(failed("enlarge socket"))?;
+        data.stay_open_after_overrun().map_err(failed("set socket option"))?;
         let ours = wanted(&before, options);
         // From here on, dropping gives back.
         let daemon = Self {
@@ -172,6 +176,7 @@ impl Daemon {
         daemon.register()?;
         let enable = StatusChange { enabled: Some(1), ..StatusChange::default() };
         daemon.set("enable", &enable)?;
+        daemon.write_heartbeat(OPENING).map_err(refused)?;
         Ok(daemon)
     }
 
@@ -221,8 +226,8 @@ impl Daemon {
         self.receive_buffer_bytes
     }
 
-    /// Audits these calls of these processes, in both ABIs, and everything that they have submission
-    /// rings do.
+    /// Audits these calls of these processes, in both ABIs, and everything that they have
+    /// submission rings do.
     ///
     /// # Errors
     /// The kernel refused a rule; those added by this call are removed again.
@@ -297,11 +302,12 @@ impl Daemon {
         first_error.map_or(Ok(()), Err)
     }
 
-    /// Writes a record of type `kind` with this text into the kernel's audit stream.
-    pub(crate) fn write_record(&self, kind: u16, text: &str) -> Result<(), ControlError> {
+    /// Writes the heartbeat of this number into the kernel's audit stream, of which it becomes a
+    /// record like any other.
+    pub(crate) fn write_heartbeat(&self, number: u64) -> Result<(), ControlError> {
         // The kernel takes the text for a C string and leaves its last byte out.
-        let text = [text.as_bytes(), b"\0"].concat();
-        self.control().call("write record", kind, &text, false).map(drop)
+        let text = heartbeat_text(number) + "\0";
+        self.control().call("write heartbeat", kind::TRUSTED_APP, text.as_bytes(), false).map(drop)
     }
 
     /// Turns auditing off again if it was off before, so that nothing more is made.
@@ -406,8 +412,8 @@ fn wanted(before: &Status, options: &Options) -> StatusChange {
     change
 }
 
-/// A time in the kernel's ticks, at most what the kernel takes. The coarse clock advances once a tick, so that its
-/// resolution is a tick's length.
+/// A time in the kernel's ticks, at most what the kernel takes. The coarse clock advances once a
+/// tick, so that its resolution is a tick's length.
 fn ticks(time: Duration) -> u32 {
     const WAIT_MAX: Duration = Duration::from_secs(600);
     let resolution = clock_getres(ClockId::RealtimeCoarse);

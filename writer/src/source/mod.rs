@@ -5,8 +5,10 @@ pub(crate) mod control;
 mod intake;
 pub mod kaudit;
 pub mod netlink;
+mod netlink_options;
 pub mod nlmsg;
 pub mod session;
+pub mod stream;
 pub mod window;
 
 use graven_format::Record;

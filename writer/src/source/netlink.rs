@@ -6,13 +6,15 @@
 //! for the kernel's counters, writes heartbeats and removes the rules, and may be made to wait.
 //!
 //! # The beginning
-//! The pulse writes an opening marker, a `TRUSTED_APP` record, once this process is registered.
-//! From its serial on, every serial is owed to us. What arrives earlier is kept, not judged.
+//! Attaching ends with an opening marker, a `TRUSTED_APP` record. From its serial on, every serial
+//! is owed to us: also those of rules added before this thread runs. What arrives earlier is
+//! kept, not judged.
 //!
 //! # Heartbeats
 //! A loss shows at the next record only. When records came and then no more, the pulse writes one
-//! heartbeat, so that a loss at the tail shows within two [`BEAT`]s and the window's patience. It also wakes the kernel's
-//! queue thread, which can sleep while a producer waits for it. An idle system stays idle.
+//! heartbeat, so that a loss at the tail shows within two [`BEAT`]s and the window's patience. It
+//! also wakes the kernel's queue thread, which can sleep while a producer waits for it. An idle
+//! system stays idle.
 //!
 //! # The end
 //! 1. The rules of ours are removed: no new event of ours begins.
@@ -28,13 +30,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use graven_format::kind;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 
 pub use super::intake::Summary;
-use super::intake::{Intake, Moment, Seen, heartbeat_text};
-use super::kaudit::{ControlError, Daemon};
+use super::intake::{CLOSING, Intake, Moment, OPENING, Seen};
+use super::kaudit::Daemon;
 use super::nlmsg::Status;
 use super::{AppendError, Sink};
 
@@ -110,10 +111,7 @@ pub enum NetlinkError {
     /// The socket failed.
     #[error("receiving audit records failed: {0}")]
     Socket(Errno),
-    /// The opening marker could not be written.
-    #[error("writing the opening marker failed: {0}; help: it needs CAP_AUDIT_WRITE")]
-    Marker(ControlError),
-    /// The opening marker was written and did not come back.
+    /// The opening marker, which attaching wrote, did not come back.
     #[error(
         "the opening marker did not come back within {} s, so that no loss could be found; help: \
          look for rules of `auditctl -l` on the lists user or exclude that discard TRUSTED_APP",
@@ -173,6 +171,7 @@ pub fn receive_through(
             stage_since_ns: 0,
             progress_ns: 0,
             marked_ns: 0,
+            overruns_ns: 0,
         }
         .run(now, tap)
     })
@@ -180,8 +179,8 @@ pub fn receive_through(
 
 /// What the receiver asks of the pulse.
 enum Command {
-    /// Write a marker of this number.
-    Mark(u64),
+    /// Write the closing marker.
+    Close,
     RemoveRules,
     /// Turn auditing off if it was off before.
     Disable,
@@ -190,15 +189,10 @@ enum Command {
 /// What the pulse says.
 enum Report {
     Status(Status),
-    Marked(Result<(), ControlError>),
     RulesRemoved,
     /// Whether auditing was turned off.
     Disabled(bool),
 }
-
-/// Numbers of the markers; heartbeats have those between. The closing one is not known in advance, as it may be written again.
-const OPENING: u64 = 0;
-const CLOSING: u64 = u64::MAX;
 
 /// The thread that may be made to wait.
 struct Pulse<'a> {
@@ -215,7 +209,11 @@ impl Pulse<'_> {
         let mut covered = 0;
         loop {
             let report = match inbox.recv_timeout(BEAT) {
-                Ok(Command::Mark(number)) => Report::Marked(self.heartbeat(number)),
+                Ok(Command::Close) => {
+                    // One that fails is written again when it does not come back.
+                    let _ = self.daemon.write_heartbeat(CLOSING);
+                    continue;
+                }
                 Ok(Command::RemoveRules) => {
                     // A rule that stays makes records that are beyond the closing marker; the
                     // caller's detach tries again and tells.
@@ -232,7 +230,7 @@ impl Pulse<'_> {
                         covered = traffic;
                         heartbeats += 1;
                         // Without it a loss at the tail shows later, but it shows.
-                        let _ = self.heartbeat(heartbeats);
+                        let _ = self.daemon.write_heartbeat(heartbeats);
                     }
                     seen = traffic;
                     self.tell_status();
@@ -242,10 +240,6 @@ impl Pulse<'_> {
             };
             self.tell(report);
         }
-    }
-
-    fn heartbeat(&self, number: u64) -> Result<(), ControlError> {
-        self.daemon.write_record(kind::TRUSTED_APP, &heartbeat_text(number))
     }
 
     fn tell_status(&self) {
@@ -277,7 +271,8 @@ enum Stage {
     Disabling(u32),
     /// Waiting for the record that says so.
     LastRecord(u32),
-    /// Nothing more is awaited: the serial to which records are owed, and whether all were waited for.
+    /// Nothing more is awaited: the serial to which records are owed, and whether all were waited
+    /// for.
     Done(u32, bool),
 }
 
@@ -295,6 +290,8 @@ struct Receiver<'a> {
     progress_ns: u64,
     /// When the closing marker was asked for.
     marked_ns: u64,
+    /// When the socket was last asked for its overruns.
+    overruns_ns: u64,
 }
 
 impl Receiver<'_> {
@@ -304,19 +301,21 @@ impl Receiver<'_> {
         mut tap: impl FnMut(&[u8]) -> bool,
     ) -> Result<Summary, NetlinkError> {
         let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
-        self.command(Command::Mark(OPENING));
         loop {
             self.look_at_the_clock(now());
             let empty = self.take_batch(&mut buffer, &mut tap)?;
             self.traffic.store(self.intake.traffic(), Ordering::Relaxed);
             while let Ok(report) = self.reports.try_recv() {
-                self.report(report)?;
+                self.report(report);
             }
             if empty {
+                self.look_at_overruns();
                 self.intake.tick()?;
             }
             self.step(empty)?;
             if let Stage::Done(last, drained) = self.stage {
+                self.overruns_ns = 0;
+                self.look_at_overruns();
                 return Ok(self.intake.finish(last, drained)?);
             }
             if empty {
@@ -330,6 +329,18 @@ impl Receiver<'_> {
         let active_ns = self.now.active_ns + passed_ns;
         self.now = Moment { realtime_ns, boottime_ns, active_ns };
         self.intake.set_now(self.now);
+    }
+
+    /// Asks the socket how often the kernel found it full, once a beat.
+    fn look_at_overruns(&mut self) {
+        let since_ns = self.now.active_ns - self.overruns_ns;
+        if u128::from(since_ns) < BEAT.as_nanos() {
+            return;
+        }
+        self.overruns_ns = self.now.active_ns;
+        if let Some(count) = self.daemon.socket().failed_sends() {
+            self.intake.failed_sends(count);
+        }
     }
 
     /// Takes what is there, at most a batch; true if the socket is empty.
@@ -375,14 +386,11 @@ impl Receiver<'_> {
         }
     }
 
-    fn report(&mut self, report: Report) -> Result<(), NetlinkError> {
+    fn report(&mut self, report: Report) {
         match (self.stage, report) {
             (_, Report::Status(status)) => self.intake.status(&status),
-            (Stage::Starting, Report::Marked(Err(error))) => {
-                return Err(NetlinkError::Marker(error));
-            }
             (Stage::RemovingRules, Report::RulesRemoved) => {
-                self.command(Command::Mark(CLOSING));
+                self.command(Command::Close);
                 self.marked_ns = self.now.active_ns;
                 self.enter(Stage::Closing);
             }
@@ -392,7 +400,6 @@ impl Receiver<'_> {
             }
             _ => {}
         }
-        Ok(())
     }
 
     /// Goes on where time or the window says so. `empty` says that the socket is.
@@ -411,7 +418,7 @@ impl Receiver<'_> {
                 self.enter(Stage::Done(last, false));
             }
             Stage::Closing if empty && past(self.now.active_ns - self.marked_ns, MARKER_TIME) => {
-                self.command(Command::Mark(CLOSING));
+                self.command(Command::Close);
                 self.marked_ns = self.now.active_ns;
             }
             Stage::Draining(last)

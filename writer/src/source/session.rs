@@ -1,5 +1,11 @@
 //! A fresh audit session: what ties everything that a command's descendants do to one number.
 
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
+
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::{Errno, read, write};
 
@@ -60,6 +66,105 @@ pub fn fresh_session() -> Result<u32, SessionError> {
 /// See [`SessionError`].
 pub fn current_session() -> Result<Option<u32>, SessionError> {
     read_number("sessionid").map(|session| (session != UNSET).then_some(session))
+}
+
+/// Why a command was not started in a session of its own.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError<E> {
+    /// The child did not get a fresh session.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// What was to happen before the command runs did not.
+    #[error(transparent)]
+    Prepare(E),
+    /// The command could not be started.
+    #[error("starting the command failed: {0}")]
+    Spawn(io::Error),
+}
+
+/// Starts `command` in a fresh audit session. `prepare` gets the session's number and runs while
+/// the child waits, before it executes anything: the place to add the session's rules.
+///
+/// # Errors
+/// [`SpawnError`]; the command did not run then.
+pub fn spawn_in_fresh_session<E: Send>(
+    mut command: Command,
+    prepare: impl FnOnce(u32) -> Result<(), E> + Send,
+) -> Result<Child, SpawnError<E>> {
+    let (ours, theirs) = UnixStream::pair().map_err(SpawnError::Spawn)?;
+    let ours_in_child = ours.as_raw_fd();
+    let before_exec = move || enter_session(&theirs, ours_in_child);
+    // SAFETY: between fork and exec the closure only opens, reads, writes and closes files: it
+    // neither allocates nor takes a lock.
+    unsafe { command.pre_exec(before_exec) };
+    std::thread::scope(|scope| {
+        let preparer = scope.spawn(move || {
+            let session = match read_outcome(&ours) {
+                None => return Ok(()),
+                Some(Err(error)) => return Err(SpawnError::Session(error)),
+                Some(Ok(session)) => session,
+            };
+            let outcome = prepare(session).map_err(SpawnError::Prepare);
+            // A child that is gone shows in what `spawn` returns.
+            let _ = (&ours).write_all(&[u8::from(outcome.is_ok())]);
+            outcome
+        });
+        let child = command.spawn();
+        // With it goes the child's end, so that the preparer sees the end of a child that never
+        // wrote.
+        drop(command);
+        match preparer.join() {
+            Err(panic) => std::panic::resume_unwind(panic),
+            Ok(Err(error)) => Err(error),
+            Ok(Ok(())) => child.map_err(SpawnError::Spawn),
+        }
+    })
+}
+
+/// What the child does before it executes the command: enter a session, say which, wait for leave.
+fn enter_session(parent: &UnixStream, ours_in_child: RawFd) -> io::Result<()> {
+    // SAFETY: the child never uses or drops its copy of the parent's end. Left open, it would keep
+    // the child waiting for itself if the parent died.
+    unsafe { rustix::io::close(ours_in_child) };
+    let outcome = fresh_session();
+    let [tag, value] = match outcome {
+        Ok(session) => [0, session],
+        Err(SessionError::Immutable) => [1, 0],
+        Err(SessionError::NotPermitted) => [2, 0],
+        Err(SessionError::Unsupported) => [3, 0],
+        Err(SessionError::Io { errno, .. }) => [4, errno.raw_os_error().unsigned_abs()],
+    };
+    let mut message = [0; 8];
+    message[..4].copy_from_slice(&tag.to_le_bytes());
+    message[4..].copy_from_slice(&value.to_le_bytes());
+    let mut parent = parent;
+    parent.write_all(&message)?;
+    let mut leave = [0];
+    let count = parent.read(&mut leave)?;
+    if outcome.is_ok() && count == 1 && leave == [1] {
+        return Ok(());
+    }
+    Err(Errno::CANCELED.into())
+}
+
+/// What the child said; `None` if it ended without a word.
+fn read_outcome(mut child: &UnixStream) -> Option<Result<u32, SessionError>> {
+    let mut message = [0; 8];
+    child.read_exact(&mut message).ok()?;
+    let number = |at: usize| {
+        message[at..].first_chunk().map_or(0, |bytes: &[u8; 4]| u32::from_le_bytes(*bytes))
+    };
+    let value = number(4);
+    Some(match number(0) {
+        0 => Ok(value),
+        1 => Err(SessionError::Immutable),
+        2 => Err(SessionError::NotPermitted),
+        3 => Err(SessionError::Unsupported),
+        _ => {
+            let errno = Errno::from_raw_os_error(i32::try_from(value).unwrap_or(0));
+            Err(SessionError::Io { file: "loginuid", errno })
+        }
+    })
 }
 
 fn path(file: &'static str) -> &'static str {

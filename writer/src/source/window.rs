@@ -5,8 +5,9 @@
 //! that record unless its rate limit refuses it. The filters that discard whole types are asked
 //! before a serial is taken. So while one daemon is registered and no rate limit is set, every
 //! serial brings it at least one record; the kernel tests in `tests/kernel_audit.rs` run every
-//! control operation that Graven uses and hundreds of thousands of events past the window and find no gap.
-//! A missing serial is therefore one missing event, exactly; how many records it had is unknown.
+//! control operation that Graven uses and hundreds of thousands of events past the window and find
+//! no gap. A missing serial is therefore one missing event, exactly; how many records it had is
+//! unknown.
 //!
 //! # Why it waits
 //! A task takes its serial first and queues its record later, and in between it may be
@@ -18,10 +19,11 @@
 //! registration is missed and nothing at the end goes unnoticed. See [`Window::start`].
 //!
 //! # Half events
-//! `SYSCALL` opens a system call's event and `EOE` ends it. An event that has one without the
-//! other is partial. A producer may sleep for long between the two, so an open event is set aside and given up only
-//! after [`Tolerance::event_time_ns`]. Rules may discard either type, so that nothing is called
-//! partial before both have been seen. A record lost from the middle of an event does not show.
+//! `SYSCALL` opens a system call's event and `EOE` ends it. An event that has one without the other
+//! is partial. A producer may sleep for long between the two, so an open event is set aside and
+//! given up only after [`Tolerance::event_time_ns`]. Rules may discard either type, so that nothing
+//! is called partial before both have been seen. A record lost from the middle of an event does not
+//! show.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -236,16 +238,11 @@ impl Window {
         std::mem::take(&mut self.missing)
     }
 
-    /// Whether nothing is being waited for: every serial up to the highest one seen has come.
+    /// Whether nothing is being waited for: every serial up to the highest one seen has come, and
+    /// every event among them is whole.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.next == self.head
-    }
-
-    /// Whether a serial below the highest one seen has not come yet.
-    #[must_use]
-    pub fn has_holes(&self) -> bool {
-        (self.next..self.head).any(|full| self.state(full) == 0)
+        self.next == self.head && self.open.is_empty()
     }
 
     /// One past the highest serial seen.

@@ -1,0 +1,377 @@
+//! The audit netlink path: a storm of `openat` by a test uid, consumed in turn by a receiver that
+//! discards, by Graven, and by auditd.
+//!
+//! A figure is events per second from the first event to the consumer's last progress, so that a
+//! consumer that falls behind pays for its queue. One kernel has one audit daemon: a lock file
+//! keeps other users of this bench and of the tests away, and everything is put back.
+
+use crate::stats::print;
+use anyhow::{Context, Result, bail, ensure};
+use graven_format::Record;
+use graven_writer::source::kaudit::{self, Daemon};
+use graven_writer::source::netlink::{Stop, receive};
+use graven_writer::source::nlmsg::{self, StatusChange};
+use graven_writer::source::{AppendError, Sink};
+use graven_writer::{Options, Trail, clock};
+use rustix::net::netlink::{AUDIT, SocketAddrNetlink};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, sendto, socket_with,
+    sockopt,
+};
+use std::fs::{self, File, OpenOptions};
+use std::io::Read;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// The uid of the storm: no account of this machine.
+const UID: u32 = 64_123;
+
+/// Shared with the tests of the real kernel audit.
+const LOCK: &str = "/run/lock/graven-kernel-audit.lock";
+
+/// A consumer that has made no progress for this long is done.
+const QUIET: Duration = Duration::from_millis(500);
+
+/// `openat` until the time is over; prints how many there were. Runs as the test uid.
+pub(crate) fn storm(seconds: f64) -> Result<()> {
+    let until = Instant::now() + Duration::from_secs_f64(seconds);
+    let mut events = 0u64;
+    while Instant::now() < until {
+        for _ in 0..100 {
+            drop(File::open("/dev/null")?);
+        }
+        events += 100;
+    }
+    println!("{events}");
+    Ok(())
+}
+
+/// One round of one consumer.
+#[derive(Clone, Copy, Debug)]
+struct Round {
+    events_per_s: f64,
+    lost: u64,
+}
+
+/// A consumer under test: how much it has consumed so far, in whatever unit, and how many events
+/// it has kept at the end.
+trait Consumer {
+    fn progress(&self) -> u64;
+    fn events(self: Box<Self>) -> Result<u64>;
+}
+
+pub(crate) fn netlink(dir: &Path, rounds: usize, seconds: f64, options: &Options) -> Result<()> {
+    let lock =
+        OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(LOCK)?;
+    lock.lock()?;
+    let _restore = Restore::new()?;
+    let names = [
+        "receive and discard",
+        "graven, every barrier",
+        "auditd RAW incremental_async",
+        "auditd as Debian ships it",
+        "auditd RAW flush=data",
+    ];
+    let mut rates: [Vec<f64>; 5] = Default::default();
+    let mut lost = [0; 5];
+    for round in 0..rounds {
+        for (at, rates) in rates.iter_mut().enumerate() {
+            let scratch = dir.join(format!("netlink-{round}-{at}"));
+            fs::DirBuilder::new().mode(0o700).create(&scratch)?;
+            let result = match at {
+                0 => run(seconds, |_| Ok(Box::new(Discard::start()?))),
+                1 => run(seconds, |_| Ok(Box::new(Graven::start(&scratch, options)?))),
+                2 => run(seconds, |_| Ok(Box::new(Auditd::start(&scratch, RAW_ASYNC)?))),
+                3 => run(seconds, |_| Ok(Box::new(Auditd::start(&scratch, SHIPPED)?))),
+                _ => run(seconds, |_| Ok(Box::new(Auditd::start(&scratch, RAW_DATA)?))),
+            }
+            .with_context(|| names[at])?;
+            fs::remove_dir_all(&scratch)?;
+            rates.push(result.events_per_s / 1e3);
+            lost[at] += result.lost;
+        }
+    }
+    println!("netlink: openat by two processes of a test uid, five records an event");
+    for (name, rates) in names.iter().zip(&rates) {
+        print(name, rates, "k events/s");
+    }
+    let ratio = |of: usize, to: usize| -> Vec<f64> {
+        rates[of].iter().zip(&rates[to]).map(|(of, to)| of / to).collect()
+    };
+    print("graven over discarding", &ratio(1, 0), "");
+    for peer in 2..5 {
+        print(&format!("graven over {}", names[peer]), &ratio(1, peer), "");
+    }
+    println!("events lost over all rounds: {}", {
+        let each: Vec<_> = names.iter().zip(lost).map(|(n, l)| format!("{n} {l}")).collect();
+        each.join(", ")
+    });
+    Ok(())
+}
+
+fn run(seconds: f64, start: impl FnOnce(()) -> Result<Box<dyn Consumer>>) -> Result<Round> {
+    auditctl(&["-D"])?;
+    let consumer = start(())?;
+    auditctl(&["-b", "8192"])?;
+    auditctl(&[
+        "-a",
+        "exit,always",
+        "-F",
+        "arch=b64",
+        "-S",
+        "openat",
+        "-F",
+        &format!("uid={UID}"),
+    ])?;
+    let begin = Instant::now();
+    let storms: Vec<Child> = (0..2).map(|_| spawn_storm(seconds)).collect::<Result<_>>()?;
+    let mut produced = 0;
+    for mut storm in storms {
+        let mut text = String::new();
+        storm.stdout.take().context("storm has no output")?.read_to_string(&mut text)?;
+        ensure!(storm.wait()?.success(), "the storm failed");
+        produced += text.trim().parse::<u64>()?;
+    }
+    let (mut last, mut seen) = (Instant::now(), consumer.progress());
+    while last.elapsed() < QUIET {
+        std::thread::sleep(Duration::from_millis(2));
+        let now = consumer.progress();
+        if now != seen {
+            (last, seen) = (Instant::now(), now);
+        }
+    }
+    let took = last - begin;
+    auditctl(&["-D"])?;
+    let kept = consumer.events()?;
+    // The loader of the storm's program opens files too: never fewer than the storm counted.
+    Ok(Round {
+        events_per_s: produced as f64 / took.as_secs_f64(),
+        lost: produced.saturating_sub(kept),
+    })
+}
+
+fn spawn_storm(seconds: f64) -> Result<Child> {
+    Command::new(std::env::current_exe()?)
+        .args(["storm", "--seconds", &seconds.to_string()])
+        .uid(UID)
+        .gid(UID)
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("the storm does not start")
+}
+
+fn auditctl(args: &[&str]) -> Result<()> {
+    let output = Command::new("auditctl").args(args).output().context("install auditd")?;
+    if !output.status.success() {
+        bail!("auditctl {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
+}
+
+/// Puts the kernel's audit settings back, whatever happens.
+struct Restore {
+    backlog_limit: u32,
+    enabled: u32,
+}
+
+impl Restore {
+    fn new() -> Result<Self> {
+        let status = kaudit::status()?;
+        ensure!(status.pid == 0, "process {} is the audit daemon here", status.pid);
+        Ok(Self { backlog_limit: status.backlog_limit, enabled: status.enabled })
+    }
+}
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        let settings = [["-b", &self.backlog_limit.to_string()], ["-e", &self.enabled.to_string()]];
+        let done = auditctl(&["-D"]).and_then(|()| settings.iter().try_for_each(|s| auditctl(s)));
+        if let Err(error) = done {
+            eprintln!("warning: kernel audit is not as it was: {error}");
+        }
+    }
+}
+
+/// A daemon that does nothing with what it receives: the most that this path can do.
+struct Discard {
+    count: std::sync::Arc<[AtomicU64; 2]>,
+    end: std::sync::Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<Result<()>>>,
+}
+
+impl Discard {
+    fn start() -> Result<Self> {
+        let fd = socket_with(
+            AddressFamily::NETLINK,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC,
+            Some(AUDIT),
+        )?;
+        bind(&fd, &SocketAddrNetlink::new(0, 0))?;
+        sockopt::set_socket_recv_buffer_size_force(&fd, 64 << 20)?;
+        let set = |change: StatusChange| -> Result<()> {
+            let message = nlmsg::request(nlmsg::SET, 1, &change.encode());
+            sendto(&fd, &message, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+            Ok(())
+        };
+        let none = StatusChange::default();
+        set(StatusChange { pid: Some(std::process::id()), ..none })?;
+        set(StatusChange { enabled: Some(1), ..none })?;
+        let count = std::sync::Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
+        let end = std::sync::Arc::new(AtomicBool::new(false));
+        sockopt::set_socket_timeout(&fd, sockopt::Timeout::Recv, Some(Duration::from_millis(50)))?;
+        let (counts, ended) = (count.clone(), end.clone());
+        let thread = std::thread::spawn(move || {
+            let mut buf = vec![0; 64 * 1024];
+            while !ended.load(Ordering::Relaxed) {
+                let Ok((len, _)) = recv(&fd, &mut buf[..], RecvFlags::empty()) else { continue };
+                let is_syscall = len >= 6 && buf[4..6] == 1300u16.to_le_bytes();
+                counts[0].fetch_add(1, Ordering::Relaxed);
+                counts[1].fetch_add(u64::from(is_syscall), Ordering::Relaxed);
+            }
+            let release = StatusChange { pid: Some(0), ..StatusChange::default() };
+            let message = nlmsg::request(nlmsg::SET, 2, &release.encode());
+            sendto(&fd, &message, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+            Ok(())
+        });
+        Ok(Self { count, end, thread: Some(thread) })
+    }
+}
+
+impl Consumer for Discard {
+    fn progress(&self) -> u64 {
+        self.count[0].load(Ordering::Relaxed)
+    }
+
+    fn events(mut self: Box<Self>) -> Result<u64> {
+        self.end.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.join().map_err(|_| anyhow::anyhow!("the receiver panicked"))??;
+        }
+        Ok(self.count[1].load(Ordering::Relaxed))
+    }
+}
+
+/// Graven itself, to a trail behind barriers.
+struct Graven {
+    trail: std::sync::Arc<Counted>,
+    stop: std::sync::Arc<Stop>,
+    thread: std::thread::JoinHandle<Result<()>>,
+}
+
+/// A trail that counts SYSCALL records as they are accepted.
+struct Counted {
+    trail: Trail,
+    syscalls: AtomicU64,
+}
+
+impl Sink for Counted {
+    fn append(&self, record: &Record<'_>) -> Result<u64, AppendError> {
+        self.syscalls.fetch_add(u64::from(record.kind == 1300), Ordering::Relaxed);
+        Sink::append(&self.trail, record)
+    }
+}
+
+impl Graven {
+    fn start(dir: &Path, options: &Options) -> Result<Self> {
+        let trail = Trail::open(&dir.join("trail"), options)?;
+        let trail = std::sync::Arc::new(Counted { trail, syscalls: AtomicU64::new(0) });
+        let stop = std::sync::Arc::new(Stop::new()?);
+        let daemon = Daemon::attach(&kaudit::Options::default())?;
+        let (sink, until) = (trail.clone(), stop.clone());
+        let thread = std::thread::spawn(move || {
+            let now = || {
+                let now = clock::now();
+                (now.realtime_ns, now.boottime_ns)
+            };
+            receive(&daemon, &*sink, &until, now)?;
+            Ok(daemon.detach()?)
+        });
+        Ok(Self { trail, stop, thread })
+    }
+}
+
+impl Consumer for Graven {
+    fn progress(&self) -> u64 {
+        // Heartbeats go on for ever; what counts is the storm, and that it is durable.
+        let syscalls = self.trail.syscalls.load(Ordering::Relaxed);
+        let ring = self.trail.trail.ring();
+        if ring.next_seq == self.trail.trail.durable() {
+            syscalls
+        } else {
+            u64::MAX - ring.next_seq
+        }
+    }
+
+    fn events(self: Box<Self>) -> Result<u64> {
+        self.stop.request();
+        self.thread.join().map_err(|_| anyhow::anyhow!("the receiver panicked"))??;
+        Ok(self.trail.syscalls.load(Ordering::Relaxed))
+    }
+}
+
+const RAW_ASYNC: &str = "log_format = RAW\nflush = INCREMENTAL_ASYNC\nfreq = 50\n";
+const RAW_DATA: &str = "log_format = RAW\nflush = DATA\n";
+/// Debian 12's auditd.conf, as far as it concerns writing.
+const SHIPPED: &str = "log_format = ENRICHED\nflush = INCREMENTAL_ASYNC\nfreq = 50\n";
+
+/// Debian's auditd with a configuration of its own.
+struct Auditd {
+    child: Child,
+    log: std::path::PathBuf,
+}
+
+impl Auditd {
+    fn start(dir: &Path, format: &str) -> Result<Self> {
+        let log = dir.join("audit.log");
+        let plugins = dir.join("plugins");
+        fs::create_dir(&plugins)?;
+        let config = format!(
+            "local_events = yes\nwrite_logs = yes\nlog_file = {}\nlog_group = root\n{format}\
+             max_log_file = 4000\nmax_log_file_action = IGNORE\nnum_logs = 5\npriority_boost = 4\n\
+             name_format = NONE\nspace_left = 75\nspace_left_action = IGNORE\n\
+             admin_space_left = 50\nadmin_space_left_action = IGNORE\ndisk_full_action = SUSPEND\n\
+             disk_error_action = SUSPEND\nplugin_dir = {}\n",
+            log.display(),
+            plugins.display(),
+        );
+        let mut file = OpenOptions::new()
+            .create_new(true)
+            .write(true)
+            .mode(0o640)
+            .open(dir.join("auditd.conf"))?;
+        std::io::Write::write_all(&mut file, config.as_bytes())?;
+        let child = Command::new("auditd")
+            .args(["-n", "-s", "enable", "-c"])
+            .arg(dir)
+            .stderr(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .context("auditd does not start: install the package auditd")?;
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while kaudit::status()?.pid != child.id() {
+            ensure!(Instant::now() < deadline, "auditd did not register");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(Self { child, log })
+    }
+}
+
+impl Consumer for Auditd {
+    fn progress(&self) -> u64 {
+        fs::metadata(&self.log).map_or(0, |metadata| metadata.len())
+    }
+
+    fn events(mut self: Box<Self>) -> Result<u64> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        self.child.wait()?;
+        let text = fs::read(&self.log)?;
+        let lines = text.split(|byte| *byte == b'\n');
+        Ok(lines.filter(|line| line.starts_with(b"type=SYSCALL ")).count() as u64)
+    }
+}

@@ -1,0 +1,75 @@
+//! `graven export`.
+
+use crate::cmd::reading;
+use crate::exit::Exit;
+use crate::output;
+use crate::range::SeqRange;
+use graven_format::kind::{self, Kind};
+use graven_format::{Flags, Record, Source};
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+/// Arguments of `graven export`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Args {
+    /// The trail's directory
+    pub dir: PathBuf,
+    /// How to write the records
+    #[arg(long, value_enum, default_value_t = Format::Raw)]
+    pub format: Format,
+    /// Which records: A..B (without B), A..=B, A.., ..B, or A alone
+    #[arg(long, value_name = "RANGE", default_value = "..", hide_default_value = true)]
+    pub seq: SeqRange,
+}
+
+/// How to write the records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// As the source gave them: lines for ausearch and aureport, or the lines of standard input
+    Raw,
+}
+
+const AFTER_HELP: &str = "\
+What came from the kernel is written as auditd writes it, `type=NAME msg=audit(…): …`, without the EOE records \
+that auditd leaves out too. What came from standard input is written byte for byte, with the line feeds it had. \
+Graven's own records, such as loss statements, are lines of type DAEMON_ERR.
+
+Exit codes:
+  0  every record of the range was written
+  1  damage was met; every intact record of the range was written
+  2  usage, not a trail, or a part could not be read or is of a later format version
+
+Examples:
+  graven export /var/lib/graven/trail | ausearch -i -sc execve
+  graven export /var/lib/graven/trail --seq 1000..2000 > part.log";
+
+/// Writes the records.
+#[must_use]
+pub fn run(args: &Args) -> Exit {
+    let Format::Raw = args.format;
+    let mut out = output::raw();
+    reading::run(&args.dir, &args.seq, &mut out, &mut |out, _, record| write_raw(out, record))
+}
+
+/// One record as its source gave it.
+///
+/// # Errors
+/// What `out` says.
+pub fn write_raw(out: &mut dyn Write, record: &Record<'_>) -> io::Result<()> {
+    match record.source {
+        Source::Netlink | Source::Shim | Source::Bpf | Source::Graven => {
+            // The end of an event is said by the kernel and never written by auditd.
+            if record.kind == kind::EOE {
+                return Ok(());
+            }
+            write!(out, "type={} msg=", Kind(record.kind))?;
+            out.write_all(record.bytes)?;
+            out.write_all(b"\n")
+        }
+        Source::Stdin | Source::Socket | Source::Import => {
+            out.write_all(record.bytes)?;
+            if record.flags.contains(Flags::UNTERMINATED) { Ok(()) } else { out.write_all(b"\n") }
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! One module a subcommand: its arguments, its help, and `run`.
+
+pub mod completions;
+pub mod doctor;
+pub mod export;
+pub mod man;
+mod reading;
+pub mod record;
+pub mod run;
+pub mod show;
+pub mod verify;

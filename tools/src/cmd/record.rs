@@ -1,0 +1,177 @@
+//! `graven record`.
+
+use crate::diag::{Diagnostic, Level};
+use crate::exit::Exit;
+use crate::recording::signals::{Signals, UntilSignal};
+use crate::recording::{Failure, TrailArgs, ack, kernel, summary};
+use graven_format::consts::RECORD_PAYLOAD_BYTES_MAX;
+use graven_writer::source::stream::{self, Refused, StreamError};
+use graven_writer::{Trail, clock};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Refused lines that are said before the rest is only counted.
+const REFUSED_SAID_MAX: u64 = 20;
+
+/// Arguments of `graven record`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Args {
+    #[command(flatten)]
+    trail: TrailArgs,
+    /// Where records come from
+    #[arg(long, value_enum)]
+    source: Source,
+    /// Print `durable N` whenever every record up to seq N is behind a barrier
+    #[arg(long)]
+    ack: bool,
+}
+
+/// Where records come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Source {
+    /// Lines of standard input, one record each, until it ends
+    Stdin,
+    /// The kernel's audit messages, as its one audit daemon, until a signal comes
+    Netlink,
+}
+
+const AFTER_HELP: &str = "\
+From netlink, graven takes the place of auditd: it needs root and that no other audit daemon is running, records every message byte for byte, turns auditing on, and gives everything back as it was when SIGTERM, SIGINT or SIGHUP ends it. Rules are left to auditctl. What the kernel lost becomes a loss statement.
+
+From standard input, each line is one record, whatever bytes are in it. A line over 131072 bytes is refused: its \
+number is said, and a loss statement stands in its place. At the end of input, or on SIGTERM, SIGINT or SIGHUP, what \
+was read is made durable and the trail is sealed.
+
+`durable N` on standard output means that the records 0 to N survive whatever happens next. Lines may be coalesced; \
+the last one is always printed. If nobody reads them any more, recording goes on and the exit code is 2.
+
+Exit codes:
+  0  everything that was read is durable
+  1  the trail is damaged, and recovery refuses to write over it
+  2  usage, or the trail cannot be opened (permission, no directory, locked, foreign), or standard input cannot be read
+  5  storage failed; the last `durable N` holds
+  6  no room, and `--on-full end` was given; the last `durable N` holds
+  7  some input was refused; everything else is durable
+  8  kernel audit is not available, or another daemon holds it
+
+Examples:
+  graven record --trail /var/lib/graven/trail --source netlink
+  tail -F app.log | graven record --trail /var/lib/graven/app --source stdin
+  producer | graven record --trail DIR --source stdin --ack | while read _ seq; do release $seq; done";
+
+/// Records until the source ends or a signal comes.
+#[must_use]
+pub fn run(args: &Args) -> Exit {
+    match record(args) {
+        Ok(exit) => exit,
+        Err(failure) => failure.emit(),
+    }
+}
+
+fn record(args: &Args) -> Result<Exit, Failure> {
+    let signals = Signals::catch()
+        .map_err(|why| Failure::new(Exit::CannotCheck, &format!("cannot catch signals: {why}")))?;
+    let trail = args.trail.open()?;
+    let watermark = trail.watermark();
+    std::thread::scope(|scope| {
+        let acknowledger = args.ack.then(|| {
+            let watermark = &watermark;
+            scope.spawn(move || ack::acknowledge(watermark, &mut io::stdout().lock()))
+        });
+        let recorded = match args.source {
+            Source::Stdin => stdin(trail, &signals),
+            Source::Netlink => netlink(&args.trail.trail, trail, signals),
+        };
+        // The watermark has ended with the trail, so this thread has too, or will at once.
+        let acknowledged = acknowledger.map_or(Ok(()), |thread| {
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        let exit = recorded?;
+        acknowledged.map_err(|why| {
+            Failure::new(Exit::CannotCheck, &format!("cannot write acknowledgements: {why}"))
+                .note("every record that was read is durable all the same")
+        })?;
+        Ok(exit)
+    })
+}
+
+/// Records standard input to its end and closes the trail.
+fn stdin(trail: Trail, signals: &Signals) -> Result<Exit, Failure> {
+    let mut refused_count = 0_u64;
+    let mut refused = |it: Refused| {
+        refused_count += 1;
+        if refused_count <= REFUSED_SAID_MAX {
+            let Refused { line, bytes } = it;
+            Diagnostic::error(format!("line {line} of {bytes} bytes is too long for a record"))
+                .note(format!("a record has at most {RECORD_PAYLOAD_BYTES_MAX} bytes"))
+                .note("it was not recorded; a loss statement stands in its place")
+                .emit();
+        }
+    };
+    let mut input = UntilSignal::new(Stdin, signals);
+    let read = stream::read_lines(&mut input, &trail, &clock::now, &mut refused);
+    // What was read becomes durable however the reading ended; a failure of that is the graver one.
+    let summary = trail.close()?;
+    if let Err(why) = read {
+        let failure = Failure::new(Exit::CannotCheck, &why.to_string());
+        return Err(match why {
+            StreamError::Read { .. } => failure
+                .note(format!("all records up to here are durable: seq 0..{}", summary.durable))
+                .note("a loss statement says that more may have followed"),
+            // Not reached: the trail takes records until it is closed or fails, and it did neither.
+            StreamError::Append { .. } => failure,
+        });
+    }
+    if refused_count > REFUSED_SAID_MAX {
+        let more = refused_count - REFUSED_SAID_MAX;
+        Diagnostic::error(format!("{more} more lines were too long")).emit();
+    }
+    Ok(if refused_count > 0 { Exit::Refused } else { Exit::Success })
+}
+
+/// Records the kernel's audit messages until a signal comes, and closes the trail.
+fn netlink(path: &Path, trail: Trail, signals: Signals) -> Result<Exit, Failure> {
+    let stop = Arc::new(kernel::stop()?);
+    let daemon = match kernel::attach() {
+        Ok(daemon) => daemon,
+        Err(failure) => {
+            // Nothing was recorded; why not is what matters now.
+            let _ = trail.close();
+            return Err(failure);
+        }
+    };
+    let asked = Arc::clone(&stop);
+    // Not joined: if receiving fails, no signal ever comes.
+    std::thread::spawn(move || {
+        signals.wait();
+        asked.request();
+    });
+    let pid = std::process::id();
+    Diagnostic::new(Level::Note, format!("recording kernel audit as pid {pid}")).emit();
+    let received = kernel::receive(&daemon, &trail, &stop);
+    let received = kernel::detach(daemon, received);
+    // Storage that failed is why receiving failed, if it did.
+    let written = trail.close()?;
+    summary::say(path, &received?, &written);
+    Ok(Exit::Success)
+}
+
+/// Standard input without the buffer of the standard library, which would hide from poll what it
+/// has read ahead.
+#[derive(Debug)]
+struct Stdin;
+
+impl io::Read for Stdin {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        Ok(rustix::io::read(self, buf)?)
+    }
+}
+
+impl AsFd for Stdin {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        rustix::stdio::stdin()
+    }
+}

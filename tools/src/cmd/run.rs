@@ -1,0 +1,216 @@
+//! `graven run`.
+
+use crate::diag::Diagnostic;
+use crate::escape::Escaped;
+use crate::exit::Exit;
+use crate::recording::child::{self, StartError};
+use crate::recording::descendants::{self, Ended};
+use crate::recording::forward::Forwarder;
+use crate::recording::{Failure, TrailArgs, kernel, summary};
+use graven_writer::source::calls::CallSet;
+use graven_writer::source::kaudit::{Daemon, Scope};
+use graven_writer::source::netlink;
+use graven_writer::{Trail, WriteError};
+use rustix::process::Pid;
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+
+/// Arguments of `graven run`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Args {
+    #[command(flatten)]
+    trail: TrailArgs,
+    /// System calls to record: names with commas between, or `all`; default: those that change or
+    /// reach something
+    #[arg(long, value_name = "LIST")]
+    syscalls: Option<String>,
+    /// Say nothing at the end
+    #[arg(long, short)]
+    quiet: bool,
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+const AFTER_HELP: &str = "\
+Records what CMD and everything that it starts do, in an audit session of its own, so that nothing else is \
+recorded beside it. Needs root, and that no other audit daemon is running. Standard input, output and error, and \
+Ctrl-C, go to CMD; recording ends when its last descendant has. SIGTERM and SIGHUP are passed on to CMD; once CMD \
+has ended, they or Ctrl-C end recording while descendants still run.
+
+Exit codes:
+  that of CMD; 128+n if signal n killed it
+  125  graven itself failed: usage, trail, kernel audit, storage
+  126  CMD cannot be executed
+  127  CMD was not found
+
+Examples:
+  graven run --trail /var/lib/graven/make -- make install
+  graven run --trail DIR --syscalls execve,openat,connect -- ./installer.sh
+  graven run --trail DIR --syscalls all -- sh -c 'date; id'";
+
+/// Runs the command and records it.
+#[must_use]
+pub fn run(args: &Args) -> u8 {
+    match record(args) {
+        Ok(code) => code,
+        Err(failure) => {
+            let _ = failure.emit();
+            Exit::RunFailed.code()
+        }
+    }
+}
+
+fn record(args: &Args) -> Result<u8, Failure> {
+    let calls = calls(args.syscalls.as_deref())?;
+    let system = |what: &'static str| {
+        move |why: io::Error| Failure::new(Exit::RunFailed, &format!("cannot {what}: {why}"))
+    };
+    // From here on a signal does not end this process before the kernel is put back.
+    let forwarder = Forwarder::catch().map_err(system("catch signals"))?;
+    descendants::adopt().map_err(system("adopt descendants"))?;
+    let trail = args.trail.open()?;
+    let daemon = match kernel::attach() {
+        Ok(daemon) => daemon,
+        Err(failure) => {
+            // Nothing was recorded; why not is what matters now.
+            let _ = trail.close();
+            return Err(failure);
+        }
+    };
+    let (ran, received, closed) = recorded(args, &calls, trail, daemon, &forwarder)?;
+    let written = closed.map_err(Failure::from);
+    let code = match ran {
+        Ok(ended) => ended.code(),
+        Err(Unstarted::Failed(failure)) => return Err(failure),
+        Err(Unstarted::Command(exit, failure)) => {
+            let _ = failure.emit();
+            exit.code()
+        }
+    };
+    let written = written?;
+    let received = received?;
+    if !args.quiet {
+        summary::say(&args.trail.trail, &received, &written);
+    }
+    Ok(code)
+}
+
+/// Why the command did not run.
+enum Unstarted {
+    /// Graven's own failure.
+    Failed(Failure),
+    /// The command's.
+    Command(Exit, Failure),
+}
+
+/// How the command ended, what was received, and how the trail was closed.
+type Recorded = (
+    Result<Ended, Unstarted>,
+    Result<netlink::Summary, Failure>,
+    Result<graven_writer::Summary, WriteError>,
+);
+
+/// Receives while the command runs, then puts everything back.
+fn recorded(
+    args: &Args,
+    calls: &CallSet,
+    trail: Trail,
+    daemon: Daemon,
+    forwarder: &Forwarder,
+) -> Result<Recorded, Failure> {
+    let stop = kernel::stop()?;
+    let (ran, received) = std::thread::scope(|scope| {
+        let daemon = &daemon;
+        let receiver = scope.spawn(|| {
+            let received = kernel::receive(daemon, &trail, &stop);
+            if received.is_err() {
+                let text =
+                    "recording has failed: what the command does from now on is not recorded";
+                Diagnostic::warning(text).emit();
+                // Or its calls would wait for a receiver that is gone.
+                let _ = daemon.remove_rules();
+            }
+            received
+        });
+        let ran = run_command(args, calls, daemon, forwarder);
+        stop.request();
+        let received = receiver.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        (ran, received)
+    });
+    let received = kernel::detach(daemon, received);
+    Ok((ran, received, trail.close()))
+}
+
+/// Starts the command, and waits for it and all its descendants.
+fn run_command(
+    args: &Args,
+    calls: &CallSet,
+    daemon: &Daemon,
+    forwarder: &Forwarder,
+) -> Result<Ended, Unstarted> {
+    let mut refused = None;
+    let started =
+        child::start(&args.command, |session| match daemon.audit(Scope::Session(session), calls) {
+            Ok(added) => {
+                if !added.ring_operations {
+                    Diagnostic::warning(
+                        "this kernel does not audit what io_uring does for a process",
+                    )
+                    .help("Linux 5.16 does")
+                    .emit();
+                }
+                true
+            }
+            Err(why) => {
+                refused = Some(kernel::failure(&format!("cannot add audit rules: {why}")));
+                false
+            }
+        });
+    let child = match started {
+        Ok(child) => child,
+        Err(StartError::Held) => {
+            let failure = refused.unwrap_or_else(|| kernel::failure("cannot add audit rules"));
+            return Err(Unstarted::Failed(failure));
+        }
+        Err(StartError::Exec(why)) => {
+            let name = args.command.first().map(|name| Escaped(name.as_bytes()).to_string());
+            let (exit, what) = match why.kind() {
+                io::ErrorKind::NotFound => (Exit::NotFound, "command not found"),
+                _ => (Exit::NotExecutable, "cannot execute"),
+            };
+            let text = format!("{what}: {}: {why}", name.unwrap_or_default());
+            return Err(Unstarted::Command(exit, Failure::new(exit, &text)));
+        }
+        Err(why @ (StartError::Session(_) | StartError::Fork(_))) => {
+            return Err(Unstarted::Failed(kernel::failure(&why.to_string())));
+        }
+    };
+    let pid = Pid::from_child(&child);
+    forwarder.to(pid);
+    let ended =
+        descendants::wait_for_all(pid, || forwarder.command_ended(), &|| forwarder.gave_up());
+    if forwarder.gave_up() {
+        Diagnostic::warning(
+            "descendants of the command are still running and not recorded any more",
+        )
+        .emit();
+    }
+    // Somebody else cannot have waited for it.
+    ended
+        .ok_or_else(|| Unstarted::Failed(Failure::new(Exit::RunFailed, "the command has vanished")))
+}
+
+fn calls(list: Option<&str>) -> Result<CallSet, Failure> {
+    match list {
+        None => Ok(CallSet::default_calls()),
+        Some("all") => Ok(CallSet::all()),
+        Some(list) => {
+            let names = list.split(',').map(str::trim).filter(|name| !name.is_empty());
+            CallSet::from_names(names)
+                .map_err(|why| Failure::new(Exit::RunFailed, &why.to_string()))
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Every exit code of `graven`, in one place.
+//!
+//! | code | `verify`, `show`, `export` | `record` |
+//! |---|---|---|
+//! | 0 | complete and intact; for `show` and `export`: all that was asked for was written | everything that was read is durable |
+//! | 1 | damage or tampering was found | the trail is damaged and recovery refuses to go on |
+//! | 2 | could not check: usage, I/O, permission, not a trail, a later version | usage, or the trail cannot be opened |
+//! | 3 | intact, but ends in a torn tail that was never announced durable | |
+//! | 4 | intact, but loss statements are in range | |
+//! | 5 | | storage failed; what was announced durable stays durable |
+//! | 6 | | no room, and `--on-full end` was asked for |
+//! | 7 | | some input was refused; each refusal is a loss statement in the trail |
+//! | 8 | | kernel audit is not available, or another daemon holds it |
+//!
+//! When several apply, `verify` says the gravest for whoever relies on the trail: 1, then 2,
+//! then 4, then 3. A segment that cannot be read does not hide that another is damaged, and a
+//! torn tail, which loses nothing that was promised, does not hide that something was lost.
+//!
+//! `run` ends as its command does: its exit code, or 128 + n if signal n killed it. When graven
+//! itself fails it is 125; a command that cannot be executed is 126, one that is not found 127.
+//!
+//! The other commands know 0 and 2.
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Exit {
+    /// Everything asked for was done and is well.
+    Success = 0,
+    /// Damage or tampering was found.
+    Damage = 1,
+    /// It could not be done or checked: usage, I/O, permission, not a trail, a later version.
+    CannotCheck = 2,
+    /// Intact, but ends in a torn tail that was never announced durable.
+    TornTail = 3,
+    /// Intact, but loss statements are in range.
+    Losses = 4,
+    /// Storage failed.
+    Storage = 5,
+    /// There is no room, and the writer was told to end.
+    NoRoom = 6,
+    /// Some input was refused.
+    Refused = 7,
+    /// Kernel audit is not available, or another daemon holds it.
+    KernelAudit = 8,
+    /// `run`: graven itself failed.
+    RunFailed = 125,
+    /// `run`: the command cannot be executed.
+    NotExecutable = 126,
+    /// `run`: the command was not found.
+    NotFound = 127,
+}
+
+impl Exit {
+    /// The number that the process ends with.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+}

@@ -1,0 +1,16 @@
+//! The pieces of the command `graven`: reading and judging trails ([`trail`], [`verify`]), and one
+//! module a subcommand ([`cmd`]).
+//!
+//! The command itself is a thin shell around this library, so that tests use the pieces directly.
+
+pub mod cli;
+pub mod cmd;
+pub mod diag;
+pub mod escape;
+pub mod exit;
+pub mod output;
+pub mod range;
+pub mod recording;
+pub mod time;
+pub mod trail;
+pub mod verify;

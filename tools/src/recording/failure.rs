@@ -1,0 +1,94 @@
+//! Why recording ended, as an exit code and what to say.
+
+use crate::diag::Diagnostic;
+use crate::escape;
+use crate::exit::Exit;
+use graven_writer::{OpenError, WriteError};
+
+/// An end that is not well.
+#[derive(Debug)]
+pub struct Failure {
+    /// What the process ends with.
+    pub exit: Exit,
+    /// What to say.
+    pub diagnostic: Diagnostic,
+}
+
+impl Failure {
+    /// A failure of one sentence, which is escaped here.
+    #[must_use]
+    pub fn new(exit: Exit, title: &str) -> Self {
+        let title = escape::Escaped(title.as_bytes()).to_string();
+        Self { exit, diagnostic: Diagnostic::error(title) }
+    }
+
+    /// The same with what to do.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.diagnostic = self.diagnostic.help(help);
+        self
+    }
+
+    /// The same with what else is known.
+    #[must_use]
+    pub fn note(mut self, note: impl Into<String>) -> Self {
+        self.diagnostic = self.diagnostic.note(note);
+        self
+    }
+
+    /// Says it and returns the exit code.
+    #[must_use]
+    pub fn emit(self) -> Exit {
+        self.diagnostic.emit();
+        self.exit
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        let text = error.to_string();
+        match error {
+            OpenError::Write(error) => error.into(),
+            OpenError::Damaged(refusal) => Self::new(Exit::Damage, &text)
+                .note(format!(
+                    "what had been announced durable is not what it was, in segment {}",
+                    refusal.segment
+                ))
+                .help(
+                    "keep the directory as evidence and record to a new one; `graven verify` says what \
+                     is damaged, `graven export` writes what is intact",
+                ),
+            OpenError::Format { source, .. } if source.is_unsupported() => {
+                Self::new(Exit::CannotCheck, &text).help("use the version of graven that wrote it")
+            }
+            OpenError::Format { .. } => Self::new(Exit::Damage, &text)
+                .help("keep the directory as evidence and record to a new one"),
+            OpenError::Locked { .. } => Self::new(Exit::CannotCheck, &text)
+                .note("a trail has one writer")
+                .help("stop the other one, or record to another directory"),
+            OpenError::Foreign { .. } => Self::new(Exit::CannotCheck, &text)
+                .note("nothing in it was changed")
+                .help("name an empty directory, or one that does not exist"),
+            OpenError::NotADirectory(_) | OpenError::Option { .. } => {
+                Self::new(Exit::CannotCheck, &text)
+            }
+            OpenError::Io { .. } => Self::new(Exit::CannotCheck, &text)
+                .note("no record was taken")
+                .help("`graven doctor --trail DIR` says what stands in the way"),
+        }
+    }
+}
+
+impl From<WriteError> for Failure {
+    fn from(error: WriteError) -> Self {
+        let text = error.to_string();
+        if error.no_room {
+            return Self::new(Exit::NoRoom, &text)
+                .note("the trail is as it should be; only room is missing")
+                .help("make room and start again, or use `--on-full wait`");
+        }
+        Self::new(Exit::Storage, &text)
+            .note("a failed write is never tried again: what it left on the disk is not known")
+            .help("look at the device first; the next start reads the truth from the disk and goes on")
+    }
+}

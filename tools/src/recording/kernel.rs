@@ -1,0 +1,63 @@
+//! Being the kernel's audit daemon, as `record` and `run` are: errors in words, one thread that
+//! receives, and the end in the right order.
+
+use crate::exit::Exit;
+use crate::recording::Failure;
+use graven_writer::source::kaudit::{AttachError, Daemon, Options};
+use graven_writer::source::netlink::{self, NetlinkError, Stop, Summary};
+use graven_writer::{Trail, clock};
+
+/// Takes the place of the audit daemon.
+///
+/// # Errors
+/// [`Failure`] with [`Exit::KernelAudit`]; the kernel is then as it was.
+pub fn attach() -> Result<Daemon, Failure> {
+    Daemon::attach(&Options::default()).map_err(|why: AttachError| failure(&why.to_string()))
+}
+
+/// A failure of kernel audit. Its text may end with what to do.
+#[must_use]
+pub fn failure(text: &str) -> Failure {
+    match text.split_once("; help: ") {
+        Some((title, help)) => Failure::new(Exit::KernelAudit, title).help(help),
+        None => Failure::new(Exit::KernelAudit, text),
+    }
+}
+
+/// A stop, to be asked for.
+///
+/// # Errors
+/// [`Failure`] if there is no descriptor left.
+pub fn stop() -> Result<Stop, Failure> {
+    Stop::new()
+        .map_err(|why| Failure::new(Exit::CannotCheck, &format!("cannot make an event: {why}")))
+}
+
+/// Receives into `trail` until asked to stop.
+///
+/// # Errors
+/// [`Failure`]. If the trail does not take records any more, closing it tells why.
+pub fn receive(daemon: &Daemon, trail: &Trail, stop: &Stop) -> Result<Summary, Failure> {
+    let now = || {
+        let now = clock::now();
+        (now.realtime_ns, now.boottime_ns)
+    };
+    netlink::receive(daemon, trail, stop, now).map_err(|why: NetlinkError| {
+        failure(&why.to_string()).note("what was received before is in the trail")
+    })
+}
+
+/// Gives the place back, after receiving has ended as `received` says.
+///
+/// # Errors
+/// [`Failure`] of the receiving or of this, the former first.
+pub fn detach(daemon: Daemon, received: Result<Summary, Failure>) -> Result<Summary, Failure> {
+    let detached = daemon.detach();
+    let summary = received?;
+    detached.map_err(|why| {
+        failure(&format!("giving kernel audit back: {why}"))
+            .note("everything that was received is in the trail")
+            .help("`graven doctor` shows the state that the kernel is in")
+    })?;
+    Ok(summary)
+}

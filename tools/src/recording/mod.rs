@@ -1,0 +1,15 @@
+//! What `record` and `run` share: opening a trail for writing, saying what went wrong, signals, and
+//! acknowledgements.
+
+pub mod ack;
+pub mod child;
+pub mod descendants;
+pub mod failure;
+pub mod forward;
+pub mod kernel;
+pub mod open;
+pub mod signals;
+pub mod summary;
+
+pub use failure::Failure;
+pub use open::TrailArgs;

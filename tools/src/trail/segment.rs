@@ -1,0 +1,211 @@
+//! One segment, read from end to end and remembered in bounded memory.
+
+use crate::trail::dir::{SegmentFile, TrailDir};
+use crate::trail::scan::{self, How};
+use graven_format::loss::{LossError, LossStatement};
+use graven_format::recovery::Found;
+use graven_format::scan::{Event, Expect, Outcome};
+use graven_format::{Finding, Flags};
+use std::io;
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+/// Most findings of one segment that are kept; the others are counted. A segment that has more
+/// is damaged whatever they say.
+pub const FINDINGS_MAX: usize = 1000;
+
+/// Most loss statements of one segment that are kept; the others are counted.
+pub const LOSSES_MAX: usize = 10_000;
+
+/// How often the end of a running trail is read again, and how long it is given in between. A
+/// write that is in flight for longer than a second is left as it is found.
+const SETTLE_ROUNDS: u32 = 20;
+const SETTLE_PAUSE: Duration = Duration::from_millis(50);
+
+/// Where and when an intact record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Its seq.
+    pub seq: u64,
+    /// Its time, nanoseconds since 1970.
+    pub realtime_ns: u64,
+}
+
+/// A finding and the intact records around it in its segment.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    /// What is wrong.
+    pub finding: Finding,
+    /// The last intact record before it.
+    pub before: Option<Stamp>,
+    /// The first intact record after it.
+    pub after: Option<Stamp>,
+}
+
+/// A record that states a loss.
+#[derive(Clone, Debug)]
+pub struct LossFound {
+    /// Where it is.
+    pub stamp: Stamp,
+    /// What it says.
+    pub statement: Result<LossStatement, LossError>,
+}
+
+/// A segment as it was read.
+#[derive(Debug)]
+pub struct SegmentRead {
+    /// Which one.
+    pub file: SegmentFile,
+    /// What is wrong with it.
+    pub findings: Vec<Placed>,
+    /// Findings that were not kept.
+    pub findings_left_out: u64,
+    /// What is known at its end.
+    pub outcome: Outcome,
+    /// Offset after its last byte that is not zero.
+    pub extent: u64,
+    /// Intact records in it.
+    pub records: u64,
+    /// The first of them.
+    pub first: Option<Stamp>,
+    /// The last of them.
+    pub last: Option<Stamp>,
+    /// Records that state a loss.
+    pub losses: Vec<LossFound>,
+    /// Those that were not kept.
+    pub losses_left_out: u64,
+}
+
+impl SegmentRead {
+    /// What recovery would see of it.
+    #[must_use]
+    pub fn found(&self) -> Found {
+        Found {
+            segment: self.file.segment,
+            first_seq: self.file.first_seq,
+            findings: self.findings.iter().map(|placed| placed.finding.clone()).collect(),
+            outcome: self.outcome.clone(),
+        }
+    }
+}
+
+/// Collects what [`SegmentRead`] keeps.
+#[derive(Default)]
+struct Collector {
+    findings: Vec<Placed>,
+    findings_left_out: u64,
+    /// Findings before this index know the record after them.
+    placed: usize,
+    records: u64,
+    first: Option<Stamp>,
+    last: Option<Stamp>,
+    losses: Vec<LossFound>,
+    losses_left_out: u64,
+}
+
+impl Collector {
+    fn take(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Record { seq, record, .. } => {
+                let stamp = Stamp { seq: *seq, realtime_ns: record.realtime_ns };
+                self.first.get_or_insert(stamp);
+                self.last = Some(stamp);
+                self.records += 1;
+                self.findings[self.placed..].iter_mut().for_each(|it| it.after = Some(stamp));
+                self.placed = self.findings.len();
+                if record.flags.contains(Flags::LOSS) {
+                    if self.losses.len() < LOSSES_MAX {
+                        let statement = LossStatement::parse(record.bytes).map(|(it, _)| it);
+                        self.losses.push(LossFound { stamp, statement });
+                    } else {
+                        self.losses_left_out += 1;
+                    }
+                }
+            }
+            Event::Finding(finding) if self.findings.len() < FINDINGS_MAX => {
+                let finding = finding.clone();
+                self.findings.push(Placed { finding, before: self.last, after: None });
+            }
+            Event::Finding(_) => self.findings_left_out += 1,
+            Event::Header(_) | Event::Frame { .. } | Event::Trailer(_) => {}
+        }
+    }
+}
+
+/// Reads a segment, with every hash if `merkle`.
+///
+/// # Errors
+/// What the system says.
+pub fn read(
+    dir: &TrailDir,
+    file: &SegmentFile,
+    merkle: bool,
+    how: How<'_>,
+) -> io::Result<SegmentRead> {
+    let opened = dir.open_segment(file)?;
+    let expect = Expect {
+        segment: file.segment,
+        first_seq: file.first_seq,
+        trail_id: dir.trail_id(),
+        merkle,
+    };
+    let mut collector = Collector::default();
+    let mut scanned = scan::scan(&opened, expect, how, &mut |event| {
+        collector.take(&event);
+        ControlFlow::Continue(())
+    })?;
+    // The index was compared and is not needed any more; a trail may have very many segments.
+    scanned.outcome.prefix.tally.index = Vec::new();
+    if let Some(trailer) = &mut scanned.outcome.trailer {
+        trailer.tally.index = Vec::new();
+    }
+    let Collector {
+        findings,
+        findings_left_out,
+        records,
+        first,
+        last,
+        losses,
+        losses_left_out,
+        ..
+    } = collector;
+    Ok(SegmentRead {
+        file: file.clone(),
+        findings,
+        findings_left_out,
+        outcome: scanned.outcome,
+        extent: scanned.extent,
+        records,
+        first,
+        last,
+        losses,
+        losses_left_out,
+    })
+}
+
+/// The same, of a segment that a running writer may be writing to. Frames that are in flight look
+/// torn while a later one is already there. They are given time; what the writer adds meanwhile is
+/// read as zeros, so that the end which is waited for does not move.
+///
+/// # Errors
+/// What the system says.
+pub fn read_settled(
+    dir: &TrailDir,
+    file: &SegmentFile,
+    merkle: bool,
+    how: How<'_>,
+) -> io::Result<SegmentRead> {
+    let mut read = self::read(dir, file, merkle, how)?;
+    if dir.writer.is_none() {
+        return Ok(read);
+    }
+    let limit = Some(read.extent);
+    for _ in 0..SETTLE_ROUNDS {
+        if read.findings.is_empty() {
+            break;
+        }
+        std::thread::sleep(SETTLE_PAUSE);
+        read = self::read(dir, file, merkle, How { limit, ..how })?;
+    }
+    Ok(read)
+}

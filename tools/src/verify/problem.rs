@@ -1,0 +1,114 @@
+//! Findings of the reader, and of the comparison between segments, as [`Problem`]s.
+
+use crate::time::rfc3339;
+use crate::trail::segment::{Placed, Stamp};
+use crate::verify::report::{Class, Problem, StampReport};
+use graven_format::FindingKind;
+
+impl Problem {
+    /// A problem of which only the sentence is known.
+    #[must_use]
+    pub fn new(class: Class, kind: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            class,
+            kind,
+            message: message.into(),
+            file: None,
+            offset: None,
+            len: None,
+            seq: None,
+            missing: 0,
+            before: None,
+            after: None,
+            notes: Vec::new(),
+            help: None,
+        }
+    }
+
+    /// A finding in `file`, whose first record has seq `first_seq`.
+    #[must_use]
+    pub fn of_finding(class: Class, file: String, first_seq: u64, placed: &Placed) -> Self {
+        let finding = &placed.finding;
+        let mut problem = Self::new(class, word(&finding.kind), finding.to_string());
+        problem.file = Some(file);
+        problem.offset = Some(finding.offset);
+        problem.len = Some(finding.len);
+        problem.missing = finding.missing;
+        problem.before = placed.before.map(StampReport::from);
+        problem.after = placed.after.map(StampReport::from);
+        problem.seq = Some(match finding.kind {
+            // These say that something in the segment is not what it was, not where.
+            FindingKind::Root | FindingKind::Trailer { .. } => first_seq,
+            _ => finding.seq,
+        });
+        match &finding.kind {
+            FindingKind::Root => problem.notes.push(
+                "every checksum fits, so this was made on purpose: a record of this segment, or the tree \
+                 before it, was replaced"
+                    .to_owned(),
+            ),
+            FindingKind::Chain { .. } => problem.notes.push(
+                "both frames are intact, so this was made on purpose: frames were replaced, removed or \
+                 reordered"
+                    .to_owned(),
+            ),
+            _ => {}
+        }
+        problem
+    }
+
+    /// The same with the file that it is in.
+    #[must_use]
+    pub fn in_file(mut self, file: String) -> Self {
+        self.file = Some(file);
+        self
+    }
+
+    /// The same with where it is.
+    #[must_use]
+    pub fn at(mut self, seq: u64, missing: u64) -> Self {
+        self.seq = Some(seq);
+        self.missing = missing;
+        self
+    }
+
+    /// The same with one more thing that is known.
+    #[must_use]
+    pub fn note(mut self, note: impl Into<String>) -> Self {
+        self.notes.push(note.into());
+        self
+    }
+
+    /// The same with what to do.
+    #[must_use]
+    pub fn help(mut self, help: &'static str) -> Self {
+        self.help = Some(help);
+        self
+    }
+}
+
+impl From<Stamp> for StampReport {
+    fn from(stamp: Stamp) -> Self {
+        Self { seq: stamp.seq, time: rfc3339(stamp.realtime_ns) }
+    }
+}
+
+/// The stable word for a kind of finding.
+fn word(kind: &FindingKind) -> &'static str {
+    match kind {
+        FindingKind::EmptyFile => "empty-file",
+        FindingKind::Header(_) => "header",
+        FindingKind::Misplaced { .. } => "misplaced",
+        FindingKind::Unreadable(_) => "unreadable",
+        FindingKind::Tail(_) => "tail",
+        FindingKind::Gap => "gap",
+        FindingKind::Chain { .. } => "chain",
+        FindingKind::Sequence { .. } => "sequence",
+        FindingKind::Record(_) => "record",
+        FindingKind::RecordCount { .. } => "record-count",
+        FindingKind::Trailer { .. } => "trailer",
+        FindingKind::Root => "root",
+        FindingKind::AfterTrailer => "after-trailer",
+        FindingKind::Truncated { .. } => "truncated",
+    }
+}

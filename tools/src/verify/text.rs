@@ -1,0 +1,247 @@
+//! The report for people: what is wrong, one after the other; then what is certain; then the verdict.
+
+use crate::diag::{Diagnostic, Level};
+use crate::verify::report::{Class, Loss, Problem, Report, Verdict};
+use anstyle::{AnsiColor, Style};
+use std::io::{self, Write};
+
+/// Problems and loss statements that are printed before the rest is only counted: who needs them
+/// all asks for JSON.
+const LISTED_MAX: usize = 100;
+
+/// Writes the report with colours; `out` takes them away where they do not belong.
+///
+/// # Errors
+/// What `out` says.
+pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    for problem in report.problems.iter().take(LISTED_MAX) {
+        diagnostic(problem).write(out)?;
+        writeln!(out)?;
+    }
+    let unlisted =
+        report.problems.len().saturating_sub(LISTED_MAX) as u64 + report.problems_left_out;
+    if unlisted > 0 {
+        writeln!(out, "… and {unlisted} more problems; `--json` lists them\n")?;
+    }
+    for loss in report.losses.statements.iter().take(LISTED_MAX) {
+        loss_diagnostic(loss).write(out)?;
+        writeln!(out)?;
+    }
+    let unlisted = report.losses.count.saturating_sub(LISTED_MAX as u64);
+    if unlisted > 0 {
+        writeln!(out, "… and {unlisted} more loss statements; `--json` lists them\n")?;
+    }
+    facts(report, out)?;
+    verdict(report, out)
+}
+
+fn diagnostic(problem: &Problem) -> Diagnostic {
+    let level = match problem.class {
+        Class::Damage | Class::Unsupported | Class::Unchecked => Level::Error,
+        Class::Tail => Level::Warning,
+        Class::ForeignFile => Level::Warning,
+    };
+    let mut diagnostic = Diagnostic::new(level, problem.message.clone());
+    let mut place = Vec::new();
+    if let Some(offset) = problem.offset {
+        place.push(format!("offset {offset:#x}"));
+    }
+    if let Some(len) = problem.len.filter(|len| *len > 0) {
+        place.push(format!("{len} bytes"));
+    }
+    if let Some(seq) = problem.seq {
+        place.push(match problem.missing {
+            0 => format!("seq {seq}"),
+            missing => format!("seq {seq}..{}", seq.saturating_add(missing)),
+        });
+    }
+    let place = place.join(", ");
+    match &problem.file {
+        Some(file) if place.is_empty() => diagnostic = diagnostic.at(file.clone()),
+        Some(file) => diagnostic = diagnostic.at(format!("{file}: {place}")),
+        None if place.is_empty() => {}
+        None => diagnostic = diagnostic.at(place),
+    }
+    if problem.missing > 0 {
+        diagnostic =
+            diagnostic.note(format!("{} are missing here", count(problem.missing, "record")));
+    }
+    match (&problem.before, &problem.after) {
+        (Some(before), Some(after)) => {
+            let text = format!(
+                "between seq {} of {} and seq {} of {}",
+                before.seq, before.time, after.seq, after.time
+            );
+            diagnostic = diagnostic.note(text);
+        }
+        (Some(before), None) => {
+            let text = format!(
+                "the last intact record before it is seq {} of {}",
+                before.seq, before.time
+            );
+            diagnostic = diagnostic.note(text);
+        }
+        (None, Some(after)) => {
+            let text =
+                format!("the first intact record after it is seq {} of {}", after.seq, after.time);
+            diagnostic = diagnostic.note(text);
+        }
+        (None, None) => {}
+    }
+    if problem.class == Class::Tail {
+        diagnostic = diagnostic.note(
+            "nothing in it was announced durable: a write was cut off, which the next start of the \
+             writer cleans up",
+        );
+    }
+    for note in &problem.notes {
+        diagnostic = diagnostic.note(note.clone());
+    }
+    match problem.help {
+        Some(help) => diagnostic.help(help),
+        None => diagnostic,
+    }
+}
+
+fn loss_diagnostic(loss: &Loss) -> Diagnostic {
+    let Some(it) = &loss.statement else {
+        return Diagnostic::warning("a loss statement that cannot be read")
+            .at(format!("seq {}, stated {}", loss.seq, loss.time));
+    };
+    let certainty = if it.certainty == "exactly" { "" } else { "at least " };
+    let amount = match (it.count, it.certainty) {
+        (0, "at-least") => format!("{} may be missing", it.unit),
+        (1, _) => format!("{certainty}1 {} is missing", it.unit.trim_end_matches('s')),
+        (count, _) => format!("{certainty}{count} {} are missing", it.unit),
+    };
+    let mut diagnostic =
+        Diagnostic::warning(format!("{amount} from source {}: {}", it.source, it.cause))
+            .at(format!("seq {}, stated {}", loss.seq, loss.time));
+    if let Some((first, last)) = it.range {
+        diagnostic = diagnostic.note(format!("the source's own numbers {first} to {last}"));
+    }
+    if let Some((from, to)) = &it.between {
+        diagnostic = diagnostic.note(format!("between {from} and {to}"));
+    }
+    diagnostic
+}
+
+/// What is certain, one fact a line.
+fn facts(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    let mut fact = |name: &str, text: String| {
+        let strong = Style::new().bold();
+        writeln!(out, "{strong}{name:<10}{strong:#}{text}")
+    };
+    let id = report.trail_id.as_deref().unwrap_or("unknown");
+    fact("trail", format!("{}, id {id}", report.trail))?;
+    if let Some(created) = &report.created {
+        fact("created", created.clone())?;
+    }
+    if let Some(writer) = &report.writer {
+        let pid = writer.pid.map_or(String::new(), |pid| format!(", pid {pid}"));
+        fact("writer", format!("running{pid}; what it has in flight is not judged"))?;
+    } else if let Some(label) = report.recovery {
+        let text = match label {
+            "fresh" => "no segment was ever made",
+            "sealed" => "sealed: the writer stopped cleanly",
+            "refused" => "a writer would refuse to go on here: this is evidence",
+            _ => "the writer did not stop cleanly; the next start puts this in order",
+        };
+        let text = if matches!(label, "sealed" | "refused") {
+            text.to_owned()
+        } else {
+            format!("{label}: {text}")
+        };
+        fact("end", text)?;
+    }
+    let segments = report.segments;
+    let text = format!("{}, {} sealed, {}", segments.count, segments.sealed, bytes(segments.bytes));
+    fact("segments", text)?;
+    let records = &report.records;
+    fact("records", format!("{} intact of seq 0..{}", records.intact, records.end_seq))?;
+    if let (Some(first), Some(last)) = (&records.time_first, &records.time_last) {
+        fact("time", format!("{first} to {last}"))?;
+    }
+    if let Some(root) = &report.root {
+        fact("root", format!("{} over {}", root.hash, count(root.size, "record")))?;
+    }
+    if records.missing > 0 {
+        fact("missing", count(records.missing, "record"))?;
+    }
+    if records.unannounced > 0 {
+        let text = count(records.unannounced, "intact record");
+        fact("in doubt", format!("{text} after the end, never announced durable"))?;
+    }
+    if report.losses.count > 0 {
+        fact("losses", count(report.losses.count, "loss statement"))?;
+    }
+    for temporary in &report.temporary_files {
+        fact("temporary", format!("{temporary}: holds nothing that was announced"))?;
+    }
+    Ok(())
+}
+
+fn verdict(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    let records = &report.records;
+    let (color, text) = match report.verdict {
+        Verdict::Intact => {
+            let text =
+                format!("intact: {}, complete from seq 0 on", count(records.intact, "record"));
+            (AnsiColor::Green, text)
+        }
+        Verdict::Damaged => {
+            let text = format!(
+                "DAMAGED: seq 0..{} is intact; `graven export` writes every record that is",
+                records.intact_prefix
+            );
+            (AnsiColor::Red, text)
+        }
+        Verdict::Unchecked => {
+            let text = format!(
+                "NOT CHECKED in full: seq 0..{} is intact; no damage was found in what could be read",
+                records.intact_prefix
+            );
+            (AnsiColor::Yellow, text)
+        }
+        Verdict::Losses => {
+            let text = format!(
+                "intact, with losses: {} are as they were written; {} say what never arrived",
+                count(records.intact, "record"),
+                count(report.losses.count, "loss statement")
+            );
+            (AnsiColor::Yellow, text)
+        }
+        Verdict::TornTail => {
+            let text = format!(
+                "intact, with a torn tail: {} are complete from seq 0 on; what follows was never \
+                 announced",
+                count(records.intact, "record")
+            );
+            (AnsiColor::Yellow, text)
+        }
+    };
+    let style = color.on_default().bold();
+    writeln!(out, "{style}verdict   {text} (exit code {}){style:#}", report.exit_code)
+}
+
+/// `1 record`, `2 records`.
+fn count(number: u64, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
+}
+
+/// Bytes for people.
+#[must_use]
+pub fn bytes(bytes: u64) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes as f64;
+    let mut text = format!("{bytes} bytes");
+    for unit in units {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        text = format!("{value:.1} {unit}");
+    }
+    text
+}
