@@ -150,9 +150,6 @@ impl FrameHeader {
         if codec != CODEC_NONE {
             return Err(FormatError::UnknownCodec(codec));
         }
-        if get_u32(frame, 16) != header.payload_len {
-            return Err(impossible("raw_len", get_u32(frame, 16).into()));
-        }
         Ok((header, &frame[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + header.payload_len as usize]))
     }
 
@@ -178,6 +175,9 @@ impl FrameHeader {
             first_seq: get_u64(frame, 56),
             announced: get_u64(frame, 64),
         };
+        if frame[24] == CODEC_NONE && get_u32(frame, 16) != header.payload_len {
+            return Err(impossible("raw_len", get_u32(frame, 16).into()));
+        }
         if header.record_count == 0 || header.record_count as usize > FRAME_RECORDS_MAX {
             return Err(impossible("record_count", header.record_count.into()));
         }

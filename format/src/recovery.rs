@@ -29,8 +29,10 @@
 //! Anything else contradicts what had been announced and is refused: it is evidence, and recovery
 //! must not write over it.
 
+use crate::error::FormatError;
 use crate::finding::{Class, Finding, FindingKind};
 use crate::scan::{Outcome, Prefix};
+use crate::trailer::Trailer;
 use alloc::vec::Vec;
 
 /// The row of the table that was found.
@@ -153,7 +155,7 @@ fn decide_one(found: &Found, announced: u64) -> Result<(Label, Action), Refusal>
     if announced > prefix.next_seq {
         // The bytes are gone without a trace: zeros where announced records were.
         return refuse(&Finding {
-            kind: FindingKind::Unreadable(crate::error::FormatError::Magic("frame")),
+            kind: FindingKind::Unreadable(FormatError::Magic("frame")),
             offset: prefix.tally.frames_end,
             len: 0,
             seq: prefix.next_seq,
@@ -163,10 +165,31 @@ fn decide_one(found: &Found, announced: u64) -> Result<(Label, Action), Refusal>
     if prefix.tally.record_count == 0 {
         return Ok((Label::Unused, Action::Remove));
     }
+    if let Some(finding) = no_room(found, prefix) {
+        return refuse(&finding);
+    }
     let label = match found.findings.first().map(|finding| &finding.kind) {
         None => Label::Open,
         Some(FindingKind::Unreadable(_)) => Label::LostWrite,
         Some(_) => Label::Torn,
     };
     Ok((label, Action::Seal(prefix.clone())))
+}
+
+/// What is wrong if no trailer fits behind the prefix: the writer always keeps room for one.
+fn no_room(found: &Found, prefix: &Prefix) -> Option<Finding> {
+    let (header, range) = (found.outcome.header.as_ref()?, prefix.range.as_ref()?);
+    let (index, frames_end) = (prefix.tally.index.len(), prefix.tally.frames_end);
+    let trailer_len = Trailer::stored_len(range.nodes().len(), index, header.align_bytes) as u64;
+    (frames_end + trailer_len > header.segment_len).then_some(Finding {
+        kind: FindingKind::Unreadable(FormatError::Field {
+            what: "segment",
+            field: "frames_end",
+            value: frames_end,
+        }),
+        offset: frames_end,
+        len: 0,
+        seq: prefix.next_seq,
+        missing: 0,
+    })
 }

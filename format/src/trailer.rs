@@ -195,6 +195,16 @@ impl Trailer {
         self.first_seq + self.tally.record_count
     }
 
+    /// Bytes of a trailer with so many nodes and index entries.
+    #[must_use]
+    pub fn stored_len(node_count: usize, index_count: usize, align_bytes: u32) -> usize {
+        let bytes = TRAILER_FIXED_BYTES
+            + node_count * HASH_BYTES
+            + index_count * INDEX_ENTRY_BYTES
+            + TRAILER_FOOTER_BYTES;
+        align_up(bytes as u64, align_bytes) as usize
+    }
+
     /// The bytes as stored and their CRC; `crc` and `trailer_len` are computed, not taken.
     ///
     /// # Panics
@@ -203,8 +213,8 @@ impl Trailer {
     pub fn encode(&self, align_bytes: u32) -> (Vec<u8>, u32) {
         assert_eq!((self.range.begin(), self.range.end()), (self.first_seq, self.end_seq()));
         let nodes_end = TRAILER_FIXED_BYTES + self.range.nodes().len() * HASH_BYTES;
-        let index_end = nodes_end + self.tally.index.len() * INDEX_ENTRY_BYTES;
-        let trailer_len = align_up((index_end + TRAILER_FOOTER_BYTES) as u64, align_bytes) as usize;
+        let (node_count, index_count) = (self.range.nodes().len(), self.tally.index.len());
+        let trailer_len = Self::stored_len(node_count, index_count, align_bytes);
         let footer = trailer_len - TRAILER_FOOTER_BYTES;
         let mut bytes = vec![0; trailer_len];
         put(&mut bytes, 0, &MAGIC);

@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod cmd;
 pub mod diag;
+pub mod doctor;
 pub mod escape;
 pub mod exit;
 pub mod output;

@@ -96,11 +96,6 @@ impl Scanner {
         if self.expect.segment != header.segment {
             return refuse("segment", header.segment);
         }
-        if codec == CODEC_NONE
-            && let Err(why) = FrameHeader::decode(frame)
-        {
-            return Some(Err(why));
-        }
         self.accept_frame(header, codec);
         Some(Ok(()))
     }

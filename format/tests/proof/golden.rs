@@ -11,7 +11,7 @@ use graven_format::{Flags, Source, TrailId, name};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-const REGENERATE: &str = "GRAVEN_REGENERATE_GOLDEN";
+pub(crate) const REGENERATE: &str = "GRAVEN_REGENERATE_GOLDEN";
 
 /// The trail of the golden files. Segment 9 stands alone: its header is the longest.
 const GOLDEN_TRAIL: TrailId = TrailId([

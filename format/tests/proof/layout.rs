@@ -4,6 +4,7 @@
 use crate::common::{Segment, TRAIL, rec};
 use graven_format::consts::*;
 use graven_format::identity::Identity;
+use graven_format::loss::{Cause, LossStatement};
 use graven_format::trailer::{IndexEntry, SealReason};
 use graven_format::{Flags, Source, TrailId};
 use std::fmt::Write as _;
@@ -315,6 +316,18 @@ fn the_document_names_every_source_flag_and_reason() {
     for (number, name) in sources.into_iter().chain(flags).chain(reasons) {
         let row = format!("| {number} | `{name}` |");
         assert!(DOCUMENT.contains(&row), "docs/format.md lacks {row}");
+    }
+}
+
+#[test]
+fn the_document_shows_the_loss_statement_of_the_module() {
+    let source = include_str!("../../src/loss.rs");
+    let example = source.lines().find_map(|line| line.strip_prefix("//! audit("));
+    let example = format!("audit({}", example.expect("the module has an example"));
+    LossStatement::parse(example.as_bytes()).expect("it is one");
+    assert!(DOCUMENT.lines().any(|line| line == example), "docs/format.md lacks {example}");
+    for cause in Cause::ALL {
+        assert!(DOCUMENT.contains(&format!("`{}`", cause.name())), "{}", cause.name());
     }
 }
 

@@ -1,6 +1,7 @@
 //! What proves `graven-format`: one binary, one module an idea.
 
 mod common;
+mod corpus;
 mod damage;
 mod golden;
 mod hostile;

@@ -9,7 +9,6 @@ use graven_writer::source::stream::{self, Refused, StreamError};
 use graven_writer::{Trail, clock};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
 use std::sync::Arc;
 
 /// Refused lines that are said before the rest is only counted.
@@ -39,7 +38,10 @@ pub enum Source {
 }
 
 const AFTER_HELP: &str = "\
-From netlink, graven takes the place of auditd: it needs root and that no other audit daemon is running, records every message byte for byte, turns auditing on, and gives everything back as it was when SIGTERM, SIGINT or SIGHUP ends it. Rules are left to auditctl. What the kernel lost becomes a loss statement.
+From netlink, graven takes the place of auditd: it needs root and that no other audit daemon is \
+running, records every message byte for byte, turns auditing on, and gives everything back as it was \
+when SIGTERM, SIGINT or SIGHUP ends it. Rules are left to auditctl. What the kernel lost becomes a \
+loss statement.
 
 From standard input, each line is one record, whatever bytes are in it. A line over 131072 bytes is refused: its \
 number is said, and a loss statement stands in its place. At the end of input, or on SIGTERM, SIGINT or SIGHUP, what \
@@ -83,7 +85,7 @@ fn record(args: &Args) -> Result<Exit, Failure> {
         });
         let recorded = match args.source {
             Source::Stdin => stdin(trail, &signals),
-            Source::Netlink => netlink(&args.trail.trail, trail, signals),
+            Source::Netlink => netlink(&args.trail, trail, signals),
         };
         // The watermark has ended with the trail, so this thread has too, or will at once.
         let acknowledged = acknowledger.map_or(Ok(()), |thread| {
@@ -133,7 +135,7 @@ fn stdin(trail: Trail, signals: &Signals) -> Result<Exit, Failure> {
 }
 
 /// Records the kernel's audit messages until a signal comes, and closes the trail.
-fn netlink(path: &Path, trail: Trail, signals: Signals) -> Result<Exit, Failure> {
+fn netlink(args: &TrailArgs, trail: Trail, signals: Signals) -> Result<Exit, Failure> {
     let stop = Arc::new(kernel::stop()?);
     let daemon = match kernel::attach() {
         Ok(daemon) => daemon,
@@ -149,13 +151,18 @@ fn netlink(path: &Path, trail: Trail, signals: Signals) -> Result<Exit, Failure>
         signals.wait();
         asked.request();
     });
-    let pid = std::process::id();
-    Diagnostic::new(Level::Note, format!("recording kernel audit as pid {pid}")).emit();
+    if !args.quiet {
+        let pid = std::process::id();
+        Diagnostic::new(Level::Note, format!("recording kernel audit as pid {pid}")).emit();
+    }
     let received = kernel::receive(&daemon, &trail, &stop);
     let received = kernel::detach(daemon, received);
     // Storage that failed is why receiving failed, if it did.
     let written = trail.close()?;
-    summary::say(path, &received?, &written);
+    let received = received?;
+    if !args.quiet {
+        summary::say(&args.trail, &received, &written);
+    }
     Ok(Exit::Success)
 }
 

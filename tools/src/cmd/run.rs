@@ -26,9 +26,6 @@ pub struct Args {
     /// reach something
     #[arg(long, value_name = "LIST")]
     syscalls: Option<String>,
-    /// Say nothing at the end
-    #[arg(long, short)]
-    quiet: bool,
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -92,7 +89,7 @@ fn record(args: &Args) -> Result<u8, Failure> {
     };
     let written = written?;
     let received = received?;
-    if !args.quiet {
+    if !args.trail.quiet {
         summary::say(&args.trail.trail, &received, &written);
     }
     Ok(code)

@@ -27,6 +27,9 @@ pub struct TrailArgs {
     /// How to write
     #[arg(long, value_enum, default_value_t = DiskArg::Auto, value_name = "DRIVER")]
     pub disk: DiskArg,
+    /// Say only what goes wrong
+    #[arg(long, short)]
+    pub quiet: bool,
 }
 
 /// What to do when there is no room.
@@ -70,7 +73,9 @@ impl TrailArgs {
             ..Options::default()
         };
         let trail = Trail::open(&self.trail, &options)?;
-        say(&self.trail, trail.opened());
+        if !self.quiet {
+            say(&self.trail, trail.opened());
+        }
         Ok(trail)
     }
 }

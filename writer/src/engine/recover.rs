@@ -26,6 +26,10 @@ use std::sync::Arc;
 /// last look that finds nothing to do.
 const ROUNDS_MAX: usize = 8;
 
+/// Findings that are kept of one segment. The decision needs the first that is damage, and an
+/// accident leaves one or two; a file made up to have millions must not take the memory.
+const FINDINGS_MAX: usize = 4096;
+
 /// Bytes read at a time.
 const READ_BYTES: usize = 1024 * 1024;
 
@@ -245,7 +249,9 @@ impl<D: Disk> Recovery<'_, D> {
             }
             scanner.push(&buf[..read]);
             while let Some(event) = scanner.next_event() {
-                if let Event::Finding(finding) = event {
+                if let Event::Finding(finding) = event
+                    && findings.len() < FINDINGS_MAX
+                {
                     findings.push(finding);
                 }
             }

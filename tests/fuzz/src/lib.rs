@@ -1,0 +1,199 @@
+//! What must hold for every input. The fuzz targets call these functions, and so does a test that
+//! runs the kept corpus with the stable compiler.
+
+use graven_format::checksum::crc32;
+use graven_format::consts::{FRAME_BYTES_MAX, SEGMENT_BYTES_MIN};
+use graven_format::loss::LossStatement;
+use graven_format::recovery::{Action, Found, Label, decide};
+use graven_format::scan::{Event, Expect, Outcome, Scanner};
+use graven_format::trailer::{SealReason, Trailer};
+use graven_format::{Finding, TrailId};
+
+/// Bits of an input's first byte.
+pub const KNOWN_TRAIL: u8 = 1;
+/// Whether leaves are hashed.
+pub const MERKLE: u8 = 2;
+/// Whether checksums are made right first, so that what is behind them is reached.
+pub const FIX_CRCS: u8 = 4;
+/// Whether files are filled with zeros up to the smallest segment.
+pub const FILL: u8 = 8;
+
+/// The trail of the kept corpus.
+pub const TRAIL: TrailId = TrailId([
+    0x10, 0x21, 0x32, 0x43, 0x54, 0x65, 0x76, 0x87, 0x98, 0xA9, 0xBA, 0xCB, 0xDC, 0xED, 0xFE, 0x0F,
+]);
+
+/// Longest file made of an input: more only makes each run slower.
+const FILE_BYTES_MAX: usize = 2 * SEGMENT_BYTES_MIN as usize;
+
+/// The reader: an input is flags, the length of a push, and a file.
+///
+/// # Panics
+/// If something does not hold.
+pub fn scan(input: &[u8]) {
+    let [flags, push, file @ ..] = input else { return };
+    let file = prepared(*flags, file);
+    let push = 1 + usize::from(*push) * 16;
+    let expect = expect(*flags, &file);
+    let (events, findings, outcome) = read(&file, expect, push);
+    let (again, ..) = read(&file, expect, file.len().max(1));
+    assert!(events == again, "the same bytes say the same, however they are pushed");
+    for finding in &findings {
+        assert!(finding.offset + finding.len <= file.len() as u64, "{finding:?}");
+    }
+    if findings.is_empty() {
+        let header = outcome.header.expect("a file without findings has a header");
+        assert_eq!(outcome.end_seq, outcome.prefix.next_seq);
+        assert_eq!(header.first_seq + outcome.prefix.tally.record_count, outcome.end_seq);
+        if let Some(trailer) = outcome.trailer {
+            assert_eq!(trailer.tally, outcome.prefix.tally);
+        }
+    }
+}
+
+/// Recovery: an input is flags, the first file's length (two bytes), and two files.
+///
+/// # Panics
+/// If something does not hold.
+pub fn recovery(input: &[u8]) {
+    let [flags, low, high, files @ ..] = input else { return };
+    let split = usize::from(u16::from_le_bytes([*low, *high])).min(files.len());
+    let (before, last) = files.split_at(split);
+    let (before, last) = (prepared(*flags, before), prepared(*flags, last));
+    let last_found = found(*flags, &last);
+    if let Ok(decision) = decide(None, Some(&last_found)) {
+        carry_out(*flags, last.clone(), &last_found.outcome, &decision.action);
+    }
+    let before_found = found(*flags, &before);
+    if let Ok(decision) = decide(Some(&before_found), Some(&last_found)) {
+        let (file, found) =
+            if decision.remove_orphan { (before, before_found) } else { (last, last_found) };
+        carry_out(*flags, file, &found.outcome, &decision.action);
+    }
+}
+
+/// A record's payload that may be a loss statement.
+///
+/// # Panics
+/// If something does not hold.
+pub fn loss(input: &[u8]) {
+    if let Ok((statement, at_ns)) = LossStatement::parse(input) {
+        assert_eq!(statement.encode(at_ns), input, "a statement has one encoding");
+    }
+}
+
+/// Does what was decided and asserts that then nothing is left to do.
+fn carry_out(flags: u8, mut file: Vec<u8>, outcome: &Outcome, action: &Action) {
+    match action {
+        Action::None | Action::Remove => return,
+        Action::Trim(len) => file.truncate(*len as usize),
+        Action::Seal(prefix) => {
+            let header = outcome.header.as_ref().expect("what is sealed has a header");
+            let range = prefix.range.clone().expect("read with hashes");
+            let mut whole = header.before.clone();
+            whole.extend(&range);
+            let trailer = Trailer {
+                crc: 0,
+                trailer_len: 0,
+                trail_id: header.trail_id,
+                segment: header.segment,
+                first_seq: header.first_seq,
+                tally: prefix.tally.clone(),
+                reason: SealReason::Recovery,
+                sealed_realtime_ns: 0,
+                root: whole.root().expect("it starts at 0"),
+                range,
+            };
+            let (bytes, _) = trailer.encode(header.align_bytes);
+            file.truncate(prefix.tally.frames_end as usize);
+            file.extend_from_slice(&bytes);
+        }
+    }
+    let found = found(flags & !FIX_CRCS, &file);
+    assert_eq!(found.findings, [], "carried out, it is intact");
+    let again = decide(None, Some(&found)).expect("carried out, it is in the table");
+    assert_eq!(again.label, Label::Sealed);
+}
+
+fn found(flags: u8, file: &[u8]) -> Found {
+    let expect = Expect { merkle: true, ..expect(flags, file) };
+    let (_, findings, outcome) = read(file, expect, 64 * 1024);
+    Found { segment: expect.segment, first_seq: expect.first_seq, findings, outcome }
+}
+
+/// All events as text, the findings, and the outcome.
+fn read(file: &[u8], expect: Expect, push: usize) -> (Vec<String>, Vec<Finding>, Outcome) {
+    let (mut events, mut findings) = (Vec::new(), Vec::new());
+    let mut scanner = Scanner::new(expect);
+    let mut drain = |scanner: &mut Scanner| {
+        while let Some(event) = scanner.next_event() {
+            events.push(format!("{event:?}"));
+            if let Event::Finding(finding) = event {
+                assert!(!finding.to_string().is_empty());
+                findings.push(finding);
+            }
+        }
+    };
+    for bytes in file.chunks(push) {
+        scanner.push(bytes);
+        drain(&mut scanner);
+        assert!(scanner.buffer_bytes() <= 2 * (push + FRAME_BYTES_MAX), "memory is bounded");
+    }
+    scanner.end();
+    drain(&mut scanner);
+    (events, findings, scanner.outcome())
+}
+
+/// What a file of this header would be named.
+fn expect(flags: u8, file: &[u8]) -> Expect {
+    let number = |at: usize| {
+        let bytes = file.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
+        bytes.map_or(0, u64::from_le_bytes)
+    };
+    Expect {
+        segment: number(48),
+        first_seq: number(56),
+        trail_id: (flags & KNOWN_TRAIL != 0).then_some(TRAIL),
+        merkle: flags & MERKLE != 0,
+    }
+}
+
+fn prepared(flags: u8, file: &[u8]) -> Vec<u8> {
+    let mut file = file[..file.len().min(FILE_BYTES_MAX)].to_vec();
+    if flags & FIX_CRCS != 0 {
+        fix_crcs(&mut file);
+    }
+    if flags & FILL != 0 && !file.is_empty() {
+        file.resize(file.len().max(SEGMENT_BYTES_MIN as usize), 0);
+    }
+    file
+}
+
+/// Makes right the checksum of whatever seems to start at an aligned offset.
+fn fix_crcs(file: &mut [u8]) {
+    let length_at = |bytes: &[u8], at: usize| {
+        let field = bytes.get(at..at + 4)?;
+        let len = u32::from_le_bytes(field.try_into().ok()?) as usize;
+        (64..=FRAME_BYTES_MAX.min(bytes.len())).contains(&len).then_some(len)
+    };
+    for start in (0..file.len()).step_by(512) {
+        let here = &mut file[start..];
+        if here.starts_with(b"GRVF")
+            && let Some(len) = length_at(here, 8)
+        {
+            let crc = crc32(&here[8..len]).to_le_bytes();
+            here[4..8].copy_from_slice(&crc);
+        } else if here.starts_with(b"GRAVENSG")
+            && let Some(len) = length_at(here, 20)
+        {
+            let crc = crc32(&here[12..len]).to_le_bytes();
+            here[8..12].copy_from_slice(&crc);
+        } else if here.starts_with(b"GRAVENTR")
+            && let Some(len) = length_at(here, 12)
+        {
+            let crc = crc32(&here[12..len - 16]).to_le_bytes();
+            here[8..12].copy_from_slice(&crc);
+            here[len - 4..len].copy_from_slice(&crc);
+        }
+    }
+}
