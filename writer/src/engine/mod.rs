@@ -409,9 +409,11 @@ impl<D: Disk> Engine<D> {
         let (file, offset, segment) = (active.file(), active.tally.frames_end, fields.segment);
         let realtime_first_ns = Record::decode(&buf[FRAME_HEADER_BYTES..batch.end])
             .map_or(0, |(record, _)| record.realtime_ns);
-        // The device has the buffer from the submission on, so its records are hashed before.
-        self.tree.hash(&buf[FRAME_HEADER_BYTES..batch.end], batch.count);
         let (len, crc) = frame::seal(&mut buf, batch.end, self.align_bytes, &fields);
+        // Before the submission, because from then on the driver has the buffer. After the
+        // checksum, which reads from front to back and so fetches what producers wrote on other
+        // processors faster than sixteen records at once could.
+        self.tree.hash(&buf[FRAME_HEADER_BYTES..batch.end], batch.count);
         let id = self.submit(Op::Write { file, offset, buf, len });
         // Start the device before the nodes are computed; completions wait for the next turn.
         self.disk.poll(&mut self.completions);
