@@ -48,24 +48,28 @@ impl Lines {
     /// Checks that `exported` are the first lines, each whole, in order, once, and returns how many.
     #[track_caller]
     pub(crate) fn count(&self, exported: &[u8]) -> u64 {
-        let (mut number, mut at, mut line) = (0, 0, Vec::new());
-        while at < exported.len() {
+        let (count, rest) = self.count_and_rest(exported);
+        assert!(
+            rest.is_empty(),
+            "seed {}: record {count} is not what was sent; {} bytes, the first are {:?}",
+            self.seed,
+            rest.len(),
+            String::from_utf8_lossy(&rest[..rest.len().min(40)]),
+        );
+        count
+    }
+
+    /// How many of the first lines `exported` begins with, and what follows them.
+    pub(crate) fn count_and_rest<'a>(&self, exported: &'a [u8]) -> (u64, &'a [u8]) {
+        let (mut number, mut rest, mut line) = (0, exported, Vec::new());
+        while !rest.is_empty() {
             line.clear();
             self.write(number, &mut line);
-            let rest = &exported[at..];
-            assert!(
-                rest.starts_with(&line),
-                "seed {}: record {number} of {} bytes is not what was sent; {} bytes from offset {at} on, \
-                 the first are {:?}",
-                self.seed,
-                line.len(),
-                rest.len(),
-                String::from_utf8_lossy(&rest[..rest.len().min(40)]),
-            );
-            at += line.len();
+            let Some(after) = rest.strip_prefix(&line[..]) else { break };
+            rest = after;
             number += 1;
         }
-        number
+        (number, rest)
     }
 
     /// Exports a trail that is not damaged, checks every record, and returns how many there are.

@@ -8,6 +8,7 @@ use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -126,8 +127,41 @@ pub(crate) fn code(status: ExitStatus) -> i32 {
 /// A process that does not outlive the test, with its outputs being read.
 pub(crate) struct Running {
     child: Child,
-    stdout: Option<JoinHandle<Vec<u8>>>,
-    stderr: Option<JoinHandle<Vec<u8>>>,
+    stdout: Output,
+    stderr: Output,
+}
+
+/// What a process has written so far, and the thread that reads it.
+#[derive(Default)]
+struct Output {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Output {
+    fn read(mut from: impl Read + Send + 'static) -> Self {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let shared = Arc::clone(&bytes);
+        let reader = std::thread::spawn(move || {
+            let mut buf = vec![0; 64 * 1024];
+            // What was read before an error is what there is.
+            while let Ok(read @ 1..) = from.read(&mut buf) {
+                shared.lock().expect("no panic").extend_from_slice(&buf[..read]);
+            }
+        });
+        Self { bytes, reader: Some(reader) }
+    }
+
+    fn so_far(&self) -> Vec<u8> {
+        self.bytes.lock().expect("no panic").clone()
+    }
+
+    fn all(&mut self) -> Vec<u8> {
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("outputs can be read");
+        }
+        self.so_far()
+    }
 }
 
 impl Running {
@@ -139,8 +173,8 @@ impl Running {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|why| panic!("{command:?}: {why}"));
-        let stdout = child.stdout.take().map(read_all);
-        let stderr = child.stderr.take().map(read_all);
+        let stdout = child.stdout.take().map_or_else(Output::default, Output::read);
+        let stderr = child.stderr.take().map_or_else(Output::default, Output::read);
         Self { child, stdout, stderr }
     }
 
@@ -151,6 +185,31 @@ impl Running {
     /// Its standard input, once.
     pub(crate) fn stdin(&mut self) -> std::process::ChildStdin {
         self.child.stdin.take().expect("standard input is a pipe")
+    }
+
+    /// The highest seq that it has acknowledged so far.
+    pub(crate) fn acknowledged(&self) -> Option<u64> {
+        acknowledged(&self.stdout.so_far())
+    }
+
+    /// What it has said so far.
+    pub(crate) fn said(&self) -> String {
+        String::from_utf8_lossy(&self.stderr.so_far()).into_owned()
+    }
+
+    /// Waits until something is so, or the process has ended; a wait without end fails the test.
+    #[track_caller]
+    pub(crate) fn wait_until(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + HANG;
+        while !is_so(self) && !self.has_ended() {
+            let said = self.said();
+            assert!(
+                Instant::now() < deadline,
+                "{what} does not come: {said}{}",
+                stacks(self.pid())
+            );
+            std::thread::sleep(POLL);
+        }
     }
 
     /// Whether it has ended.
@@ -175,11 +234,8 @@ impl Running {
             assert!(Instant::now() < deadline, "it hangs: {}", stacks(self.pid()));
             std::thread::sleep(POLL);
         };
-        let mut take = |reader: Option<JoinHandle<Vec<u8>>>| {
-            reader.map_or_else(Vec::new, |reader| reader.join().expect("outputs can be read"))
-        };
-        let stdout = take(self.stdout.take());
-        let stderr = String::from_utf8_lossy(&take(self.stderr.take())).into_owned();
+        let stdout = self.stdout.all();
+        let stderr = String::from_utf8_lossy(&self.stderr.all()).into_owned();
         assert!(!stderr.contains("panicked at"), "{stderr}");
         Ran { status, stdout, stderr }
     }
@@ -200,21 +256,14 @@ impl Drop for Running {
     }
 }
 
-fn read_all(mut from: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
-    std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        // What was read before an error is what there is.
-        let _ = from.read_to_end(&mut bytes);
-        bytes
-    })
-}
-
 /// Where the threads of a process are in the kernel, for the message about a hang.
 fn stacks(pid: u32) -> String {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let read = |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap_or_default();
     tasks
-        .map(|task| format!("{}{}\n", read(task.path().join("comm")), read(task.path().join("stack"))))
+        .map(|task| {
+            format!("{}{}\n", read(task.path().join("comm")), read(task.path().join("stack")))
+        })
         .collect()
 }
 
