@@ -230,8 +230,10 @@ impl<D: Disk> Engine<D> {
         self.completions = completions;
         self.advance();
         if self.closing.is_none() {
-            self.drive_spare();
             went_on |= self.submit_batches();
+            // After the batches: one that waits for the next segment hurries its preparation, and
+            // if nothing else is in flight no completion would come to go on with it.
+            self.drive_spare();
             self.check_room()?;
         }
         if went_on {
