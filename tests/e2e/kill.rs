@@ -13,7 +13,7 @@ use std::time::Duration;
 const ROUNDS_A_TRAIL: u64 = 25;
 
 /// Most lines sent in one round: some segments.
-const LINES_A_ROUND: u64 = 2000;
+const LINES_A_ROUND: u64 = 3000;
 
 #[test]
 fn a_killed_writer_loses_nothing_that_it_announced() {
@@ -27,9 +27,7 @@ fn a_killed_writer_loses_nothing_that_it_announced() {
                 let mut left = rounds / 2;
                 let mut seen = Seen::default();
                 while left > 0 {
-                    let count = left.min(ROUNDS_A_TRAIL);
-                    one_trail(count, random.next(), &mut seen);
-                    left -= count;
+                    left -= one_trail(left.min(ROUNDS_A_TRAIL), random.next(), &mut seen);
                 }
                 eprintln!("kill -9, worker {worker}: {seen:?}");
                 assert!(rounds < 100 || seen.killed_with_records > 0, "the kills come too early");
@@ -54,7 +52,8 @@ struct Seen {
     unannounced: u64,
 }
 
-fn one_trail(rounds: u64, seed: u64, seen: &mut Seen) {
+/// At most so many rounds on a new trail; returns how many.
+fn one_trail(rounds: u64, seed: u64, seen: &mut Seen) -> u64 {
     let dir = temp_dir();
     let trail = dir.path().join("trail");
     let lines = Lines { seed, bytes_max: 8 * 1024, long_every: 50 };
@@ -66,7 +65,7 @@ fn one_trail(rounds: u64, seed: u64, seen: &mut Seen) {
         next = match one_round(&trail, &lines, next, &mut random, seen) {
             Ok(next) => next,
             // What follows the beginning of a line is no line of ours.
-            Err(Cut) => return,
+            Err(Cut) => return round + 1,
         };
         assert!(next >= before, "seed {seed}, round {round}: {before} records, then {next}");
     }
@@ -76,6 +75,7 @@ fn one_trail(rounds: u64, seed: u64, seen: &mut Seen) {
     assert_eq!(ran.acknowledged(), Some(next + 9), "seed {seed}");
     on("verify", &trail, &["--durable", &(next + 9).to_string()]).expect(0);
     assert_eq!(lines.check(&trail), next + 10, "seed {seed}");
+    rounds
 }
 
 /// The last record is the beginning of a line, the rest of which was not read before a signal.

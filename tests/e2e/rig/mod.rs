@@ -3,10 +3,12 @@
 pub(crate) mod feeder;
 pub(crate) mod lines;
 pub(crate) mod random;
+pub(crate) mod strace;
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};
-use std::path::Path;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -14,7 +16,7 @@ use std::time::{Duration, Instant};
 
 /// Longest time that any process of a test may take. It bounds a hang and measures nothing: the
 /// machine may be slow and busy.
-pub(crate) const HANG: Duration = Duration::from_secs(120);
+pub(crate) const HANG: Duration = Duration::from_secs(30);
 
 /// How often a process is looked after.
 const POLL: Duration = Duration::from_millis(2);
@@ -126,6 +128,7 @@ pub(crate) fn code(status: ExitStatus) -> i32 {
 
 /// A process that does not outlive the test, with its outputs being read.
 pub(crate) struct Running {
+    command: String,
     child: Child,
     stdout: Output,
     stderr: Output,
@@ -171,11 +174,13 @@ impl Running {
             .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            // A group of its own, so that what strace has started ends with it.
+            .process_group(0)
             .spawn()
             .unwrap_or_else(|why| panic!("{command:?}: {why}"));
         let stdout = child.stdout.take().map_or_else(Output::default, Output::read);
         let stderr = child.stderr.take().map_or_else(Output::default, Output::read);
-        Self { child, stdout, stderr }
+        Self { command: format!("{command:?}"), child, stdout, stderr }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -231,12 +236,12 @@ impl Running {
             if let Some(status) = self.child.try_wait().expect("it can be waited for") {
                 break status;
             }
-            assert!(Instant::now() < deadline, "it hangs: {}", stacks(self.pid()));
+            assert!(Instant::now() < deadline, "{} hangs: {}", self.command, stacks(self.pid()));
             std::thread::sleep(POLL);
         };
         let stdout = self.stdout.all();
         let stderr = String::from_utf8_lossy(&self.stderr.all()).into_owned();
-        assert!(!stderr.contains("panicked at"), "{stderr}");
+        assert!(!stderr.contains("panicked at"), "{}: {stderr}", self.command);
         Ran { status, stdout, stderr }
     }
 
@@ -250,20 +255,26 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Of no effect once it was waited for.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let group = rustix::process::Pid::from_child(&self.child);
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+            let _ = self.child.wait();
+        }
     }
 }
 
-/// Where the threads of a process are in the kernel, for the message about a hang.
+/// Where the threads of a process, and of those that it has started, are in the kernel, for the
+/// message about a hang.
 fn stacks(pid: u32) -> String {
+    let read = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let read = |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+    let children = read(format!("/proc/{pid}/task/{pid}/children").into());
+    let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
     tasks
         .map(|task| {
             format!("{}{}\n", read(task.path().join("comm")), read(task.path().join("stack")))
         })
+        .chain(children.map(stacks))
         .collect()
 }
 
