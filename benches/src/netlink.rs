@@ -103,8 +103,8 @@ pub(crate) fn netlink(dir: &Path, rounds: usize, seconds: f64, options: &Options
         rates[of].iter().zip(&rates[to]).map(|(of, to)| of / to).collect()
     };
     print("graven over discarding", &ratio(1, 0), "");
-    for peer in 2..5 {
-        print(&format!("graven over {}", names[peer]), &ratio(1, peer), "");
+    for (peer, name) in names.iter().enumerate().skip(2) {
+        print(&format!("graven over {name}"), &ratio(1, peer), "");
     }
     println!("events lost over all rounds: {}", {
         let each: Vec<_> = names.iter().zip(lost).map(|(n, l)| format!("{n} {l}")).collect();

@@ -20,7 +20,7 @@ use crate::frame::FrameHeader;
 use crate::merkle::CompactRange;
 use crate::record::Record;
 use crate::segment::{SegmentHeader, TrailId};
-use crate::trailer::{Tally, Trailer};
+use crate::trailer::{IndexEntry, Tally, Trailer};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -219,6 +219,22 @@ impl Scanner {
     /// Says that the file has no more bytes.
     pub fn end(&mut self) {
         self.ended = true;
+    }
+
+    /// Goes on at an entry of the segment's index: the bytes that are pushed next are those at its
+    /// offset. Call it once the header has been read; what was pushed beyond the header is let
+    /// go. What lies between is not checked, and neither is what the trailer says of it.
+    pub fn skip_to(&mut self, entry: &IndexEntry) {
+        self.cut.get_or_insert_with(|| Prefix {
+            next_seq: self.next_seq,
+            tally: self.tally.clone(),
+            range: self.range.clone(),
+        });
+        self.used = self.buf.len();
+        self.offset = entry.offset;
+        self.next_seq = entry.seq;
+        self.chain = None;
+        self.range = None;
     }
 
     /// The next event, or `None` when more bytes are needed or all has been said.

@@ -30,8 +30,10 @@ pub struct Checkup {
     pub process: Process,
     /// io_uring in general.
     pub io_uring: IoUring,
-    /// Kernel audit, or why it cannot be asked.
-    pub audit: Result<Audit, String>,
+    /// Kernel audit.
+    pub audit: Option<Audit>,
+    /// Why it cannot be asked.
+    pub audit_error: Option<String>,
     /// The place of a trail, if one was named.
     pub place: Option<Place>,
     /// What stands in the way, or will.
@@ -98,8 +100,10 @@ pub struct Place {
     pub writer_pid: Option<u32>,
     /// Bytes that are free for this user.
     pub free_bytes: Option<u64>,
-    /// How it would be written, or why that cannot be tried.
-    pub disk: Result<Disk, String>,
+    /// How it would be written.
+    pub disk: Option<Disk>,
+    /// Why that cannot be tried.
+    pub disk_error: Option<String>,
 }
 
 /// How a trail would be written.
@@ -154,7 +158,7 @@ pub fn look(place: Option<&Path>) -> Checkup {
     let mut warnings = Vec::new();
     let process = process(&mut warnings);
     let io_uring = io_uring(&mut warnings);
-    let audit = audit(&mut warnings);
+    let (audit, audit_error) = split(audit(&mut warnings));
     let place = place.map(|path| look_at_place(path, &mut warnings));
     Checkup {
         schema_version: SCHEMA_VERSION,
@@ -164,8 +168,17 @@ pub fn look(place: Option<&Path>) -> Checkup {
         process,
         io_uring,
         audit,
+        audit_error,
         place,
         warnings,
+    }
+}
+
+/// What is there and why it is not, as two fields: programs find the first where it is.
+fn split<T>(known: Result<T, String>) -> (Option<T>, Option<String>) {
+    match known {
+        Ok(known) => (Some(known), None),
+        Err(why) => (None, Some(why)),
     }
 }
 
@@ -266,12 +279,14 @@ fn look_at_place(path: &Path, warnings: &mut Vec<Warning>) -> Place {
     let free_bytes = rustix::fs::statvfs(&directory)
         .ok()
         .map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+    let (disk, disk_error) = split(disk.map(Disk::from));
     Place {
         exists: directory == path,
         writer_pid: crate::trail::live::writer_of(path).and_then(|writer| writer.pid),
         directory: escape::path(&directory),
         free_bytes,
-        disk: disk.map(Disk::from),
+        disk,
+        disk_error,
     }
 }
 

@@ -37,7 +37,7 @@ Examples:
 #[must_use]
 pub fn run(args: &Args) -> Exit {
     let checkup = doctor::look(args.trail.as_deref());
-    let unusable = checkup.place.as_ref().is_some_and(|place| place.disk.is_err());
+    let unusable = checkup.place.as_ref().is_some_and(|place| place.disk.is_none());
     let exit = if unusable { Exit::CannotCheck } else { Exit::Success };
     output::ended(print(args, &checkup), exit)
 }
@@ -71,8 +71,8 @@ fn write(checkup: &Checkup, out: &mut dyn Write) -> io::Result<()> {
     };
     fact(out, "io_uring", text)?;
     match &checkup.audit {
-        Err(why) => fact(out, "audit", why)?,
-        Ok(audit) => {
+        None => fact(out, "audit", checkup.audit_error.as_deref().unwrap_or("unknown"))?,
+        Some(audit) => {
             let enabled = match audit.enabled {
                 0 => "off",
                 1 => "on",
@@ -112,7 +112,7 @@ fn write_place(place: &Place, out: &mut dyn Write) -> io::Result<()> {
     if let Some(free) = place.free_bytes {
         fact(out, "free", &bytes(free))?;
     }
-    let Ok(disk) = &place.disk else { return Ok(()) };
+    let Some(disk) = &place.disk else { return Ok(()) };
     let how = if disk.direct { "direct" } else { "through the page cache" };
     let registered = match disk.buffers_registered {
         Some(true) => ", buffers registered",

@@ -38,7 +38,10 @@ pub enum Source {
 }
 
 const AFTER_HELP: &str = "\
-From netlink, graven takes the place of auditd: it needs root and that no other audit daemon is running, records every message byte for byte, turns auditing on, and gives everything back as it was when SIGTERM, SIGINT or SIGHUP ends it. Rules are left to auditctl. What the kernel lost becomes a loss statement.
+From netlink, graven takes the place of auditd: it needs root and that no other audit daemon is \
+running, records every message byte for byte, turns auditing on, and gives everything back as it was \
+when SIGTERM, SIGINT or SIGHUP ends it. Rules are left to auditctl. What the kernel lost becomes a \
+loss statement.
 
 From standard input, each line is one record, whatever bytes are in it. A line over 131072 bytes is refused: its \
 number is said, and a loss statement stands in its place. At the end of input, or on SIGTERM, SIGINT or SIGHUP, what \

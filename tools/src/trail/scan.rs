@@ -4,7 +4,6 @@ use graven_format::consts::{TRAILER_FIXED_BYTES, TRAILER_FOOTER_BYTES};
 use graven_format::scan::{Event, Expect, Outcome, Scanner};
 use graven_format::segment::SegmentHeader;
 use graven_format::trailer::{IndexEntry, Trailer};
-use graven_format::{Finding, FindingKind};
 use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
@@ -154,34 +153,13 @@ pub fn scan_from(
     let Some((header, entry)) = seek(file, seq) else {
         return scan(file, expect, how, visit).map(drop);
     };
-    let skipped = entry.offset - header.len() as u64;
-    let mut scanner = Scanner::new(Expect { first_seq: entry.seq, merkle: false, ..expect });
+    let mut scanner = Scanner::new(expect);
     scanner.push(&header);
-    // The reader thinks that the frame at the entry follows the header. It is right about all but
-    // three things, which are put right here: offsets, and what the header and the frame
-    // before would have said.
-    let mut visit = |event: Event<'_>| match event {
-        Event::Header(_) | Event::Trailer(_) => ControlFlow::Continue(()),
-        Event::Frame { header, offset } => visit(Event::Frame { header, offset: offset + skipped }),
-        Event::Record { seq, offset, record } => {
-            visit(Event::Record { seq, offset: offset + skipped, record })
-        }
-        Event::Finding(finding) => {
-            let from_skipping = match finding.kind {
-                FindingKind::Misplaced { field: "first_seq", .. } => true,
-                FindingKind::Chain { .. } => finding.offset + skipped == entry.offset,
-                _ => false,
-            };
-            if from_skipping {
-                return ControlFlow::Continue(());
-            }
-            visit(Event::Finding(Finding { offset: finding.offset + skipped, ..finding }))
-        }
-    };
     while let Some(event) = scanner.next_event() {
         if visit(event).is_break() {
             return Ok(());
         }
     }
-    feed(&mut scanner, file, entry.offset, how, &mut visit).map(drop)
+    scanner.skip_to(&entry);
+    feed(&mut scanner, file, entry.offset, how, visit).map(drop)
 }

@@ -63,8 +63,7 @@ fn diagnostic(problem: &Problem) -> Diagnostic {
         None => diagnostic = diagnostic.at(place),
     }
     if problem.missing > 0 {
-        diagnostic =
-            diagnostic.note(format!("{} are missing here", count(problem.missing, "record")));
+        diagnostic = diagnostic.note(format!("{} missing here", count(problem.missing, "record")));
     }
     match (&problem.before, &problem.after) {
         (Some(before), Some(after)) => {
@@ -205,7 +204,7 @@ fn verdict(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         }
         Verdict::Losses => {
             let text = format!(
-                "intact, with losses: {} are as they were written; {} say what never arrived",
+                "intact, with losses: {} as written; what never arrived is said in {}",
                 count(records.intact, "record"),
                 count(report.losses.count, "loss statement")
             );
@@ -213,8 +212,7 @@ fn verdict(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         }
         Verdict::TornTail => {
             let text = format!(
-                "intact, with a torn tail: {} are complete from seq 0 on; what follows was never \
-                 announced",
+                "intact, with a torn tail: {}, complete from seq 0 on; what follows was never announced",
                 count(records.intact, "record")
             );
             (AnsiColor::Yellow, text)

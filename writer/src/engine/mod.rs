@@ -114,6 +114,9 @@ pub struct Engine<D> {
     trailer_buf: Option<IoBuf>,
     closing: Option<Closing>,
     completions: Vec<Completion>,
+    /// What ended it. It stays ended: a barrier that completes later must not be announced by an
+    /// engine that has lost an earlier one.
+    failed: Option<WriteError>,
     now: Now,
 }
 
@@ -162,17 +165,23 @@ impl<D: Disk> Engine<D> {
             trailer_buf: Some(IoBuf::new(trailer_len as usize)?),
             closing: None,
             completions: Vec::new(),
+            failed: None,
             now: Now::default(),
             settings,
         })
     }
 
-    /// Takes what has completed, moves the watermark, submits what can be.
+    /// Takes what has completed, moves the watermark, submits what can be. After the first
+    /// [`Turn::Failed`] it does nothing any more and says the same again.
     pub fn turn(&mut self, now: Now) -> Turn {
+        if let Some(fault) = &self.failed {
+            return Turn::Failed(fault.clone());
+        }
         self.now = now;
         match self.work() {
             Ok(turn) => turn,
             Err(fault) => {
+                self.failed = Some(fault.clone());
                 self.ring.poison(fault.to_string().into());
                 self.watermark.fail(fault.clone());
                 Turn::Failed(fault)

@@ -38,6 +38,7 @@ pub use kind::OpKind;
 mod crash;
 mod faults;
 mod file;
+mod kill;
 mod kind;
 mod run;
 mod store;

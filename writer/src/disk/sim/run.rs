@@ -130,7 +130,7 @@ impl SimDisk {
     }
 
     /// An operation does what it should.
-    fn perform(&mut self, flying: &Flying) -> Result<(), Errno> {
+    pub(super) fn perform(&mut self, flying: &Flying) -> Result<(), Errno> {
         let now = self.tick();
         match &flying.op {
             Op::Create { file, name } => {
@@ -237,7 +237,7 @@ impl SimDisk {
     }
 
     /// Bytes by which files can still grow.
-    fn room(&self) -> u64 {
+    pub(super) fn room(&self) -> u64 {
         self.options.capacity_bytes.saturating_sub(self.store.used_bytes())
     }
 

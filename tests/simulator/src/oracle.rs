@@ -1,0 +1,328 @@
+//! What must be true of a trail, judged by its bytes alone and by what the ring accepted and the
+//! watermark announced. It knows nothing of the engine's state.
+
+use crate::content::{Accepted, Content};
+use graven_format::TrailId;
+use graven_format::finding::{Class, Finding};
+use graven_format::merkle::CompactRange;
+use graven_format::name::{self, Name};
+use graven_format::scan::{Event, Expect, Outcome, Scanner};
+use graven_writer::disk::Disk;
+use graven_writer::disk::sim::{SimDisk, SimFaults};
+use graven_writer::engine::recover::Recovered;
+use std::collections::BTreeMap;
+
+/// What is not as it must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Violation(pub(crate) String);
+
+/// Ends a check.
+macro_rules! violated {
+    ($($arg:tt)*) => { return Err(Violation(format!($($arg)*))) };
+}
+pub(crate) use violated;
+
+/// A segment as its file is.
+struct Segment {
+    number: u64,
+    first_seq: u64,
+    name: String,
+    bytes: Vec<u8>,
+}
+
+/// A sealed segment that was found flawless: it need not be read again while its bytes are the
+/// same.
+#[derive(Clone, Debug)]
+struct Proven {
+    checksum: u32,
+    end_seq: u64,
+    outcome: Outcome,
+}
+
+/// See the module's documentation.
+#[derive(Clone, Debug)]
+pub(crate) struct Oracle {
+    trail_id: TrailId,
+    content: Content,
+    /// Every record of the trail, by its seq.
+    accepted: Vec<Accepted>,
+    /// Records that were announced durable.
+    announced: u64,
+    proven: BTreeMap<String, Proven>,
+}
+
+impl Oracle {
+    /// The oracle of an empty trail.
+    #[must_use]
+    pub(crate) fn new(seed: u64, trail_id: TrailId) -> Self {
+        Self {
+            trail_id,
+            content: Content::new(seed),
+            accepted: Vec::new(),
+            announced: 0,
+            proven: BTreeMap::new(),
+        }
+    }
+
+    /// Records that the ring has accepted.
+    #[must_use]
+    pub(crate) fn accepted(&self) -> u64 {
+        self.accepted.len() as u64
+    }
+
+    /// Records that were announced durable.
+    #[must_use]
+    pub(crate) fn announced(&self) -> u64 {
+        self.announced
+    }
+
+    /// Offers the next record, and keeps it in mind if it is taken.
+    pub(crate) fn offer<T>(
+        &mut self,
+        next: Accepted,
+        offer: impl FnOnce(u64, graven_format::Record<'_>) -> Option<T>,
+    ) -> Option<T> {
+        let seq = self.accepted();
+        let taken = offer(seq, self.content.record(seq, &next))?;
+        self.accepted.push(next);
+        Some(taken)
+    }
+
+    /// The watermark has been seen at `durable`.
+    pub(crate) fn announce(&mut self, durable: u64) -> Result<(), Violation> {
+        if durable < self.announced {
+            violated!("the watermark went back from {} to {durable}", self.announced);
+        }
+        if durable > self.accepted() {
+            violated!("the watermark is at {durable}, {} were accepted", self.accepted());
+        }
+        self.announced = durable;
+        Ok(())
+    }
+
+    /// What a sudden end has left, before anybody puts it in order: all that was announced is
+    /// there, nothing that was not accepted is, and no unannounced tail looks like damage.
+    pub(crate) fn check_remains(&mut self, disk: &mut SimDisk) -> Result<(), Violation> {
+        let segments = segments(disk);
+        let mut next = 0;
+        for (index, segment) in segments.iter().enumerate() {
+            if let Some(proven) = self.proven(segment) {
+                next = proven.end_seq;
+                continue;
+            }
+            let (_, findings) = self.read(segment, &mut next)?;
+            let later = segments.get(index + 1).map(|later| later.first_seq);
+            let at_end = later.is_none_or(|first_seq| first_seq >= self.announced);
+            for finding in findings {
+                if finding.class(self.announced, at_end) != Class::Tail {
+                    violated!(
+                        "{}: a crash left what reads as damage, {} announced: {finding}, {finding:?}",
+                        segment.name,
+                        self.announced
+                    );
+                }
+            }
+        }
+        if next < self.announced {
+            violated!("{} records were announced, {next} are left", self.announced);
+        }
+        Ok(())
+    }
+
+    /// What recovery went on from: the trail is sealed, whole and flawless, holds all that was
+    /// announced and nothing that was not accepted, and survives a power cut as it is.
+    pub(crate) fn check_recovered(
+        &mut self,
+        sim: &SimDisk,
+        recovered: &Recovered,
+        seed: u64,
+    ) -> Result<(), Violation> {
+        let next_seq = recovered.next_seq();
+        if next_seq < self.announced {
+            violated!("recovery kept {next_seq} of {} announced records", self.announced);
+        }
+        if next_seq > self.accepted() {
+            violated!("recovery found {next_seq} of {} accepted records", self.accepted());
+        }
+        // Nothing is in flight: only what no barrier covers is at risk, and no bit is to flip here.
+        let mut quiet = sim.kill_with(seed);
+        quiet.set_faults(SimFaults::none());
+        let mut left = quiet.crash_with(seed);
+        let whole = self.check_sealed(&mut left)?;
+        if whole.range != recovered.before {
+            violated!("recovery goes on from another tree than the trail's");
+        }
+        if (whole.next_segment, whole.prev_crc)
+            != (recovered.next_segment, recovered.prev_trailer_crc)
+        {
+            violated!("recovery goes on from another segment than the trail's last");
+        }
+        self.accepted.truncate(next_seq as usize);
+        self.announce(next_seq)
+    }
+
+    /// A trail that no writer has: every segment sealed, no finding, all linked.
+    pub(crate) fn check_sealed(&mut self, disk: &mut SimDisk) -> Result<Whole, Violation> {
+        for listed in disk.list().expect("a simulated list") {
+            if !matches!(Name::parse(&listed.name), Some(Name::Segment { .. })) {
+                violated!("{} was left behind", listed.name);
+            }
+        }
+        let mut whole =
+            Whole { range: CompactRange::new(0), next_segment: 0, prev_crc: 0, next_seq: 0 };
+        for segment in segments(disk) {
+            let known = self.proven(&segment).cloned();
+            let outcome = match known {
+                Some(proven) => {
+                    whole.next_seq = proven.end_seq;
+                    proven.outcome
+                }
+                None => {
+                    let (outcome, findings) = self.read(&segment, &mut whole.next_seq)?;
+                    if let Some(finding) = findings.first() {
+                        violated!("{}: {finding}, {finding:?}", segment.name);
+                    }
+                    self.prove(&segment, &outcome, whole.next_seq);
+                    outcome
+                }
+            };
+            whole.link(&segment, &outcome)?;
+        }
+        Ok(whole)
+    }
+
+    /// How many records the segments of a disk say were announced durable.
+    #[must_use]
+    pub(crate) fn stated(&self, disk: &mut SimDisk) -> u64 {
+        let stated = |segment: &Segment| {
+            let mut scanner = self.scanner(segment);
+            while scanner.next_event().is_some() {}
+            scanner.outcome().announced
+        };
+        segments(disk).iter().map(stated).max().unwrap_or(0)
+    }
+
+    /// A trail with a flipped bit that recovery did not refuse, of which `next_seq` records are
+    /// left. Returns whether a reader finds something wrong with it. What was known to be
+    /// announced from the disk itself must be there, or else be missed.
+    pub(crate) fn check_flipped(
+        &mut self,
+        disk: &mut SimDisk,
+        next_seq: u64,
+        stated: u64,
+    ) -> Result<bool, Violation> {
+        let mut found = false;
+        // Nothing but findings can excuse a hole.
+        self.announced = 0;
+        let mut next = 0;
+        for segment in segments(disk) {
+            found |= !self.read(&segment, &mut next)?.1.is_empty();
+        }
+        if !found && (next != next_seq || next < stated) {
+            violated!("a flipped bit took records from {next} on: {next_seq} said, {stated} known");
+        }
+        Ok(found)
+    }
+
+    fn scanner(&self, segment: &Segment) -> Scanner {
+        let Segment { number, first_seq, .. } = *segment;
+        let trail_id = Some(self.trail_id);
+        let mut scanner =
+            Scanner::new(Expect { segment: number, first_seq, trail_id, merkle: true });
+        scanner.push(&segment.bytes);
+        scanner.end();
+        scanner
+    }
+
+    /// Reads a segment and compares every record. `next` is the seq that must follow.
+    fn read(
+        &mut self,
+        segment: &Segment,
+        next: &mut u64,
+    ) -> Result<(Outcome, Vec<Finding>), Violation> {
+        let name = &segment.name;
+        let mut scanner = self.scanner(segment);
+        let mut findings = Vec::new();
+        while let Some(event) = scanner.next_event() {
+            let (seq, found) = match event {
+                Event::Finding(finding) => {
+                    findings.push(finding);
+                    continue;
+                }
+                Event::Record { seq, record, .. } => (seq, record),
+                _ => continue,
+            };
+            let Some(accepted) = self.accepted.get(seq as usize) else {
+                violated!("{name}: seq {seq} is there and was never accepted");
+            };
+            if self.content.record(seq, accepted) != found {
+                violated!("{name}: seq {seq} is not what was accepted");
+            }
+            // A hole is a matter for the findings, but nothing announced may be in it.
+            if seq < *next || (seq > *next && *next < self.announced) {
+                violated!("{name}: seq {seq} is where {next} should be");
+            }
+            *next = if seq == *next { seq + 1 } else { *next };
+        }
+        Ok((scanner.outcome(), findings))
+    }
+
+    fn proven(&self, segment: &Segment) -> Option<&Proven> {
+        let checksum = graven_format::checksum::crc32(&segment.bytes);
+        self.proven.get(&segment.name).filter(|proven| proven.checksum == checksum)
+    }
+
+    fn prove(&mut self, segment: &Segment, outcome: &Outcome, end_seq: u64) {
+        let checksum = graven_format::checksum::crc32(&segment.bytes);
+        let proven = Proven { checksum, end_seq, outcome: outcome.clone() };
+        self.proven.insert(segment.name.clone(), proven);
+    }
+}
+
+/// A sealed trail as far as it was read.
+#[derive(Clone, Debug)]
+pub(crate) struct Whole {
+    range: CompactRange,
+    next_segment: u64,
+    prev_crc: u32,
+    next_seq: u64,
+}
+
+impl Whole {
+    /// The next segment names what is before it, and its trailer all up to its end.
+    fn link(&mut self, segment: &Segment, outcome: &Outcome) -> Result<(), Violation> {
+        let (Some(header), Some(trailer)) = (&outcome.header, &outcome.trailer) else {
+            violated!("{} is not sealed", segment.name);
+        };
+        if segment.number != self.next_segment {
+            violated!("{} should be segment {}", segment.name, self.next_segment);
+        }
+        if header.before != self.range {
+            violated!("{}: its header's tree is not that of what is before it", segment.name);
+        }
+        if header.prev_crc != self.prev_crc {
+            violated!("{}: its header does not name the trailer before it", segment.name);
+        }
+        self.range.extend(&trailer.range);
+        if self.range.root() != Some(trailer.root) || self.range.end() != self.next_seq {
+            violated!("{}: its trailer does not state the tree of its records", segment.name);
+        }
+        self.prev_crc = trailer.crc;
+        self.next_segment += 1;
+        Ok(())
+    }
+}
+
+/// The segments of a disk, oldest first.
+fn segments(disk: &mut SimDisk) -> Vec<Segment> {
+    let mut segments: Vec<Segment> = Vec::new();
+    for listed in disk.list().expect("a simulated list") {
+        let Some(Name::Segment { segment, first_seq }) = Name::parse(&listed.name) else {
+            continue;
+        };
+        let bytes = disk.content(&listed.name).expect("a listed file");
+        segments.push(Segment { number: segment, first_seq, name: listed.name, bytes });
+    }
+    debug_assert!(segments.is_sorted_by_key(|s| name::segment(s.number, s.first_seq)));
+    segments
+}

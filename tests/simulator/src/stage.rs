@@ -1,0 +1,325 @@
+//! The simulated disk with a fuse in it: after so many moments, what would be left now is put
+//! aside, and the doomed writer goes on without knowing. So a crash can come in the middle of a
+//! turn, of recovery, of anything that touches the disk.
+
+use crate::lies::{Liar, Lie};
+use crate::rng::Rng;
+use crate::stats::Stats;
+use graven_writer::Watermark;
+use graven_writer::disk::sim::{OpKind, SimDisk, SimFaults};
+use graven_writer::disk::{Completion, Disk, Geometry, Listed, Op, OpId, Wake};
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The only error that the simulated disk makes up, beside that of a full disk.
+const EIO: i32 = 5;
+
+/// How a writer ends without being asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sudden {
+    /// The power is cut.
+    PowerCut,
+    /// The process is killed and the machine goes on.
+    Kill,
+}
+
+/// What a sudden end has left.
+#[derive(Debug)]
+pub(crate) struct Remains {
+    /// Which end it was.
+    pub(crate) how: Sudden,
+    /// The disk, for the next writer.
+    pub(crate) disk: SimDisk,
+    /// Records that had been announced durable by then.
+    pub(crate) announced: u64,
+}
+
+/// When and how a writer ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fuse {
+    /// The operation after whose submission it begins to burn, and how many of its kind before.
+    pub(crate) after: Option<(OpKind, u64)>,
+    /// Moments that it burns: submissions, completions, steps of the producers.
+    pub(crate) moments: u64,
+    /// The end.
+    pub(crate) how: Sudden,
+    /// For the chances of the end.
+    pub(crate) seed: u64,
+    /// How many possible ends of that one moment are looked at.
+    pub(crate) futures: u64,
+}
+
+impl Fuse {
+    /// A fuse for some moment in the life of a writer. Chance alone would hardly ever meet the
+    /// few moments in which a segment changes or is sealed, so it is told of them.
+    pub(crate) fn draw(rng: &mut Rng, how: Sudden) -> Self {
+        let after = match rng.below(8) {
+            0 => None,
+            1 => Some((OpKind::Write, rng.below(8))),
+            2 | 3 => Some((OpKind::Write, rng.below(100))),
+            4 | 5 => Some((OpKind::Rename, rng.between(1, 3))),
+            6 => Some((rng.pick(&OpKind::ALL), rng.below(4))),
+            _ => Some((OpKind::Truncate, 0)),
+        };
+        let moments = rng.pick(&[4, 20, 60, 400]);
+        let moments = rng.below(moments);
+        Self { after, moments, how, seed: rng.next(), futures: rng.between(1, 3) }
+    }
+
+    /// A fuse for some moment of recovery, which has few.
+    pub(crate) fn in_recovery(rng: &mut Rng, how: Sudden) -> Self {
+        let moments = rng.below(60);
+        Self { after: None, moments, how, seed: rng.next(), futures: rng.between(1, 3) }
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    sim: SimDisk,
+    liar: Option<Liar>,
+    fuse: Option<Fuse>,
+    remains: Vec<Remains>,
+    /// What is announced, for the moment when the fuse is over.
+    announced: u64,
+    watermark: Option<Arc<Watermark>>,
+    kinds: BTreeMap<OpId, OpKind>,
+    stats: Stats,
+    barrier_failed: bool,
+    faults: u64,
+    misuse: Option<String>,
+    trace: Option<Vec<String>>,
+}
+
+impl Stage {
+    /// A stage around `sim`, on which `announced` records are known to be durable.
+    #[must_use]
+    pub(crate) fn new(sim: SimDisk, announced: u64, lie: Option<Lie>, seed: u64) -> Self {
+        Self {
+            sim,
+            liar: lie.map(|lie| Liar::new(lie, seed)),
+            fuse: None,
+            remains: Vec::new(),
+            announced,
+            watermark: None,
+            kinds: BTreeMap::new(),
+            stats: Stats::default(),
+            barrier_failed: false,
+            faults: 0,
+            misuse: None,
+            trace: None,
+        }
+    }
+
+    /// Sees to it that the writer ends.
+    pub(crate) fn light(&mut self, fuse: Fuse) {
+        self.fuse = Some(fuse);
+    }
+
+    /// The producers have nothing more: a fuse that waits for an operation of the middle of a
+    /// life would never burn.
+    pub(crate) fn hasten(&mut self) {
+        if let Some(Fuse { after, .. }) = &mut self.fuse {
+            let of_the_end = [OpKind::Truncate, OpKind::Close, OpKind::Remove];
+            *after = after.filter(|(kind, _)| of_the_end.contains(kind));
+        }
+    }
+
+    /// Reads what is announced from here from now on.
+    pub(crate) fn watch(&mut self, watermark: Arc<Watermark>) {
+        self.watermark = Some(watermark);
+    }
+
+    /// Writes down every operation from now on.
+    pub(crate) fn record_trace(&mut self, trace: Option<Vec<String>>) {
+        self.trace = trace;
+    }
+
+    /// What was written down.
+    pub(crate) fn take_trace(&mut self) -> Option<Vec<String>> {
+        self.trace.take()
+    }
+
+    /// Adds a line to what is written down.
+    pub(crate) fn say(&mut self, line: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            trace.push(line());
+        }
+    }
+
+    /// Whether the fuse is over: everything from then on never happened.
+    #[must_use]
+    pub(crate) fn is_over(&self) -> bool {
+        !self.remains.is_empty()
+    }
+
+    /// What the sudden end has left: the futures of that one moment, of which the first is lived.
+    pub(crate) fn take_remains(&mut self) -> Vec<Remains> {
+        std::mem::take(&mut self.remains)
+    }
+
+    /// Operations whose completion the writer has not seen.
+    #[must_use]
+    pub(crate) fn outstanding(&self) -> usize {
+        self.kinds.len()
+    }
+
+    /// Operations that have failed.
+    #[must_use]
+    pub(crate) fn faults(&self) -> u64 {
+        self.faults
+    }
+
+    /// An error that the disk gives only to those who ask for what makes no sense, or too early.
+    #[must_use]
+    pub(crate) fn misuse(&self) -> Option<&str> {
+        self.misuse.as_deref()
+    }
+
+    /// Counts something that has happened.
+    pub(crate) fn note(&mut self, name: &str) {
+        self.stats.note(name);
+    }
+
+    /// What has happened, to be added to the whole.
+    pub(crate) fn take_stats(&mut self) -> Stats {
+        std::mem::take(&mut self.stats)
+    }
+
+    /// The disk below.
+    #[must_use]
+    pub(crate) fn sim(&self) -> &SimDisk {
+        &self.sim
+    }
+
+    /// Changes the disk's room.
+    pub(crate) fn set_capacity(&mut self, bytes: u64) {
+        self.sim.set_capacity(bytes);
+    }
+
+    /// Changes how the disk fails.
+    pub(crate) fn set_faults(&mut self, faults: SimFaults) {
+        self.sim.set_faults(faults);
+    }
+
+    /// What a sudden end now would leave.
+    #[must_use]
+    pub(crate) fn end_now(&self, how: Sudden, seed: u64) -> Remains {
+        // Only a restart of the machine shows what is on the media after a barrier has failed:
+        // see the documentation of the crate.
+        let how = if self.barrier_failed { Sudden::PowerCut } else { how };
+        let disk = match how {
+            Sudden::PowerCut => self.sim.crash_with(seed),
+            Sudden::Kill => self.sim.kill_with(seed),
+        };
+        let announced = self.watermark.as_ref().map_or(self.announced, |mark| mark.durable());
+        Remains { how, disk, announced }
+    }
+
+    /// Something has happened: the fuse burns.
+    pub(crate) fn moment(&mut self) {
+        match &mut self.fuse {
+            Some(Fuse { after: None, moments: 0, how, seed, futures }) => {
+                let (how, seed, futures) = (*how, *seed, *futures);
+                self.fuse = None;
+                self.say(|| format!("{how:?}"));
+                self.remains = (0..futures).map(|n| self.end_now(how, seed ^ n)).collect();
+            }
+            Some(Fuse { after: None, moments, .. }) => *moments -= 1,
+            Some(_) | None => {}
+        }
+    }
+
+    /// An operation is submitted: the fuse may have waited for it.
+    fn ignite(&mut self, submitted: OpKind) {
+        let Some(Fuse { after, .. }) = &mut self.fuse else { return };
+        if let Some((kind, nth)) = after.filter(|(kind, _)| *kind == submitted) {
+            *after = nth.checked_sub(1).map(|nth| (kind, nth));
+        }
+    }
+
+    fn note_all(&mut self, done: &mut [Completion]) {
+        let direct = self.geometry().direct;
+        for completion in done {
+            let Some(kind) = self.kinds.remove(&completion.id) else { continue };
+            if let Some(liar) = &mut self.liar {
+                liar.completed(kind, completion);
+            }
+            let result = &completion.result;
+            if let Some(trace) = &mut self.trace {
+                let how = result.as_ref().map_or_else(ToString::to_string, |()| "ok".into());
+                trace.push(format!("  {} {kind:?}: {how}", completion.id.0));
+            }
+            let Err(error) = result else { continue };
+            let no_room = error.kind() == io::ErrorKind::StorageFull;
+            if !no_room && error.raw_os_error() != Some(EIO) {
+                self.misuse.get_or_insert(format!("{kind:?}: {error}"));
+            }
+            self.faults += 1;
+            self.stats.note_fault(kind, no_room);
+            let barrier = matches!(kind, OpKind::Sync | OpKind::SyncDir);
+            self.barrier_failed |= barrier || (kind == OpKind::Write && !direct);
+        }
+    }
+}
+
+impl Disk for Stage {
+    fn submit(&mut self, id: OpId, op: Op) {
+        self.moment();
+        self.say(|| format!("{} {}", id.0, describe(&op)));
+        self.kinds.insert(id, OpKind::of(&op));
+        self.ignite(OpKind::of(&op));
+        match &mut self.liar {
+            Some(liar) => liar.submit(&mut self.sim, id, op),
+            None => self.sim.submit(id, op),
+        }
+        self.moment();
+    }
+
+    fn poll(&mut self, done: &mut Vec<Completion>) {
+        let mut arrived = Vec::new();
+        self.sim.poll(&mut arrived);
+        if let Some(liar) = &mut self.liar {
+            liar.poll(&mut arrived);
+        }
+        self.note_all(&mut arrived);
+        done.append(&mut arrived);
+        self.moment();
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) {
+        if self.liar.as_ref().is_none_or(|liar| !liar.is_ready()) {
+            self.sim.wait(timeout);
+        }
+    }
+
+    fn waker(&self) -> Arc<dyn Wake> {
+        self.sim.waker()
+    }
+
+    fn geometry(&self) -> Geometry {
+        self.sim.geometry()
+    }
+
+    fn list(&mut self) -> io::Result<Vec<Listed>> {
+        self.sim.list()
+    }
+
+    fn read(&mut self, name: &str, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        self.sim.read(name, offset, buf)
+    }
+}
+
+/// An operation without the bytes that it carries.
+fn describe(op: &Op) -> String {
+    match op {
+        Op::Write { file, offset, len, buf } => {
+            let magic = String::from_utf8_lossy(&buf[..8.min(*len)]).into_owned();
+            let magic: String = magic.chars().take_while(char::is_ascii_uppercase).collect();
+            format!("Write {magic} file {} at {offset:#x}, {len:#x} bytes", file.0)
+        }
+        other => format!("{other:?}"),
+    }
+}

@@ -1,0 +1,190 @@
+//! `graven run` and `graven record --source netlink` on this machine's kernel. Only one process can
+//! be the audit daemon, so the tests take turns with all others that are.
+
+mod common;
+
+use common::{Ran, graven, on, ran};
+use graven_writer::source::kaudit;
+use graven_writer::source::nlmsg::Status;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Held while a test may be the audit daemon: the kernel as it was is the kernel as it shall be.
+struct Turn {
+    before: Status,
+    _lock: File,
+}
+
+/// Waits for the turn; `None` if this machine cannot run the test, which is then said.
+fn turn() -> Option<Turn> {
+    let skip = |why: &str| {
+        eprintln!("SKIPPED: {why}");
+        None
+    };
+    if !rustix::process::geteuid().is_root() {
+        return skip("not root");
+    }
+    let Ok(lock) = File::create("/run/lock/graven-kernel-audit.lock") else {
+        return skip("no lock file in /run/lock");
+    };
+    lock.lock().expect("the lock");
+    match kaudit::status() {
+        Err(why) => skip(&why.to_string()),
+        Ok(before @ Status { pid: 0, enabled: 0 | 1, .. }) => Some(Turn { before, _lock: lock }),
+        Ok(status) => skip(&format!("pid {} is the audit daemon", status.pid)),
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let after = kaudit::status().expect("the status");
+        assert_eq!((after.pid, after.enabled), (0, self.before.enabled));
+        assert_eq!(after.backlog_limit, self.before.backlog_limit);
+        assert_eq!(after.backlog_wait_ticks, self.before.backlog_wait_ticks);
+        if let Ok(rules) = Command::new("auditctl").arg("-l").output() {
+            let rules = String::from_utf8_lossy(&rules.stdout).into_owned();
+            assert!(!rules.contains("key=graven"), "{rules}");
+        }
+    }
+}
+
+fn run(trail: &Path, options: &[&str], command: &[&str]) -> Ran {
+    let trail = trail.to_str().expect("a name");
+    let mut args = vec!["run", "--trail", trail, "--segment-bytes", "1M"];
+    args.extend_from_slice(options);
+    args.push("--");
+    args.extend_from_slice(command);
+    graven(args)
+}
+
+fn exported(trail: &Path) -> String {
+    String::from_utf8_lossy(&on("export", trail, &[]).stdout).into_owned()
+}
+
+#[test]
+fn a_command_is_recorded_and_its_output_is_its_own() {
+    let Some(_turn) = turn() else { return };
+    let dir = tempfile::tempdir().expect("a directory");
+    let trail = dir.path().join("trail");
+    let ran = run(&trail, &[], &["sh", "-c", "echo out; echo err >&2; cat; exit 7"]);
+    assert_eq!((ran.code, ran.text().as_str()), (7, "out\n"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("err\n"));
+    assert!(ran.stderr.contains("graven verify"), "{}", ran.stderr);
+    assert_eq!(on("verify", &trail, &[]).code, 0);
+    let log = exported(&trail);
+    let execve: Vec<&str> = log.lines().filter(|line| line.starts_with("type=EXECVE")).collect();
+    assert!(execve[0].contains("a0=\"sh\""), "{execve:?}");
+    assert!(execve.iter().any(|line| line.contains("a0=\"cat\"")), "{execve:?}");
+    assert!(!log.contains("type=EOE"));
+}
+
+#[test]
+fn commands_that_cannot_run_have_the_codes_of_a_shell() {
+    let Some(_turn) = turn() else { return };
+    let dir = tempfile::tempdir().expect("a directory");
+    let trail = dir.path().join("trail");
+    for (command, code) in [
+        (&["/nonexistent/command"][..], 127),
+        (&["/etc/passwd"], 126),
+        (&["sh", "-c", "kill -9 $$"], 137),
+        (&["sh", "-c", "kill -15 $$"], 143),
+        (&["true"], 0),
+    ] {
+        let ran = run(&trail, &["--quiet"], command);
+        assert_eq!(ran.code, code, "{command:?}: {}", ran.stderr);
+    }
+    let ran = run(&trail, &["--quiet", "--syscalls", "execve,nosuchcall"], &["true"]);
+    assert_eq!(ran.code, 125);
+    assert!(ran.stderr.contains("nosuchcall"), "{}", ran.stderr);
+    assert_eq!(graven(["run", "--no-such-option"]).code, 125);
+    assert_eq!(on("verify", &trail, &[]).code, 0);
+}
+
+#[test]
+fn all_calls_of_a_command_are_recorded() {
+    let Some(_turn) = turn() else { return };
+    let dir = tempfile::tempdir().expect("a directory");
+    let (few, all) = (dir.path().join("few"), dir.path().join("all"));
+    assert_eq!(run(&few, &["--syscalls", "execve"], &["true"]).code, 0);
+    assert_eq!(run(&all, &["--syscalls", "all"], &["true"]).code, 0);
+    let count = |trail: &Path| exported(trail).matches("key=\"graven\"").count();
+    assert!(count(&few) >= 1);
+    assert!(count(&all) > count(&few));
+    assert_eq!(on("verify", &all, &[]).code, 0);
+}
+
+#[test]
+fn descendants_that_outlive_the_command_are_waited_for() {
+    let Some(_turn) = turn() else { return };
+    let dir = tempfile::tempdir().expect("a directory");
+    let trail = dir.path().join("trail");
+    let script =
+        "(setsid sh -c 'sleep 0.5; /bin/echo late >/dev/null' </dev/null >/dev/null 2>&1 &)";
+    let ran = run(&trail, &["--quiet"], &["sh", "-c", script]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(exported(&trail).contains("a1=\"late\""), "the last execve is there");
+}
+
+#[test]
+fn a_signal_goes_to_the_command_and_the_rest_is_recorded() {
+    let Some(_turn) = turn() else { return };
+    let dir = tempfile::tempdir().expect("a directory");
+    let trail = dir.path().join("trail");
+    let script = "trap '/bin/echo caught; exit 3' TERM; echo ready; while :; do sleep 0.05; done";
+    let mut child = Command::new(assert_cmd::cargo::cargo_bin("graven"))
+        .args(["run", "--quiet", "--trail"])
+        .arg(&trail)
+        .args(["--", "sh", "-c", script])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    assert_eq!(lines.next().expect("a line").expect("text"), "ready");
+    // What the terminal sends to all is not graven's to act on.
+    for signal in [rustix::process::Signal::INT, rustix::process::Signal::TERM] {
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, signal).expect("it runs");
+    }
+    assert_eq!(lines.next().expect("a line").expect("text"), "caught");
+    assert_eq!(child.wait().expect("it ends").code(), Some(3));
+    assert!(exported(&trail).contains("a1=\"caught\""));
+    assert_eq!(on("verify", &trail, &[]).code, 0);
+}
+
+#[test]
+fn the_daemon_records_until_it_is_told_to_stop_and_is_the_only_one() {
+    let Some(_turn) = turn() else { return };
+    let dir = tempfile::tempdir().expect("a directory");
+    let trail = dir.path().join("trail");
+    let mut daemon = Command::new(assert_cmd::cargo::cargo_bin("graven"))
+        .args(["record", "--source", "netlink", "--ack", "--trail"])
+        .arg(&trail)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut lines = BufReader::new(daemon.stdout.take().expect("a pipe")).lines();
+    // The opening marker.
+    assert!(lines.next().expect("a line").expect("text").starts_with("durable "));
+    let other = dir.path().join("other");
+    let other = other.to_str().expect("a name");
+    let second = graven(["record", "--source", "netlink", "--trail", other]);
+    assert_eq!(second.code, 8, "{}", second.stderr);
+    assert!(
+        second.stderr.contains(&format!("process {} (graven)", daemon.id())),
+        "{}",
+        second.stderr
+    );
+    let third = graven(["run", "--trail", other, "--", "true"]);
+    assert_eq!(third.code, 125, "{}", third.stderr);
+    let pid = rustix::process::Pid::from_child(&daemon);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+    let output = daemon.wait_with_output().expect("it ends");
+    assert_eq!(ran(&output).code, 0);
+    assert_eq!(on("verify", &trail, &[]).code, 0);
+}
