@@ -20,42 +20,32 @@ const SAMPLE: usize = 130;
 /// The lines that a life records: more than one segment.
 const LINES_A_LIFE: u64 = 170;
 
-/// Calls of which every number is tried first: those that a guarantee hangs on.
+/// Calls that a guarantee hangs on. Each fails with EIO and ENOSPC, and is the last one before a kill.
 const STORAGE: &[&str] = &[
     "pwrite64",
     "fsync",
     "fdatasync",
     "rename",
-    "renameat2",
     "fallocate",
     "ftruncate",
-    "unlinkat",
-    "openat",
     "flock",
     "io_uring_enter",
     "io_uring_setup",
     "io_uring_register",
 ];
 
+/// The same for calls that the loader makes too, before anything is ours: they are counted, and fail,
+/// only on the trail's own directory and files.
+const STORAGE_BY_PATH: &[&str] = &["openat", "renameat2", "unlinkat"];
+
 /// Calls that are tried too. Not among them: getrandom, which does not fail once the machine has booted,
 /// and the reading of standard input, whose failure is a loss statement and has its own test.
-const OTHERS: &[&str] = &[
-    "write",
-    "mkdir",
-    "getdents64",
-    "statx",
-    "newfstatat",
-    "fstatfs",
-    "fstat",
-    "pread64",
-    "close",
-    "fcntl",
-    "eventfd2",
-    "socketpair",
-    "clone3",
-    "uname",
-    "open",
-];
+const OTHERS: &[&str] =
+    &["write", "mkdir", "close", "fcntl", "eventfd2", "socketpair", "clone3", "uname"];
+
+/// See [`STORAGE_BY_PATH`].
+const OTHERS_BY_PATH: &[&str] =
+    &["getdents64", "statx", "newfstatat", "fstatfs", "fstat", "pread64"];
 
 #[derive(Clone, Debug)]
 struct Case {
@@ -64,6 +54,8 @@ struct Case {
     after_kill: bool,
     call: String,
     number: u64,
+    /// Whether only calls on the trail's directory and files count.
+    by_path: bool,
     /// An errno, or a signal.
     error: &'static str,
 }
@@ -99,7 +91,9 @@ fn every_call(driver: &'static str) {
     let setting = Setting { lines, killed, killed_count };
     let mut cases = Vec::new();
     for after_kill in [false, true] {
-        cases.append(&mut list(dir.path(), &setting, driver, after_kill));
+        for by_path in [false, true] {
+            cases.append(&mut list(dir.path(), &setting, driver, after_kill, by_path));
+        }
     }
     let all = cases.len();
     if std::env::var_os("GRAVEN_E2E_INJECT_ALL").is_none() {
@@ -142,38 +136,55 @@ fn life(trail: &Path, driver: &str) -> Command {
 }
 
 /// Runs a life under strace and lists what can fail in it.
-fn list(dir: &Path, setting: &Setting, driver: &'static str, after_kill: bool) -> Vec<Case> {
-    let trail = dir.join(format!("listed-{after_kill}"));
+fn list(
+    dir: &Path,
+    setting: &Setting,
+    driver: &'static str,
+    after_kill: bool,
+    by_path: bool,
+) -> Vec<Case> {
+    let trail = dir.join(format!("listed-{after_kill}-{by_path}"));
     let from = begin(&trail, setting, after_kill);
     let log = dir.join("strace.log");
-    let log_text = log.to_str().expect("a name of letters");
-    let mut command = under(&life(&trail, driver), &["-o", log_text]);
+    let mut args = paths(&trail, by_path);
+    args.extend(["-o".to_owned(), log.to_str().expect("a name of letters").to_owned()]);
+    let mut command = under(&life(&trail, driver), &args);
     run(&mut command, &setting.lines.bytes(from, from + LINES_A_LIFE)).expect(0);
+    let (storage_calls, other_calls) =
+        if by_path { (STORAGE_BY_PATH, OTHERS_BY_PATH) } else { (STORAGE, OTHERS) };
     let mut cases = Vec::new();
     for (call, numbers) in calls(&log, &trail) {
-        let storage = STORAGE.contains(&call.as_str());
-        if !storage && !OTHERS.contains(&call.as_str()) {
+        let storage = storage_calls.contains(&call.as_str());
+        if !storage && !other_calls.contains(&call.as_str()) {
             continue;
         }
-        for number in numbers {
-            let errors: &[&'static str] = match (storage, call.as_str()) {
-                (true, _) => &["error=EIO", "error=ENOSPC", "signal=SIGKILL"],
-                (false, "clone3") => &["error=EAGAIN"],
-                // Most writes are to an eventfd, and that cannot fail.
-                (false, "fcntl" | "close" | "write") => &["signal=SIGKILL"],
-                (false, _) => &["error=EIO"],
-            };
-            let case = |error: &&'static str| Case {
-                driver,
-                after_kill,
-                call: call.clone(),
-                number,
-                error,
-            };
-            cases.extend(errors.iter().map(case));
+        let errors: &[&'static str] = match call.as_str() {
+            _ if storage => &["error=EIO", "error=ENOSPC", "signal=SIGKILL"],
+            "clone3" => &["error=EAGAIN"],
+            // Most writes are to an eventfd, and that cannot fail.
+            "fcntl" | "close" | "write" => &["signal=SIGKILL"],
+            _ => &["error=EIO"],
+        };
+        for (number, error) in numbers.iter().flat_map(|n| errors.iter().map(|e| (*n, *e))) {
+            let call = call.clone();
+            cases.push(Case { driver, after_kill, call, number, by_path, error });
         }
     }
     cases
+}
+
+/// What restricts strace to the files that the trail has now, and to those of its names that are
+/// always the same.
+fn paths(trail: &Path, by_path: bool) -> Vec<String> {
+    if !by_path {
+        return Vec::new();
+    }
+    let listed = std::fs::read_dir(trail).into_iter().flatten().flatten();
+    let listed = listed.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut names: Vec<String> = listed.collect();
+    names.extend(["lock", "identity", "identity.tmp", ""].map(str::to_owned));
+    let path = |name: String| trail.join(name).to_string_lossy().trim_end_matches('/').to_owned();
+    names.into_iter().flat_map(|name| ["-P".to_owned(), path(name)]).collect()
 }
 
 /// Puts a trail where a case wants it, and returns how many records it has.
@@ -197,7 +208,8 @@ fn sample(cases: Vec<Case>, random: &mut Random) -> Vec<Case> {
         let case = &cases[index];
         let first = !cases[..index].iter().any(|it| same(it, case));
         let last = !cases[index + 1..].iter().any(|it| same(it, case));
-        STORAGE.contains(&case.call.as_str()) && case.error == "error=EIO" && (first || last)
+        let storage = [STORAGE, STORAGE_BY_PATH].concat().contains(&case.call.as_str());
+        storage && case.error == "error=EIO" && (first || last)
     };
     let (mut taken, mut rest): (Vec<_>, Vec<_>) = (0..cases.len()).partition(|index| end(*index));
     while taken.len() < SAMPLE && !rest.is_empty() {
@@ -211,7 +223,9 @@ fn one_case(trail: &Path, setting: &Setting, case: &Case) {
     let from = begin(trail, setting, case.after_kill);
     let lines = &setting.lines;
     let inject = format!("inject={}:{}:when={}", case.call, case.error, case.number);
-    let mut command = under(&life(trail, case.driver), &["-o", "/dev/null", "-e", &inject]);
+    let mut args = paths(trail, case.by_path);
+    args.extend(["-o", "/dev/null", "-e", &inject].map(str::to_owned));
+    let mut command = under(&life(trail, case.driver), &args);
     let ran = run(&mut command, &lines.bytes(from, from + LINES_A_LIFE));
     judge(&ran, case, from);
     let acknowledged = ran.acknowledged().map_or(from, |seq| seq + 1);

@@ -22,7 +22,7 @@ pub(crate) fn can_trace() -> bool {
 }
 
 /// The same command under strace.
-pub(crate) fn under(command: &Command, args: &[&str]) -> Command {
+pub(crate) fn under(command: &Command, args: &[String]) -> Command {
     let mut traced = Command::new("strace");
     traced.args(["-f", "-qq"]).args(args).arg("--");
     traced.arg(command.get_program()).args(command.get_args());
