@@ -40,8 +40,7 @@ const STORAGE_BY_PATH: &[&str] = &["openat", "renameat2", "unlinkat"];
 
 /// Calls that are tried too. Not among them: getrandom, which does not fail once the machine has booted,
 /// and the reading of standard input, whose failure is a loss statement and has its own test.
-const OTHERS: &[&str] =
-    &["write", "mkdir", "close", "fcntl", "eventfd2", "socketpair", "clone3", "uname"];
+const OTHERS: &[&str] = &["write", "mkdir", "close", "fcntl", "eventfd2", "socketpair", "clone3"];
 
 /// See [`STORAGE_BY_PATH`].
 const OTHERS_BY_PATH: &[&str] =

@@ -73,6 +73,11 @@ impl Feeder {
         Self { thread, stop, written }
     }
 
+    /// The line after the last that has been written whole.
+    pub(crate) fn written(&self) -> u64 {
+        self.written.load(Ordering::Acquire)
+    }
+
     /// Writes no more lines and closes the pipe, unless it is stuck in a pipe that nobody empties.
     pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);

@@ -2,6 +2,7 @@
 
 pub(crate) mod feeder;
 pub(crate) mod lines;
+pub(crate) mod mount;
 pub(crate) mod random;
 pub(crate) mod strace;
 
