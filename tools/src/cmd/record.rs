@@ -79,10 +79,17 @@ fn record(args: &Args) -> Result<Exit, Failure> {
     let trail = args.trail.open()?;
     let watermark = trail.watermark();
     std::thread::scope(|scope| {
-        let acknowledger = args.ack.then(|| {
+        let acknowledger = if args.ack {
             let watermark = &watermark;
-            scope.spawn(move || ack::acknowledge(watermark, &mut io::stdout().lock()))
-        });
+            let acknowledge = move || ack::acknowledge(watermark, &mut io::stdout().lock());
+            let builder = std::thread::Builder::new().name("graven-ack".to_owned());
+            Some(builder.spawn_scoped(scope, acknowledge).map_err(|why| {
+                Failure::new(Exit::CannotCheck, &format!("cannot start a thread: {why}"))
+                    .note("no record was taken")
+            })?)
+        } else {
+            None
+        };
         let recorded = match args.source {
             Source::Stdin => stdin(trail, &signals),
             Source::Netlink => netlink(&args.trail, trail, signals),

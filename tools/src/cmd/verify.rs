@@ -99,16 +99,20 @@ fn verify_with_progress(args: &Args) -> Result<Report, crate::trail::OpenError> 
         bar.set_style(style);
     }
     std::thread::scope(|scope| {
-        let painter = scope.spawn(|| {
+        let paint = || {
             while !done.load(Ordering::Acquire) {
                 bar.set_position(read_bytes.load(Ordering::Relaxed));
                 std::thread::park_timeout(Duration::from_millis(100));
             }
             bar.finish_and_clear();
-        });
+        };
+        // Without another thread there is no bar, and nothing else.
+        let painter = std::thread::Builder::new().spawn_scoped(scope, paint);
         let report = verify::verify(&args.dir, &options);
         done.store(true, Ordering::Release);
-        painter.thread().unpark();
+        if let Ok(painter) = painter {
+            painter.thread().unpark();
+        }
         report
     })
 }

@@ -84,7 +84,10 @@ fn read_all(dir: &TrailDir, options: &Options<'_>) -> (Vec<Read>, Tail) {
     };
     let tail = std::thread::scope(|scope| {
         for _ in 1..threads {
-            scope.spawn(work);
+            // Without another thread it takes longer, and nothing else.
+            if std::thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                break;
+            }
         }
         let tail = Tail::read(dir, true, how);
         // This thread is one of the pool once it has read the end.

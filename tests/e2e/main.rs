@@ -1,0 +1,15 @@
+//! End-to-end tests: the command as a process, on real filesystems, with real errors of the kernel.
+//!
+//! Whatever a test cannot do here (no root, no strace, no loop devices) it says in a line that
+//! begins with `SKIPPED:`. Set `GRAVEN_E2E_STRICT` to make each such line a failure.
+//!
+//! Environment
+//! - `GRAVEN_E2E_SEED`: the seed of everything random; printed with every failure.
+//! - `GRAVEN_E2E_KILL_ROUNDS`: rounds of kill -9, 200 unless told otherwise.
+//! - `GRAVEN_E2E_INJECT_ALL`: inject into every system call and not into a sample.
+
+mod errors;
+mod full;
+mod inject;
+mod kill;
+mod rig;
