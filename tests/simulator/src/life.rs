@@ -12,6 +12,7 @@ use crate::stats::Stats;
 use graven_format::TrailId;
 use graven_format::recovery::Label;
 use graven_writer::OpenError;
+use graven_writer::disk::Geometry;
 use graven_writer::disk::sim::{SimDisk, SimFaults};
 use graven_writer::engine::recover::{Recovered, recover};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -106,6 +107,12 @@ impl Life {
             if is_last {
                 disk.set_capacity(ROOM_BYTES);
                 disk.set_faults(SimFaults::none());
+            }
+            if self.plan.moves && self.rng.one_in(2) {
+                self.stats.note("moves");
+                let geometry =
+                    Geometry { align_bytes: self.rng.pick(&[512, 4096]), ..self.plan.geometry };
+                disk.set_geometry(geometry);
             }
             let Then::On(opened) = self.open(disk)? else { return Ok(self.hash) };
             let (recovered, opened) = *opened;

@@ -22,6 +22,8 @@ pub struct Plan {
     pub generations: u32,
     /// What the disk asks of writes.
     pub geometry: Geometry,
+    /// Whether the trail is copied to disks that ask for something else.
+    pub moves: bool,
     /// Bytes of a segment.
     pub segment_bytes: u64,
     /// Whether each generation draws its own.
@@ -58,6 +60,7 @@ impl Plan {
             seed,
             generations: rng.between(2, 6) as u32,
             geometry: Geometry { align_bytes, direct },
+            moves: rng.one_in(6),
             segment_bytes: rng.pick(&[SEGMENT_BYTES_MIN, SEGMENT_BYTES_MIN + 4096, 1 << 20]),
             segment_bytes_vary: rng.one_in(4),
             in_flight_max: rng.between(1, 8) as usize,

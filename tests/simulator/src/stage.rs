@@ -87,7 +87,7 @@ pub(crate) struct Stage {
     watermark: Option<Arc<Watermark>>,
     kinds: BTreeMap<OpId, OpKind>,
     stats: Stats,
-    barrier_failed: bool,
+    journal_failed: bool,
     faults: u64,
     misuse: Option<String>,
     trace: Option<Vec<String>>,
@@ -106,7 +106,7 @@ impl Stage {
             watermark: None,
             kinds: BTreeMap::new(),
             stats: Stats::default(),
-            barrier_failed: false,
+            journal_failed: false,
             faults: 0,
             misuse: None,
             trace: None,
@@ -207,9 +207,8 @@ impl Stage {
     /// What a sudden end now would leave.
     #[must_use]
     pub(crate) fn end_now(&self, how: Sudden, seed: u64) -> Remains {
-        // Only a restart of the machine shows what is on the media after a barrier has failed:
-        // see the documentation of the crate.
-        let how = if self.barrier_failed { Sudden::PowerCut } else { how };
+        // A filesystem whose journal has failed takes nothing more until it is mounted again.
+        let how = if self.journal_failed { Sudden::PowerCut } else { how };
         let disk = match how {
             Sudden::PowerCut => self.sim.crash_with(seed),
             Sudden::Kill => self.sim.kill_with(seed),
@@ -241,7 +240,6 @@ impl Stage {
     }
 
     fn note_all(&mut self, done: &mut [Completion]) {
-        let direct = self.geometry().direct;
         for completion in done {
             let Some(kind) = self.kinds.remove(&completion.id) else { continue };
             if let Some(liar) = &mut self.liar {
@@ -259,8 +257,7 @@ impl Stage {
             }
             self.faults += 1;
             self.stats.note_fault(kind, no_room);
-            let barrier = matches!(kind, OpKind::Sync | OpKind::SyncDir);
-            self.barrier_failed |= barrier || (kind == OpKind::Write && !direct);
+            self.journal_failed |= kind == OpKind::SyncDir;
         }
     }
 }

@@ -8,9 +8,11 @@
 use super::durability::{Durable, Watermark};
 use super::segment;
 use crate::clock::Now;
-use crate::disk::{Disk, FileId, IoBuf, Op, OpId};
+use crate::disk::{Disk, FileId, Geometry, IoBuf, Op, OpId};
 use crate::error::{OpenError, WriteError};
-use graven_format::consts::{FRAME_BYTES_MAX, SEGMENT_HEADER_FIXED_BYTES, TRAILER_FOOTER_BYTES};
+use graven_format::consts::{
+    FRAME_BYTES_MAX, SEGMENT_HEADER_FIXED_BYTES, TRAILER_FOOTER_BYTES, align_up,
+};
 use graven_format::merkle::CompactRange;
 use graven_format::name::{self, Name};
 use graven_format::recovery::{Action, Decision, Found, Label, decide};
@@ -296,6 +298,7 @@ impl<D: Disk> Recovery<'_, D> {
             tally: trailer.tally.clone(),
             range: Some(trailer.range.clone()),
         };
+        self.settle_trailer(&name, trailer_at, &bytes)?;
         Ok(Some(Outcome {
             header: Some(header),
             trailer: Some(trailer),
@@ -366,21 +369,86 @@ impl<D: Disk> Recovery<'_, D> {
             segment::trailer(header, tally, range.clone(), &whole, SealReason::Recovery, self.now);
         let (bytes, _) = trailer.encode(header.align_bytes);
         debug_assert!(bytes.len() <= FRAME_BYTES_MAX);
-        let mut buf = IoBuf::new(bytes.len()).map_err(|source| OpenError::Io {
+        self.open(file)?;
+        self.run("sync", file, Op::Sync { file: RECOVERY_FILE })?;
+        self.settle_frames(file, prefix, target.outcome.announced)?;
+        self.write("write of the trailer", file, offset, &bytes)?;
+        self.cut(file, offset + bytes.len() as u64)
+    }
+
+    /// Writes the frames of the open file that are not known to have been announced once more.
+    ///
+    /// Through the page cache a write whose barrier failed can still be read, and the kernel,
+    /// which has reported it once, calls it clean: the next fsync says nothing of it. So what can
+    /// be read is no proof of what is durable; only a barrier of our own is. Without the page
+    /// cache, what is read comes from the device.
+    fn settle_frames(
+        &mut self,
+        file: &str,
+        prefix: &Prefix,
+        announced: u64,
+    ) -> Result<(), OpenError> {
+        if self.disk.geometry().direct {
+            return Ok(());
+        }
+        let index = &prefix.tally.index;
+        // The first entry if nothing is known: an index begins with the first frame.
+        let known = index.iter().rev().find(|entry| entry.seq <= announced).or(index.first());
+        let Some(mut offset) = known.map(|entry| entry.offset) else { return Ok(()) };
+        let mut bytes = vec![0; FRAME_BYTES_MAX];
+        while offset < prefix.tally.frames_end {
+            let left = prefix.tally.frames_end - offset;
+            let piece = &mut bytes[..left.min(FRAME_BYTES_MAX as u64) as usize];
+            self.read_exact(file, offset, piece)?;
+            self.write("second write of the last frames", file, offset, piece)?;
+            offset += piece.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// The same for a trailer, which proves its segment complete. Only in its place: on larger
+    /// blocks than its segment was made for it is a copy, and no barrier of a copy has failed.
+    fn settle_trailer(&mut self, file: &str, offset: u64, bytes: &[u8]) -> Result<(), OpenError> {
+        let Geometry { direct, align_bytes } = self.disk.geometry();
+        let in_place = |at: u64| at.is_multiple_of(align_bytes.into());
+        if direct || !in_place(offset) || !in_place(bytes.len() as u64) {
+            return Ok(());
+        }
+        self.open(file)?;
+        self.write("second write of the trailer", file, offset, bytes)?;
+        self.run("closing", file, Op::Close { file: RECOVERY_FILE })
+    }
+
+    /// Writes to the open file behind a barrier. A trail that was copied to a disk with larger
+    /// blocks has segments of smaller ones: what else is in the first and last block is written
+    /// again as it is.
+    fn write(
+        &mut self,
+        operation: &'static str,
+        file: &str,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<(), OpenError> {
+        let align_bytes = self.disk.geometry().align_bytes;
+        let before = (offset % u64::from(align_bytes)) as usize;
+        let end = before + bytes.len();
+        let len = align_up(end as u64, align_bytes) as usize;
+        let mut buf = IoBuf::new(len).map_err(|source| OpenError::Io {
             operation: "allocation of a buffer for",
             path: file.into(),
             source,
         })?;
-        let len = bytes.len();
-        buf[..len].copy_from_slice(&bytes);
-        self.open(file)?;
-        self.run("sync", file, Op::Sync { file: RECOVERY_FILE })?;
-        self.run(
-            "write of the trailer",
-            file,
-            Op::Write { file: RECOVERY_FILE, offset, buf, len },
-        )?;
-        self.cut(file, offset + len as u64)
+        let offset = offset - before as u64;
+        self.read_exact(file, offset, &mut buf[..before])?;
+        buf[before..end].copy_from_slice(bytes);
+        let mut at = end;
+        while at < len {
+            match self.read(file, offset + at as u64, &mut buf[at..len])? {
+                0 => break,
+                read => at += read,
+            }
+        }
+        self.run(operation, file, Op::Write { file: RECOVERY_FILE, offset, buf, len })
     }
 
     fn open(&mut self, name: &str) -> Result<(), OpenError> {

@@ -184,14 +184,20 @@ impl File {
     }
 
     /// The same barrier has failed: what it should have covered is on the media or not, and the
-    /// kernel has marked it clean, so no later barrier will bring it there.
+    /// kernel has marked it clean, so no later barrier will bring it there. Changes of size are
+    /// the journal's: what it has taken on it will write, or fail for good.
     pub(super) fn fail_sync(&mut self, upto: u64, luck: &mut Luck<'_>) {
-        let lost = self.resizes_until(upto);
-        let kept = luck.rng.index(lost + 1);
-        self.commit_resizes(kept);
-        self.resizes.drain(..lost - kept);
         for (number, versions) in self.take_cached(upto) {
             self.settle(number, &versions, luck);
+        }
+    }
+
+    /// Reads come from the media again, except where something is still to be written.
+    pub(super) fn drop_clean(&mut self) {
+        let clean: Vec<u64> =
+            self.view.keys().copied().filter(|number| !self.pending.contains_key(number)).collect();
+        for number in clean {
+            restore(&mut self.view, number, self.media.get(&number));
         }
     }
 

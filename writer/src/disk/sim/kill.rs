@@ -6,7 +6,8 @@ use super::{Flying, Op, Rng, SimDisk};
 impl SimDisk {
     /// What a kill of the writer now leaves to the next one, drawn from `seed`. Nothing that
     /// reads saw is gone. What was in flight the kernel has done, or not, or in part, and mostly
-    /// without the barrier: a power cut can still take it back. This disk is not changed.
+    /// without the barrier: a power cut can still take it back. Through the page cache, writes
+    /// whose barrier has failed are seen on, and nothing says so. This disk is not changed.
     #[must_use]
     pub fn kill_with(&self, seed: u64) -> Self {
         let mut rng = Rng::new(seed);
@@ -21,6 +22,10 @@ impl SimDisk {
         }
         // The kernel closes what a dead process had open.
         disk.open.clear();
+        if disk.options.geometry.direct {
+            // No page cache goes on showing what a failed barrier has lost.
+            disk.store.files.values_mut().for_each(super::file::File::drop_clean);
+        }
         disk
     }
 

@@ -12,7 +12,8 @@
 //!   completed. Until then each file may have any first part of its changes: a rename leaves
 //!   the old name or the new, never neither, never both.
 //! - A failed barrier loses: what it should have covered may be on the media or not, the kernel
-//!   calls it clean, and the next barrier succeeds without it. Drivers of real disks refuse that
+//!   calls it clean, and the next barrier succeeds without it. Sizes are only late: a journal
+//!   writes what it has taken on, or fails for good. Drivers of real disks refuse that
 //!   next barrier; this one does not, so that an engine that tries it is found out.
 //! - Operations in flight complete in any order. Every choice is drawn from one seed: one
 //!   thread that does the same gets the same, and [`SimDisk::trace_hash`] tells.
@@ -145,6 +146,16 @@ impl SimDisk {
             planned: Vec::new(),
             report: None,
         }
+    }
+
+    /// Puts the files on a disk that asks for something else, as a copy of the trail would be.
+    ///
+    /// # Panics
+    /// If something is in flight, or if blocks are not whole sectors.
+    pub fn set_geometry(&mut self, geometry: Geometry) {
+        assert!(self.flying.is_empty(), "a disk is changed between two writers");
+        assert!((geometry.align_bytes as usize).is_multiple_of(SECTOR_BYTES));
+        self.options.geometry = geometry;
     }
 
     /// Changes how often what goes wrong from now on.
