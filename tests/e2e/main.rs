@@ -9,7 +9,10 @@
 //! - `GRAVEN_E2E_INJECT_ALL`: inject into every system call and not into a sample.
 
 mod errors;
+mod flips;
 mod full;
 mod inject;
+mod input;
 mod kill;
 mod rig;
+mod signals;

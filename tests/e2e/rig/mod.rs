@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 /// Longest time that any process of a test may take. It bounds a hang and measures nothing: the
 /// machine may be slow and busy.
-pub(crate) const HANG: Duration = Duration::from_secs(30);
+pub(crate) const HANG: Duration = Duration::from_secs(120);
 
 /// How often a process is looked after.
 const POLL: Duration = Duration::from_millis(2);

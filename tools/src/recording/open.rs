@@ -105,6 +105,15 @@ fn say(path: &Path, opened: &Opened) {
         let file = escape::path(&path.join(foreign));
         Diagnostic::warning("a file that does not belong to a trail").at(file).emit();
     }
+    if let Some(why) = &opened.disk.fallback_reason {
+        let why = escape::Escaped(why.as_bytes());
+        Diagnostic::warning(format!("io_uring cannot be used: {why}"))
+            .note(format!(
+                "writing with {} instead: slower, and no less durable",
+                opened.disk.driver
+            ))
+            .emit();
+    }
     for warning in &opened.disk.warnings {
         Diagnostic::warning(escape::Escaped(warning.as_bytes()).to_string()).emit();
     }
