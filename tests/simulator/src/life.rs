@@ -197,6 +197,9 @@ impl Life {
         let seed = self.rng.next();
         let mut stage = Stage::new(disk, self.oracle.announced(), self.lie, seed);
         stage.record_trace(self.trace.take());
+        if self.plan.close_late {
+            stage.close_late();
+        }
         let sudden = self.sudden();
         if !is_last && !self.rng.one_in(6) {
             stage.light(Fuse::draw(&mut self.rng, sudden));

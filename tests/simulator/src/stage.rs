@@ -8,7 +8,7 @@ use crate::stats::Stats;
 use graven_writer::Watermark;
 use graven_writer::disk::sim::{OpKind, SimDisk, SimFaults};
 use graven_writer::disk::{Completion, Disk, Geometry, Listed, Op, OpId, Wake};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,6 +80,8 @@ impl Fuse {
 pub(crate) struct Stage {
     sim: SimDisk,
     liar: Option<Liar>,
+    /// Files are closed as late as can be, if they are in here before the disk hears of it.
+    late: Option<VecDeque<(OpId, Op)>>,
     fuse: Option<Fuse>,
     remains: Vec<Remains>,
     /// What is announced, for the moment when the fuse is over.
@@ -100,6 +102,7 @@ impl Stage {
         Self {
             sim,
             liar: lie.map(|lie| Liar::new(lie, seed)),
+            late: None,
             fuse: None,
             remains: Vec::new(),
             announced,
@@ -111,6 +114,11 @@ impl Stage {
             misuse: None,
             trace: None,
         }
+    }
+
+    /// Closes files only when somebody waits for nothing else.
+    pub(crate) fn close_late(&mut self) {
+        self.late = Some(VecDeque::new());
     }
 
     /// Sees to it that the writer ends.
@@ -268,9 +276,10 @@ impl Disk for Stage {
         self.say(|| format!("{} {}", id.0, describe(&op)));
         self.kinds.insert(id, OpKind::of(&op));
         self.ignite(OpKind::of(&op));
-        match &mut self.liar {
-            Some(liar) => liar.submit(&mut self.sim, id, op),
-            None => self.sim.submit(id, op),
+        match (&mut self.liar, &mut self.late) {
+            (Some(liar), _) => liar.submit(&mut self.sim, id, op),
+            (None, Some(late)) if matches!(op, Op::Close { .. }) => late.push_back((id, op)),
+            (None, _) => self.sim.submit(id, op),
         }
         self.moment();
     }
@@ -287,6 +296,10 @@ impl Disk for Stage {
     }
 
     fn wait(&mut self, timeout: Option<Duration>) {
+        let late = self.late.as_mut().filter(|late| late.len() == self.kinds.len());
+        if let Some((id, op)) = late.and_then(VecDeque::pop_front) {
+            self.sim.submit(id, op);
+        }
         if self.liar.as_ref().is_none_or(|liar| !liar.is_ready()) {
             self.sim.wait(timeout);
         }
