@@ -70,16 +70,15 @@ pub fn report(seed: u64, lie: Option<Lie>) -> String {
 /// A failure in words: what, the options, the last operations, and how to see it again.
 #[must_use]
 pub fn describe(failure: &Failure) -> String {
-    let Failure { plan, what, trace } = failure;
+    let Failure { plan, lie, what, trace } = failure;
     let mut text = format!("seed {}: {what}\noptions: {plan:?}\n", plan.seed);
     for line in &trace[trace.len().saturating_sub(LAST_OPS)..] {
         // Writing to a string does not fail.
         let _ = writeln!(text, "    {line}");
     }
     let seed = plan.seed;
-    let _ = write!(
-        text,
-        "again: cargo run -p graven-simulator --bin graven-sim -- --seed {seed} --verbose"
-    );
+    let lie = lie.map(|lie| format!(" --lie {lie:?}")).unwrap_or_default();
+    let again = "cargo run -p graven-simulator --bin graven-sim -- --verbose --seed";
+    let _ = write!(text, "again: {again} {seed}{lie}");
     text
 }

@@ -7,7 +7,7 @@ use crate::oracle::{Oracle, Violation, violated};
 use crate::plan::{Plan, ROOM_BYTES};
 use crate::rng::Rng;
 use crate::session::{Ended, Session};
-use crate::stage::{Fuse, Remains, Stage, Sudden};
+use crate::stage::{Fuse, Remains, Stage, Sudden, Trace};
 use crate::stats::Stats;
 use graven_format::TrailId;
 use graven_format::recovery::Label;
@@ -16,6 +16,7 @@ use graven_writer::disk::Geometry;
 use graven_writer::disk::sim::{SimDisk, SimFaults};
 use graven_writer::engine::recover::{Recovered, recover};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 
 /// The trail of all lives.
 const TRAIL: TrailId = TrailId(*b"a simulated life");
@@ -28,6 +29,8 @@ const ATTEMPTS_MAX: u32 = 6;
 pub struct Failure {
     /// What it was like.
     pub plan: Plan,
+    /// How the disk lied.
+    pub lie: Option<Lie>,
     /// What was not as it must be.
     pub what: String,
     /// Every operation, if they were asked for.
@@ -57,10 +60,10 @@ pub fn live(seed: u64, lie: Option<Lie>, verbose: bool) -> Result<Summary, Box<F
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text");
         Err(Violation(format!("panic: {text}")))
     });
-    let trace = life.trace.take().unwrap_or_default();
+    let trace = life.trace.take().map(|trace| trace.take()).unwrap_or_default();
     match result {
         Ok(trace_hash) => Ok(Summary { trace_hash, stats: life.stats, trace }),
-        Err(Violation(what)) => Err(Box::new(Failure { plan: life.plan, what, trace })),
+        Err(Violation(what)) => Err(Box::new(Failure { plan: life.plan, lie, what, trace })),
     }
 }
 
@@ -81,7 +84,7 @@ struct Life {
     stats: Stats,
     /// Whether the last writer was closed and nothing happened since.
     clean: bool,
-    trace: Option<Vec<String>>,
+    trace: Trace,
     hash: u64,
 }
 
@@ -94,7 +97,7 @@ impl Life {
             lie,
             stats: Stats { seeds: 1, ..Stats::default() },
             clean: false,
-            trace: verbose.then(Vec::new),
+            trace: verbose.then(Rc::default),
             hash: plan.seed,
             plan,
         }
@@ -131,8 +134,7 @@ impl Life {
     fn open(&mut self, mut disk: SimDisk) -> Result<Then, Violation> {
         for attempt in 0.. {
             let seed = self.rng.next();
-            let mut stage = Stage::new(disk, self.oracle.announced(), self.lie, seed);
-            stage.record_trace(self.trace.take());
+            let mut stage = self.stage(disk, seed);
             if attempt >= ATTEMPTS_MAX {
                 stage.set_faults(SimFaults::none());
             } else if self.rng.one_in(4) {
@@ -142,7 +144,6 @@ impl Life {
             stage.say(|| "recovery".to_owned());
             let result = recover(&mut stage, TRAIL, self.clock.now());
             stage.say(|| format!("{result:?}").chars().take(2000).collect());
-            self.trace = stage.take_trace();
             self.stats.add(&stage.take_stats());
             blame(&stage)?;
             let remains = stage.take_remains();
@@ -195,8 +196,10 @@ impl Life {
         is_last: bool,
     ) -> Result<Option<SimDisk>, Violation> {
         let seed = self.rng.next();
-        let mut stage = Stage::new(disk, self.oracle.announced(), self.lie, seed);
-        stage.record_trace(self.trace.take());
+        let mut stage = self.stage(disk, seed);
+        if self.plan.close_late {
+            stage.close_late();
+        }
         let sudden = self.sudden();
         if !is_last && !self.rng.one_in(6) {
             stage.light(Fuse::draw(&mut self.rng, sudden));
@@ -206,7 +209,6 @@ impl Life {
         let ended = session.run();
         session.stage().say(|| format!("{ended:?}"));
         let mut stage = session.into_stage();
-        self.trace = stage.take_trace();
         self.stats.add(&stage.take_stats());
         blame(&stage)?;
         let ended = ended?;
@@ -295,6 +297,10 @@ impl Life {
             }
         }
         Ok(())
+    }
+
+    fn stage(&self, disk: SimDisk, seed: u64) -> Stage {
+        Stage::new(disk, self.oracle.announced(), self.lie, self.trace.clone(), seed)
     }
 
     fn sudden(&mut self) -> Sudden {

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
-use graven_simulator::{Lie, campaign, describe, live};
+use graven_simulator::{Lie, campaign, describe, live, report};
 use std::ops::Range;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -69,15 +69,20 @@ fn main() -> anyhow::Result<ExitCode> {
         let found = Lie::ALL.into_iter().find(|lie| format!("{lie:?}") == name);
         found.with_context(|| format!("{name} is none of {:?}", Lie::ALL))
     });
-    match live(seed, lie.transpose()?, cli.verbose) {
+    let lie = lie.transpose()?;
+    match live(seed, lie, cli.verbose) {
         Ok(summary) => {
             summary.trace.iter().for_each(|line| println!("{line}"));
             println!("no failure, trace {:016x}: {}", summary.trace_hash, summary.stats);
             Ok(ExitCode::SUCCESS)
         }
-        Err(failure) => {
+        Err(failure) if cli.verbose => {
             failure.trace.iter().for_each(|line| println!("{line}"));
             println!("{}", describe(&failure));
+            Ok(ExitCode::FAILURE)
+        }
+        Err(_) => {
+            println!("{}", report(seed, lie));
             Ok(ExitCode::FAILURE)
         }
     }

@@ -30,6 +30,8 @@ pub struct Plan {
     pub segment_bytes_vary: bool,
     /// Frames in flight.
     pub in_flight_max: usize,
+    /// Whether files take for ever to be closed.
+    pub close_late: bool,
     /// Whether segments are zeroed ahead.
     pub zero_ahead: bool,
     /// What a full disk does.
@@ -64,6 +66,7 @@ impl Plan {
             segment_bytes: rng.pick(&[SEGMENT_BYTES_MIN, SEGMENT_BYTES_MIN + 4096, 1 << 20]),
             segment_bytes_vary: rng.one_in(4),
             in_flight_max: rng.between(1, 8) as usize,
+            close_late: rng.one_in(8),
             zero_ahead: rng.one_in(2),
             on_full: if rng.one_in(3) { OnFull::End } else { OnFull::Wait },
             ring: (rng.between(2, 8) as usize, buffer_bytes),

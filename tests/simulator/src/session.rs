@@ -19,9 +19,9 @@ use graven_writer::source::AppendError;
 use graven_writer::{Watermark, WriteError};
 use std::sync::Arc;
 
-/// Steps after which a writer that has not come to its end never will. The longest lives that
-/// were seen need a tenth of it.
-const STEPS_MAX: u64 = 300_000;
+/// Steps after which a writer that has not come to its end never will: fifty for each record of
+/// the longest session. No life that was seen needed a tenth of it.
+const STEPS_MAX: u64 = 50 * RECORDS_MAX;
 
 /// Most records of one generation: hashing is what a life spends its time on.
 const RECORDS_MAX: u64 = 400;
@@ -135,6 +135,7 @@ impl<'a> Session<'a> {
     pub(crate) fn run(&mut self) -> Result<Ended, Violation> {
         loop {
             self.steps += 1;
+            self.engine.disk().note_steps(self.steps);
             if self.steps > STEPS_MAX {
                 violated!("the engine does not come to an end");
             }

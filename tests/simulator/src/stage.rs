@@ -8,8 +8,10 @@ use crate::stats::Stats;
 use graven_writer::Watermark;
 use graven_writer::disk::sim::{OpKind, SimDisk, SimFaults};
 use graven_writer::disk::{Completion, Disk, Geometry, Listed, Op, OpId, Wake};
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +37,9 @@ pub(crate) struct Remains {
     /// Records that had been announced durable by then.
     pub(crate) announced: u64,
 }
+
+/// Every operation, if somebody wants to know. It is shared, so that it outlives a panic.
+pub(crate) type Trace = Option<Rc<RefCell<Vec<String>>>>;
 
 /// When and how a writer ends.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +85,8 @@ impl Fuse {
 pub(crate) struct Stage {
     sim: SimDisk,
     liar: Option<Liar>,
+    /// Files are closed as late as can be, if they are in here before the disk hears of it.
+    late: Option<VecDeque<(OpId, Op)>>,
     fuse: Option<Fuse>,
     remains: Vec<Remains>,
     /// What is announced, for the moment when the fuse is over.
@@ -90,16 +97,23 @@ pub(crate) struct Stage {
     journal_failed: bool,
     faults: u64,
     misuse: Option<String>,
-    trace: Option<Vec<String>>,
+    trace: Trace,
 }
 
 impl Stage {
     /// A stage around `sim`, on which `announced` records are known to be durable.
     #[must_use]
-    pub(crate) fn new(sim: SimDisk, announced: u64, lie: Option<Lie>, seed: u64) -> Self {
+    pub(crate) fn new(
+        sim: SimDisk,
+        announced: u64,
+        lie: Option<Lie>,
+        trace: Trace,
+        seed: u64,
+    ) -> Self {
         Self {
             sim,
             liar: lie.map(|lie| Liar::new(lie, seed)),
+            late: None,
             fuse: None,
             remains: Vec::new(),
             announced,
@@ -109,8 +123,13 @@ impl Stage {
             journal_failed: false,
             faults: 0,
             misuse: None,
-            trace: None,
+            trace,
         }
+    }
+
+    /// Closes files only when somebody waits for nothing else.
+    pub(crate) fn close_late(&mut self) {
+        self.late = Some(VecDeque::new());
     }
 
     /// Sees to it that the writer ends.
@@ -132,20 +151,10 @@ impl Stage {
         self.watermark = Some(watermark);
     }
 
-    /// Writes down every operation from now on.
-    pub(crate) fn record_trace(&mut self, trace: Option<Vec<String>>) {
-        self.trace = trace;
-    }
-
-    /// What was written down.
-    pub(crate) fn take_trace(&mut self) -> Option<Vec<String>> {
-        self.trace.take()
-    }
-
     /// Adds a line to what is written down.
     pub(crate) fn say(&mut self, line: impl FnOnce() -> String) {
-        if let Some(trace) = &mut self.trace {
-            trace.push(line());
+        if let Some(trace) = &self.trace {
+            trace.borrow_mut().push(line());
         }
     }
 
@@ -176,6 +185,11 @@ impl Stage {
     #[must_use]
     pub(crate) fn misuse(&self) -> Option<&str> {
         self.misuse.as_deref()
+    }
+
+    /// Notes how many steps the session has taken.
+    pub(crate) fn note_steps(&mut self, steps: u64) {
+        self.stats.steps_max = steps;
     }
 
     /// Counts something that has happened.
@@ -246,9 +260,9 @@ impl Stage {
                 liar.completed(kind, completion);
             }
             let result = &completion.result;
-            if let Some(trace) = &mut self.trace {
+            if let Some(trace) = &self.trace {
                 let how = result.as_ref().map_or_else(ToString::to_string, |()| "ok".into());
-                trace.push(format!("  {} {kind:?}: {how}", completion.id.0));
+                trace.borrow_mut().push(format!("  {} {kind:?}: {how}", completion.id.0));
             }
             let Err(error) = result else { continue };
             let no_room = error.kind() == io::ErrorKind::StorageFull;
@@ -268,9 +282,10 @@ impl Disk for Stage {
         self.say(|| format!("{} {}", id.0, describe(&op)));
         self.kinds.insert(id, OpKind::of(&op));
         self.ignite(OpKind::of(&op));
-        match &mut self.liar {
-            Some(liar) => liar.submit(&mut self.sim, id, op),
-            None => self.sim.submit(id, op),
+        match (&mut self.liar, &mut self.late) {
+            (Some(liar), _) => liar.submit(&mut self.sim, id, op),
+            (None, Some(late)) if matches!(op, Op::Close { .. }) => late.push_back((id, op)),
+            (None, _) => self.sim.submit(id, op),
         }
         self.moment();
     }
@@ -287,6 +302,10 @@ impl Disk for Stage {
     }
 
     fn wait(&mut self, timeout: Option<Duration>) {
+        let late = self.late.as_mut().filter(|late| late.len() == self.kinds.len());
+        if let Some((id, op)) = late.and_then(VecDeque::pop_front) {
+            self.sim.submit(id, op);
+        }
         if self.liar.as_ref().is_none_or(|liar| !liar.is_ready()) {
             self.sim.wait(timeout);
         }

@@ -12,6 +12,8 @@ pub struct Stats {
     pub seeds: u64,
     /// Records that were announced durable.
     pub records: u64,
+    /// Steps of the longest session: how far sessions are from being given up.
+    pub steps_max: u64,
     /// All else, by name.
     pub counts: BTreeMap<String, u64>,
 }
@@ -52,6 +54,7 @@ impl Stats {
     pub fn add(&mut self, other: &Self) {
         self.seeds += other.seeds;
         self.records += other.records;
+        self.steps_max = self.steps_max.max(other.steps_max);
         for (name, count) in &other.counts {
             self.note_many(name, *count);
         }
@@ -78,7 +81,8 @@ impl Stats {
 
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "seeds {}, records {}", self.seeds, self.records)?;
+        let Self { seeds, records, steps_max, .. } = self;
+        write!(f, "seeds {seeds}, records {records}, most steps of a session {steps_max}")?;
         for (name, count) in &self.counts {
             write!(f, ", {name} {count}")?;
         }

@@ -21,9 +21,10 @@
 //! At most one change is in flight, which is why recovery needs to look at two segments only.
 
 use crate::clock::Now;
-use crate::disk::{Completion, Disk, IoBuf, Op, OpId};
+use crate::disk::{Completion, Disk, FileId, IoBuf, Op, OpId};
 use crate::error::WriteError;
 use crate::ring::{Batch, Ring, WakeOn};
+use closing::Closing;
 use commit::{Commit, Commits, Given};
 use durability::{Durable, Watermark};
 use graven_format::consts::{ALIGN_BYTES_MAX, FRAME_HEADER_BYTES, align_up, trailer_bytes_max};
@@ -35,12 +36,12 @@ use metrics::Metrics;
 use recover::Recovered;
 use segment::{Active, Surroundings};
 use spare::Spare;
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 pub(crate) use tree::TREE_BYTES;
 use tree::Tree;
 
+mod closing;
 mod commit;
 pub mod durability;
 pub mod metrics;
@@ -116,19 +117,14 @@ pub struct Engine<D> {
     /// For the one header and the one trailer that can be in flight.
     header_buf: Option<IoBuf>,
     trailer_buf: Option<IoBuf>,
+    /// Files of sealed segments that are being closed: their numbers are not free yet.
+    closes: Vec<(OpId, FileId)>,
     closing: Option<Closing>,
     completions: Vec<Completion>,
     /// What ended it. It stays ended: a barrier that completes later must not be announced by an
     /// engine that has lost an earlier one.
     failed: Option<WriteError>,
     now: Now,
-}
-
-/// The last operations, one after the other, once everything is durable and sealed.
-#[derive(Debug)]
-struct Closing {
-    ops: VecDeque<Op>,
-    in_flight: Option<OpId>,
 }
 
 impl<D: Disk> Engine<D> {
@@ -168,6 +164,7 @@ impl<D: Disk> Engine<D> {
             held: None,
             header_buf: Some(IoBuf::new(ALIGN_BYTES_MAX as usize)?),
             trailer_buf: Some(IoBuf::new(trailer_len as usize)?),
+            closes: Vec::new(),
             closing: None,
             completions: Vec::new(),
             failed: None,
@@ -290,12 +287,15 @@ impl<D: Disk> Engine<D> {
                 .completed(result)
                 .map_err(|error| self.fault(operation, file, None, error));
         }
-        if let Some(closing) = self.closing.as_mut().filter(|c| c.in_flight == Some(id)) {
-            closing.in_flight = None;
-            return result.map_err(|error| self.fault("closing", String::new(), None, error));
+        if let Some(is_close) = self.closing.as_mut().and_then(|closing| closing.completed(id)) {
+            // Every byte of a file is durable before it is closed: nothing depends on that.
+            let result = if is_close { Ok(()) } else { result };
+            let trail = "the trail".to_owned();
+            return result.map_err(|error| self.fault("closing", trail, None, error));
         }
         let Some(commit) = self.commits.find(id) else {
-            // Closing a file whose every byte is durable: nothing depends on how it went.
+            // It is closed, whatever close says, and nothing depends on how it went.
+            self.closes.retain(|(close, _)| *close != id);
             return Ok(());
         };
         if let Err(error) = result {
@@ -335,7 +335,9 @@ impl<D: Disk> Engine<D> {
                 Given::Trailer(buf, segment) => {
                     self.trailer_buf = Some(buf);
                     if self.active.as_ref().is_some_and(|active| active.header.segment != segment) {
-                        self.submit(Op::Close { file: Spare::file(segment) });
+                        let file = Spare::file(segment);
+                        let id = self.submit(Op::Close { file });
+                        self.closes.push((id, file));
                     }
                 }
             }
@@ -351,6 +353,10 @@ impl<D: Disk> Engine<D> {
     }
 
     fn drive_spare(&mut self) {
+        // A filesystem may take longer to close a file than to fill three segments.
+        if self.closes.iter().any(|(_, file)| *file == self.spare.file_in_use()) {
+            return;
+        }
         // Before the first record there is nobody whom zeroing could delay.
         let filled = self.active.as_ref().map_or(u64::MAX, |active| active.tally.frames_end);
         if let Some(op) = self.spare.next_op(self.now.boottime_ns, filled) {
@@ -461,49 +467,10 @@ impl<D: Disk> Engine<D> {
         let op = write_op(file, offset, buf, &trailer);
         self.commits.push(Commit::seal(segment, offset, op));
     }
-
-    /// Everything accepted is durable: seal, cut the file to its trailer, remove the spare.
-    fn close_down(&mut self) -> Turn {
-        if self.spare.is_busy() {
-            return Turn::Sleep { until_ns: None };
-        }
-        if self.closing.is_none() {
-            let mut ops = VecDeque::new();
-            if let Some(active) = &self.active {
-                let (file, frames_end) = (active.file(), active.tally.frames_end);
-                self.seal(SealReason::Stop);
-                let len = frames_end + self.commits.seal_len();
-                ops.extend([Op::Truncate { file, len }, Op::Sync { file }, Op::Close { file }]);
-            }
-            let removal = self.spare.removal();
-            let removes = !removal.is_empty();
-            ops.extend(removal);
-            ops.extend(removes.then_some(Op::SyncDir));
-            self.closing = Some(Closing { ops, in_flight: None });
-            return Turn::Again;
-        }
-        let Some(closing) = &mut self.closing else { return Turn::Again };
-        if closing.in_flight.is_some() {
-            return Turn::Sleep { until_ns: None };
-        }
-        match closing.ops.pop_front() {
-            Some(op) => {
-                let id = self.submit(op);
-                if let Some(closing) = &mut self.closing {
-                    closing.in_flight = Some(id);
-                }
-                Turn::Again
-            }
-            None => {
-                self.watermark.close();
-                Turn::Finished
-            }
-        }
-    }
 }
 
 /// A write of `bytes`, which is a whole number of blocks, from a buffer that is large enough.
-fn write_op(file: crate::disk::FileId, offset: u64, mut buf: IoBuf, bytes: &[u8]) -> Op {
+fn write_op(file: FileId, offset: u64, mut buf: IoBuf, bytes: &[u8]) -> Op {
     let len = bytes.len();
     buf[..len].copy_from_slice(bytes);
     Op::Write { file, offset, buf, len }

@@ -57,6 +57,11 @@ impl Spare {
         FileId((segment % 4) as u32)
     }
 
+    /// The number of its own file.
+    pub(super) fn file_in_use(&self) -> FileId {
+        Self::file(self.segment)
+    }
+
     pub(super) fn owns(&self, id: OpId) -> bool {
         self.op == Some(id)
     }
@@ -141,12 +146,16 @@ impl Spare {
                 };
                 Ok(())
             }
+            // It is closed, whatever close says, and nothing in it is needed.
+            Err(_) if self.step == Step::Close => {
+                self.step = Step::Remove;
+                Ok(())
+            }
             Err(error) if is_no_room(&error) => {
                 self.step = match self.step {
                     Step::Create => Step::Wait(None),
                     Step::Allocate | Step::Zero(..) | Step::Sync => Step::Close,
-                    Step::Close => Step::Remove,
-                    Step::Remove | Step::Ready | Step::Wait(_) => return Err(error),
+                    Step::Close | Step::Remove | Step::Ready | Step::Wait(_) => return Err(error),
                 };
                 Ok(())
             }
