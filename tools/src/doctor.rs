@@ -303,7 +303,7 @@ fn try_disk(directory: &Path) -> Result<DiskReport, String> {
     let buffers: Result<Vec<_>, _> =
         (0..TRIAL_BUFFERS).map(|_| IoBuf::new(graven_format::consts::FRAME_BYTES_MAX)).collect();
     let tried =
-        buffers.and_then(|mut buffers| open_disk(directory, DiskChoice::Auto, &mut buffers));
+        buffers.and_then(|mut buffers| open_disk(directory, DiskChoice::Auto, &mut buffers, None));
     tried
         .map(|(_, report)| report)
         .map_err(|why| escape::Escaped(why.to_string().as_bytes()).to_string())

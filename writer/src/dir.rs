@@ -7,21 +7,30 @@ use graven_format::identity::Identity;
 use graven_format::name;
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Nobody but the owner reads a trail (CAPP FAU_SAR.2).
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
+
+/// How often, and how long each time, the end of a dead writer's last writes is waited for: half a
+/// minute, which a device that still answers does not need.
+const ENDING_WAITS: u32 = 6000;
+/// See [`ENDING_WAITS`].
+const ENDING_WAIT: Duration = Duration::from_millis(5);
 
 /// A trail directory that this process, and no other, may write to.
 #[derive(Debug)]
 pub struct LockedDir {
     path: PathBuf,
     identity: Identity,
-    /// Holds the lock until it is dropped, or until the process ends in whatever way.
-    _lock: File,
+    /// Holds the lock until it is dropped, or until the process and all that it has asked of the
+    /// disk have ended in whatever way.
+    lock: File,
 }
 
 impl LockedDir {
@@ -50,13 +59,19 @@ impl LockedDir {
             Some(identity) => identity,
             None => create_identity(path, now).map_err(io("creation of the identity in", path))?,
         };
-        Ok(Self { path: path.to_owned(), identity, _lock: lock })
+        Ok(Self { path: path.to_owned(), identity, lock })
     }
 
     /// The directory.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The open file that the lock is on.
+    #[must_use]
+    pub fn lock(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
     }
 
     /// The trail's id.
@@ -94,11 +109,12 @@ fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
     }
 }
 
-/// Takes the lock, or says who has it. The kernel lets it go when the process ends.
+/// Takes the lock, or says who has it. The kernel lets it go when the process has ended and the last
+/// of its writes has.
 fn lock(dir: &Path) -> Result<File, OpenError> {
     let path = dir.join(name::LOCK);
     let io = |source| OpenError::Io { operation: "opening", path: path.clone(), source };
-    let mut file = OpenOptions::new()
+    let file = OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
@@ -106,34 +122,53 @@ fn lock(dir: &Path) -> Result<File, OpenError> {
         .mode(FILE_MODE)
         .open(&path)
         .map_err(io)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            return Err(OpenError::Locked { dir: dir.to_owned(), pid: read_pid(&mut file) });
+    for wait in 0.. {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(source)) => return Err(io(source)),
         }
-        Err(TryLockError::Error(source)) => return Err(io(source)),
+        let (dir, pid) = (dir.to_owned(), read_pid(&file));
+        match pid.filter(|pid| has_ended(*pid)) {
+            None => return Err(OpenError::Locked { dir, pid }),
+            Some(pid) if wait == ENDING_WAITS => return Err(OpenError::Ending { dir, pid }),
+            Some(_) => std::thread::sleep(ENDING_WAIT),
+        }
     }
-    // For people and for `verify`; nothing depends on it.
+    // For people, for `verify`, and to know a writer that has ended.
     file.set_len(0).map_err(io)?;
-    file.write_all(format!("{}\n", std::process::id()).as_bytes()).map_err(io)?;
+    file.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0).map_err(io)?;
     Ok(file)
+}
+
+/// Whether the process has ended: there is none of this pid, or only what its parent has not asked
+/// for yet.
+fn has_ended(pid: u32) -> bool {
+    match fs::read_to_string(format!("/proc/{pid}/stat")) {
+        // The state follows the name, which is in parentheses and may be anything.
+        Ok(stat) => {
+            stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['Z', 'X']))
+        }
+        // Without /proc nothing is known.
+        Err(_) => Path::new("/proc/self/stat").exists(),
+    }
 }
 
 /// The pid of the writer that has `dir` locked now, if there is one: 0 if it is not known.
 /// Never waits, and changes nothing.
 #[must_use]
 pub fn writer_pid(dir: &Path) -> Option<u32> {
-    let mut file = File::open(dir.join(name::LOCK)).ok()?;
+    let file = File::open(dir.join(name::LOCK)).ok()?;
     match file.try_lock_shared() {
         Ok(()) | Err(TryLockError::Error(_)) => None,
-        Err(TryLockError::WouldBlock) => Some(read_pid(&mut file).unwrap_or(0)),
+        Err(TryLockError::WouldBlock) => Some(read_pid(&file).unwrap_or(0)),
     }
 }
 
-fn read_pid(file: &mut File) -> Option<u32> {
-    let mut text = String::new();
-    file.take(16).read_to_string(&mut text).ok()?;
-    text.trim().parse().ok()
+fn read_pid(file: &File) -> Option<u32> {
+    let mut bytes = [0; 16];
+    let read = file.read_at(&mut bytes, 0).ok()?;
+    std::str::from_utf8(&bytes[..read]).ok()?.trim().parse().ok()
 }
 
 fn read_identity(dir: &Path) -> Result<Option<Identity>, OpenError> {

@@ -59,6 +59,14 @@ pub enum OpenError {
         /// The other writer's pid, if the lock file tells.
         pid: Option<u32>,
     },
+    /// The writer that had it is dead, and the disk still works on what it was given.
+    #[error("{dir}: the writer with pid {pid} has ended, but the disk has not ended its writes")]
+    Ending {
+        /// The directory.
+        dir: PathBuf,
+        /// The pid that the writer had.
+        pid: u32,
+    },
     /// The identity or a segment is of a later version, or not readable.
     #[error("{file}: {source}")]
     Format {

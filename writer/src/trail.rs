@@ -382,8 +382,8 @@ fn start(dir: &LockedDir, options: &Options) -> Result<(Engine<Box<dyn Disk>>, S
         .map(|_| IoBuf::new(FRAME_BYTES_MAX))
         .collect::<io::Result<Vec<_>>>()
         .map_err(io("allocation of the ring for"))?;
-    let (mut disk, report) =
-        open_disk(dir.path(), options.disk, &mut buffers).map_err(io("opening the disk of"))?;
+    let (mut disk, report) = open_disk(dir.path(), options.disk, &mut buffers, Some(dir.lock()))
+        .map_err(io("opening the disk of"))?;
     let recovered = recover(&mut disk, dir.trail_id(), clock::now())?;
     let settings = Settings {
         segment_bytes: options.segment_bytes,

@@ -5,6 +5,7 @@ pub(crate) mod lines;
 pub(crate) mod mount;
 pub(crate) mod random;
 pub(crate) mod strace;
+pub(crate) mod throttle;
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};

@@ -106,6 +106,19 @@ impl Mounted {
         self.at.join("trail")
     }
 
+    /// Its device's number as the kernel writes it, `7:0`.
+    pub(crate) fn device_number(&self) -> String {
+        let device = self.device.as_deref().and_then(|it| it.strip_prefix("/dev/"));
+        let file = format!("/sys/block/{}/dev", device.expect("it is on a device"));
+        std::fs::read_to_string(file).expect("a number").trim().to_owned()
+    }
+
+    /// Writes everything that the page cache holds of it.
+    pub(crate) fn sync(&self) {
+        let dir = std::fs::File::open(&self.at).expect("it is mounted");
+        rustix::fs::syncfs(dir).expect("it is synced");
+    }
+
     /// Free bytes.
     pub(crate) fn free_bytes(&self) -> u64 {
         let stat = rustix::fs::statvfs(&self.at).expect("it is mounted");

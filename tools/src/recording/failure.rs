@@ -66,6 +66,9 @@ impl From<OpenError> for Failure {
             OpenError::Locked { .. } => Self::new(Exit::CannotCheck, &text)
                 .note("a trail has one writer")
                 .help("stop the other one, or record to another directory"),
+            OpenError::Ending { .. } => Self::new(Exit::CannotCheck, &text)
+                .note("what it has begun to write may still reach the disk")
+                .help("look at the device; start again once it answers"),
             OpenError::Foreign { .. } => Self::new(Exit::CannotCheck, &text)
                 .note("nothing in it was changed")
                 .help("name an empty directory, or one that does not exist"),

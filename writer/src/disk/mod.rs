@@ -14,7 +14,13 @@
 //!   a driver therefore never has two barriers in flight.
 //! - **A file with operations in flight is not closed** (EBUSY), so that no rest of a short
 //!   write can reach another file under the same number.
+//! - **The lock outlives every write.** A process that is killed is gone before the direct writes that
+//!   it has given to io_uring, which end when the device ends them, seconds later on a slow one.
+//!   Whoever took the lock meanwhile would find their place empty, write there, and be written over.
+//!   So the ring holds the lock's file too, and lets go of it with its last operation. A thread in
+//!   pwrite keeps the files of its process open by itself.
 
+use rustix::fd::BorrowedFd;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -47,7 +53,9 @@ pub const OPS_IN_FLIGHT_MAX: usize = 1024;
 const ZERO_BYTES: usize = 128 * 1024;
 
 /// Opens the disk below the trail directory `dir`, which exists, and registers `buffers` with
-/// the driver if it can. The result belongs to the calling thread.
+/// the driver if it can. The result belongs to the calling thread. `lock` is the open file whose lock
+/// keeps other writers away: it stays locked until the last operation has ended, even if this process
+/// is killed before.
 ///
 /// [`DiskChoice::Auto`] takes io_uring, and pwrite with fdatasync when no ring can be made; the
 /// report says which it is and why.
@@ -59,9 +67,10 @@ pub fn open_disk(
     dir: &Path,
     choice: DiskChoice,
     buffers: &mut [IoBuf],
+    lock: Option<BorrowedFd<'_>>,
 ) -> io::Result<(Box<dyn Disk>, DiskReport)> {
     if choice != DiskChoice::Sync {
-        match UringDisk::open(dir, buffers) {
+        match UringDisk::open(dir, buffers, lock) {
             Ok((disk, report)) => return Ok((Box::new(disk), report)),
             Err(error) if choice == DiskChoice::Uring || !error.is_ring() => {
                 return Err(error.into());

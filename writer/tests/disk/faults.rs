@@ -151,11 +151,11 @@ fn without_io_uring_there_is_the_plain_driver_and_a_reason() {
             if !forbid(libc::SYS_io_uring_setup, errno) {
                 return;
             }
-            let (_, report) = open_disk(at.path(), DiskChoice::Auto, &mut []).unwrap();
+            let (_, report) = open_disk(at.path(), DiskChoice::Auto, &mut [], None).unwrap();
             assert_eq!(report.driver, DriverKind::Sync);
             let said = report.fallback_reason.unwrap();
             assert!(said.contains(reason) || said.contains("io_uring_disabled"), "{said}");
-            assert!(open_disk(at.path(), DiskChoice::Uring, &mut []).is_err());
+            assert!(open_disk(at.path(), DiskChoice::Uring, &mut [], None).is_err());
         });
     }
 }

@@ -260,7 +260,7 @@ fn a_driver_says_what_it_is() {
     for (choice, driver) in
         [(DiskChoice::Uring, DriverKind::Uring), (DiskChoice::Sync, DriverKind::Sync)]
     {
-        let Ok((disk, report)) = open_disk(at.path(), choice, &mut []) else {
+        let Ok((disk, report)) = open_disk(at.path(), choice, &mut [], None) else {
             eprintln!("SKIPPED: no {driver}");
             continue;
         };
@@ -276,7 +276,7 @@ fn a_driver_says_what_it_is() {
 fn a_directory_that_is_none_is_an_error_that_names_it() {
     let at = tempfile::tempdir().unwrap();
     for choice in [DiskChoice::Auto, DiskChoice::Sync] {
-        let error = open_disk(&at.path().join("missing"), choice, &mut []).err().unwrap();
+        let error = open_disk(&at.path().join("missing"), choice, &mut [], None).err().unwrap();
         assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
         assert!(error.to_string().contains("missing"), "{error}");
     }

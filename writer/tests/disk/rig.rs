@@ -119,7 +119,7 @@ impl Rig {
 
 fn open(at: &Path, choice: DiskChoice) -> Option<(Box<dyn Disk>, Vec<IoBuf>)> {
     let mut buffers: Vec<_> = (0..BUFFERS).map(|_| IoBuf::new(BUFFER_BYTES).unwrap()).collect();
-    match open_disk(at, choice, &mut buffers) {
+    match open_disk(at, choice, &mut buffers, None) {
         Ok((disk, report)) => {
             eprintln!("  {report}");
             Some((disk, buffers))

@@ -22,7 +22,7 @@ use crate::disk::{
 };
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
-use rustix::fd::{AsFd, AsRawFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::fmt;
@@ -131,12 +131,16 @@ pub struct UringDisk {
 }
 
 impl UringDisk {
-    /// Opens the trail directory `dir` and registers `buffers`. The calling thread is the one that
-    /// uses the driver.
+    /// Opens the trail directory `dir` and registers `buffers`, and `lock` to hold it as long as the
+    /// ring lives. The calling thread is the one that uses the driver.
     ///
     /// # Errors
     /// See [`OpenError`].
-    pub fn open(dir: &Path, buffers: &mut [IoBuf]) -> Result<(Self, DiskReport), OpenError> {
+    pub fn open(
+        dir: &Path,
+        buffers: &mut [IoBuf],
+        lock: Option<BorrowedFd<'_>>,
+    ) -> Result<(Self, DiskReport), OpenError> {
         let (ring, mut ring_report) = setup::make_ring().map_err(OpenError::Ring)?;
         let at = |error: io::Error| {
             OpenError::Directory(io::Error::new(
@@ -149,9 +153,10 @@ impl UringDisk {
         let mut warnings = found.warnings;
         let mut zeros = IoBuf::new(ZERO_BYTES).map_err(OpenError::Ring)?;
         let bell = Arc::new(Bell::new().map_err(OpenError::Ring)?);
+        setup::register_files(&ring, lock, &mut ring_report, &mut warnings)
+            .map_err(OpenError::Ring)?;
         let driver =
             setup::register_buffers(&ring, buffers, &mut zeros, &mut ring_report, &mut warnings);
-        setup::register_files(&ring, &mut ring_report, &mut warnings);
         let file_slots = if ring_report.files_registered { setup::FILE_SLOTS } else { 0 };
         let disk = Self {
             ring,
@@ -397,7 +402,8 @@ impl Drop for UringDisk {
         }
         if self.in_kernel == 0 {
             // The kernel takes rings apart in its own time, and would hold the files until then:
-            // the filesystem could not be unmounted. An error means that there was no table.
+            // the filesystem could not be unmounted, and the trail not be locked. An error means that
+            // there was no table.
             let _ = self.ring.submitter().unregister_files();
         }
         for slot in self.slots.drain(..).flatten() {

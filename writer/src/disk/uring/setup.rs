@@ -4,6 +4,7 @@
 use crate::disk::buf::Registered;
 use crate::disk::{IoBuf, OPS_IN_FLIGHT_MAX, RingReport};
 use io_uring::{IoUring, Probe, opcode};
+use rustix::fd::{AsRawFd, BorrowedFd};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -188,10 +189,25 @@ pub(super) fn register_buffers(
     driver
 }
 
-/// Registers an empty table of files.
-pub(super) fn register_files(ring: &IoUring, report: &mut RingReport, warnings: &mut Vec<String>) {
-    match ring.submitter().register_files(&[-1; FILE_SLOTS as usize]) {
+/// Registers a table of files that is empty but for `lock`, in a slot of its own at the end.
+///
+/// # Errors
+/// The ring cannot hold the lock: without that it must not be used, see [`crate::disk`].
+pub(super) fn register_files(
+    ring: &IoUring,
+    lock: Option<BorrowedFd<'_>>,
+    report: &mut RingReport,
+    warnings: &mut Vec<String>,
+) -> io::Result<()> {
+    let mut table = [-1; FILE_SLOTS as usize + 1];
+    table[FILE_SLOTS as usize] = lock.map_or(-1, |lock| lock.as_raw_fd());
+    match ring.submitter().register_files(&table) {
         Ok(()) => report.files_registered = true,
+        Err(error) if lock.is_some() => {
+            let text = format!("io_uring cannot hold the lock of the trail: {error}");
+            return Err(io::Error::new(error.kind(), text));
+        }
         Err(error) => warnings.push(format!("files could not be registered ({error})")),
     }
+    Ok(())
 }
