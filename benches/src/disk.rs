@@ -118,7 +118,7 @@ impl Bench<'_> {
                 trail.append(&record(&payload, now.realtime_ns, due_ns))?;
                 sent += 1;
             }
-            std::hint::spin_loop();
+            std::thread::yield_now();
         }
         Ok(trail.close()?)
     }
