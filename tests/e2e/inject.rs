@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
 /// Cases of one driver in a run that is not exhaustive.
-const SAMPLE: usize = 130;
+const SAMPLE: usize = 250;
 
 /// The lines that a life records: more than one segment.
 const LINES_A_LIFE: u64 = 170;

@@ -136,8 +136,10 @@ fn lock(dir: &Path) -> Result<File, OpenError> {
         }
     }
     // For people, for `verify`, and to know a writer that has ended.
-    file.set_len(0).map_err(io)?;
-    file.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0).map_err(io)?;
+    // Always as long, and written over what is there, so that a full disk has room for it.
+    let text = format!("{:<10}\n", std::process::id());
+    file.write_all_at(text.as_bytes(), 0).map_err(io)?;
+    file.set_len(text.len() as u64).map_err(io)?;
     Ok(file)
 }
 

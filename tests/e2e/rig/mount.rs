@@ -127,8 +127,8 @@ impl Mounted {
 
     /// Fills it with a file of its own until only so many bytes are free.
     pub(crate) fn fill(&self, leave_bytes: u64) -> PathBuf {
-        let ballast = self.at.join("ballast");
         let len = self.free_bytes().saturating_sub(leave_bytes);
+        let ballast = self.at.join(format!("ballast-{len}"));
         tool("fallocate", &["-l", &len.to_string(), text(&ballast)]).expect("room");
         ballast
     }

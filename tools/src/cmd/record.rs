@@ -45,7 +45,8 @@ loss statement.
 
 From standard input, each line is one record, whatever bytes are in it. A line over 131072 bytes is refused: its \
 number is said, and a loss statement stands in its place. At the end of input, or on SIGTERM, SIGINT or SIGHUP, what \
-was read is made durable and the trail is sealed.
+was read is made durable and the trail is sealed. While there is no room that has to wait, and so does the end: what \
+was read is not given up. kill -9 costs nothing that was acknowledged.
 
 `durable N` on standard output means that the records 0 to N survive whatever happens next. Lines may be coalesced; \
 the last one is always printed. If nobody reads them any more, recording goes on and the exit code is 2.
@@ -55,7 +56,7 @@ Exit codes:
   1  the trail is damaged, and recovery refuses to write over it
   2  usage, or the trail cannot be opened (permission, no directory, locked, foreign), or standard input cannot be read
   5  storage failed; the last `durable N` holds
-  6  no room, and `--on-full end` was given; the last `durable N` holds
+  6  no room: for the first segment, or later if `--on-full end` was given; the last `durable N` holds
   7  some input was refused; everything else is durable
   8  kernel audit is not available, or another daemon holds it
 

@@ -4,6 +4,7 @@ use crate::diag::Diagnostic;
 use crate::escape;
 use crate::exit::Exit;
 use graven_writer::{OpenError, WriteError};
+use std::io;
 
 /// An end that is not well.
 #[derive(Debug)]
@@ -75,11 +76,19 @@ impl From<OpenError> for Failure {
             OpenError::NotADirectory(_) | OpenError::Option { .. } => {
                 Self::new(Exit::CannotCheck, &text)
             }
+            OpenError::Io { source, .. } if is_no_room(&source) => {
+                Self::new(Exit::NoRoom, &text).note("no record was taken").help("make room and start again")
+            }
             OpenError::Io { .. } => Self::new(Exit::CannotCheck, &text)
                 .note("no record was taken")
                 .help("`graven doctor --trail DIR` says what stands in the way"),
         }
     }
+}
+
+/// Whether the disk, or the user's share of it, is full.
+fn is_no_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 impl From<WriteError> for Failure {
