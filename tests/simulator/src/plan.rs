@@ -11,7 +11,7 @@ use graven_writer::disk::sim::{SimFaults, SimOptions};
 pub(crate) const ROOM_BYTES: u64 = 1 << 40;
 
 /// Longest payload of most records, in bytes; a few are as long as fits.
-const PAYLOAD_BYTES: [u64; 5] = [0, 60, 400, 4000, 60_000];
+const PAYLOAD_BYTES: [u64; 6] = [0, 60, 400, 4000, 20_000, 60_000];
 
 /// The options of one life.
 #[derive(Clone, Debug)]
@@ -71,7 +71,7 @@ impl Plan {
             on_full: if rng.one_in(3) { OnFull::End } else { OnFull::Wait },
             ring: (rng.between(2, 8) as usize, buffer_bytes),
             payload_bytes: rng.pick(&PAYLOAD_BYTES),
-            generation_bytes: rng.pick(&[100 << 10, 600 << 10, 1200 << 10, 2400 << 10]),
+            generation_bytes: rng.pick(&[100 << 10, 1200 << 10, 2400 << 10, 3600 << 10]),
             narrow: rng.one_in(3),
             clock_jumps: rng.one_in(2),
             faults: faults(&mut rng, seed),

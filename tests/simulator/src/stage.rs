@@ -60,12 +60,13 @@ impl Fuse {
     /// A fuse for some moment in the life of a writer. Chance alone would hardly ever meet the
     /// few moments in which a segment changes or is sealed, so it is told of them.
     pub(crate) fn draw(rng: &mut Rng, how: Sudden) -> Self {
-        let after = match rng.below(8) {
+        let after = match rng.below(10) {
             0 => None,
             1 => Some((OpKind::Write, rng.below(8))),
             2 | 3 => Some((OpKind::Write, rng.below(100))),
-            4 | 5 => Some((OpKind::Rename, rng.between(1, 3))),
-            6 => Some((rng.pick(&OpKind::ALL), rng.below(4))),
+            // The first is that of the first segment.
+            4..=7 => Some((OpKind::Rename, rng.between(1, 3))),
+            8 => Some((rng.pick(&OpKind::ALL), rng.below(4))),
             _ => Some((OpKind::Truncate, 0)),
         };
         let moments = rng.pick(&[4, 20, 60, 400]);

@@ -20,6 +20,7 @@ use graven_format::segment::SegmentHeader;
 use graven_format::trailer::{SealReason, Tally, Trailer};
 use graven_format::{FormatError, TrailId};
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 
 mod files;
@@ -298,7 +299,7 @@ impl<D: Disk> Recovery<'_, D> {
             tally: trailer.tally.clone(),
             range: Some(trailer.range.clone()),
         };
-        self.settle_trailer(&name, trailer_at, &bytes)?;
+        self.settle_trailer(&name, trailer_at..entry.len)?;
         Ok(Some(Outcome {
             header: Some(header),
             trailer: Some(trailer),
@@ -340,6 +341,11 @@ impl<D: Disk> Recovery<'_, D> {
             Action::Remove => self.remove(&file)?,
             Action::Trim(len) => {
                 self.open(&file)?;
+                // A file is cut only behind a trailer that is there: one that was read and lost
+                // would leave a file that is too short and says nothing of why.
+                if let Some(trailer) = &target.outcome.trailer {
+                    self.settle(&file, len - u64::from(trailer.trailer_len)..*len)?;
+                }
                 self.cut(&file, *len)?;
             }
             Action::Seal(prefix) => {
@@ -377,45 +383,50 @@ impl<D: Disk> Recovery<'_, D> {
     }
 
     /// Writes the frames of the open file that are not known to have been announced once more.
-    ///
-    /// Through the page cache a write whose barrier failed can still be read, and the kernel,
-    /// which has reported it once, calls it clean: the next fsync says nothing of it. So what can
-    /// be read is no proof of what is durable; only a barrier of our own is. Without the page
-    /// cache, what is read comes from the device.
     fn settle_frames(
         &mut self,
         file: &str,
         prefix: &Prefix,
         announced: u64,
     ) -> Result<(), OpenError> {
-        if self.disk.geometry().direct {
-            return Ok(());
-        }
         let index = &prefix.tally.index;
         // The first entry if nothing is known: an index begins with the first frame.
         let known = index.iter().rev().find(|entry| entry.seq <= announced).or(index.first());
-        let Some(mut offset) = known.map(|entry| entry.offset) else { return Ok(()) };
-        let mut bytes = vec![0; FRAME_BYTES_MAX];
-        while offset < prefix.tally.frames_end {
-            let left = prefix.tally.frames_end - offset;
-            let piece = &mut bytes[..left.min(FRAME_BYTES_MAX as u64) as usize];
-            self.read_exact(file, offset, piece)?;
-            self.write("second write of the last frames", file, offset, piece)?;
-            offset += piece.len() as u64;
-        }
-        Ok(())
+        let Some(offset) = known.map(|entry| entry.offset) else { return Ok(()) };
+        self.settle(file, offset..prefix.tally.frames_end)
     }
 
-    /// The same for a trailer, which proves its segment complete. Only in its place: on larger
-    /// blocks than its segment was made for it is a copy, and no barrier of a copy has failed.
-    fn settle_trailer(&mut self, file: &str, offset: u64, bytes: &[u8]) -> Result<(), OpenError> {
+    /// The same for the trailer of a file that ends with it. Only in its place: on larger blocks
+    /// than its segment was made for it is a copy, and no barrier of a copy has failed.
+    fn settle_trailer(&mut self, file: &str, range: Range<u64>) -> Result<(), OpenError> {
         let Geometry { direct, align_bytes } = self.disk.geometry();
         let in_place = |at: u64| at.is_multiple_of(align_bytes.into());
-        if direct || !in_place(offset) || !in_place(bytes.len() as u64) {
+        if direct || !in_place(range.start) || !in_place(range.end) {
             return Ok(());
         }
         self.open(file)?;
-        self.write("second write of the trailer", file, offset, bytes)?;
+        self.settle(file, range)?;
         self.run("closing", file, Op::Close { file: RECOVERY_FILE })
+    }
+
+    /// Writes these bytes of the open file once more, as they are read, behind a barrier.
+    ///
+    /// Through the page cache a write whose barrier failed can still be read, and the kernel,
+    /// which has reported it once, calls it clean: the next fsync says nothing of it. So what can
+    /// be read is no proof of what is durable; only a barrier of our own is. Without the page
+    /// cache, what is read comes from the device.
+    fn settle(&mut self, file: &str, range: Range<u64>) -> Result<(), OpenError> {
+        if self.disk.geometry().direct {
+            return Ok(());
+        }
+        let mut bytes = vec![0; (range.end - range.start).min(FRAME_BYTES_MAX as u64) as usize];
+        let mut offset = range.start;
+        while offset < range.end {
+            let piece = (range.end - offset).min(bytes.len() as u64) as usize;
+            self.read_exact(file, offset, &mut bytes[..piece])?;
+            self.write("second write", file, offset, &bytes[..piece])?;
+            offset += piece as u64;
+        }
+        Ok(())
     }
 }
