@@ -121,6 +121,8 @@ pub struct Engine<D> {
     closes: Vec<(OpId, FileId)>,
     closing: Option<Closing>,
     completions: Vec<Completion>,
+    /// Batches that are durable and announced, and not counted yet.
+    settled: Vec<Batch<IoBuf>>,
     /// What ended it. It stays ended: a barrier that completes later must not be announced by an
     /// engine that has lost an earlier one.
     failed: Option<WriteError>,
@@ -167,6 +169,7 @@ impl<D: Disk> Engine<D> {
             closes: Vec::new(),
             closing: None,
             completions: Vec::new(),
+            settled: Vec::new(),
             failed: None,
             now: Now::default(),
             settings,
@@ -242,6 +245,7 @@ impl<D: Disk> Engine<D> {
         self.advance();
         if self.closing.is_none() {
             went_on |= self.submit_batches();
+            self.settle();
             // After the batches: one that waits for the next segment hurries its preparation, and
             // if nothing else is in flight no completion would come to go on with it.
             self.drive_spare();
@@ -320,16 +324,14 @@ impl<D: Disk> Engine<D> {
         WriteError { operation, file, offset, durable, no_room, source: Arc::new(error) }
     }
 
-    /// Pops the complete prefix of the queue, moves the watermark over it, and gives the
-    /// batches' room back.
+    /// Pops the complete prefix of the queue and moves the watermark over it.
     fn advance(&mut self) {
         let mut durable = None;
         while let Some(given) = self.commits.pop_done() {
             match given {
                 Given::Batch(batch) => {
                     durable = Some(batch.first_seq + u64::from(batch.count));
-                    self.metrics.note_durable(&batch, self.now);
-                    self.ring.recycle(batch);
+                    self.settled.push(batch);
                 }
                 Given::Header(buf) => self.header_buf = Some(buf),
                 Given::Trailer(buf, segment) => {
@@ -349,6 +351,15 @@ impl<D: Disk> Engine<D> {
         if let Some(op) = self.commits.seal_due() {
             let id = self.submit(op);
             self.commits.seal_submitted(id);
+        }
+    }
+
+    /// Counts the batches that have become durable and gives their room back: after the device
+    /// has been given its next frame, because nothing that is announced waits for this.
+    fn settle(&mut self) {
+        for batch in self.settled.drain(..) {
+            self.metrics.note_durable(&batch, self.now);
+            self.ring.recycle(batch);
         }
     }
 
@@ -419,9 +430,9 @@ impl<D: Disk> Engine<D> {
         // Before the submission, because from then on the driver has the buffer. After the
         // checksum, which reads from front to back and so fetches what producers wrote on other
         // processors faster than sixteen records at once could.
-        self.tree.hash(&buf[FRAME_HEADER_BYTES..batch.end], batch.count);
+        self.tree.take(&buf[FRAME_HEADER_BYTES..batch.end], batch.count);
         let id = self.submit(Op::Write { file, offset, buf, len });
-        // Start the device before the nodes are computed; completions wait for the next turn.
+        // Start the device before the tree is computed; completions wait for the next turn.
         self.disk.poll(&mut self.completions);
         if let Some(active) = &mut self.active {
             active.add_frame(&mut self.tree, &batch, len as u64, crc, realtime_first_ns);

@@ -88,7 +88,7 @@ impl Active {
         crc: u32,
         realtime_first_ns: u64,
     ) {
-        tree.append_to(&mut self.range);
+        tree.append_to(&mut self.range, batch.count);
         self.tally.add(&TallyFrame {
             first_seq: batch.first_seq,
             offset: self.tally.frames_end,

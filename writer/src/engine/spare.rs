@@ -14,7 +14,7 @@ use std::io;
 
 /// Fewest and most bytes that one operation zeroes. A barrier that comes right behind the fewest
 /// waits some tens of microseconds longer; the most are for catching up.
-const ZERO_BYTES_MIN: u64 = 64 * 1024;
+const ZERO_BYTES_MIN: u64 = 16 * 1024;
 /// See [`ZERO_BYTES_MIN`].
 const ZERO_BYTES_MAX: u64 = 1024 * 1024;
 
