@@ -19,8 +19,8 @@ fn a_failing_device_ends_the_writer_and_what_was_announced_is_there() {
     if !can_mount() {
         return;
     }
-    for driver in ["uring", "sync"] {
-        let disk = Mounted::ext4_on_failing_device(64, 12);
+    for (driver, good_mib) in [("uring", 12), ("sync", 12), ("uring", 9), ("sync", 9)] {
+        let disk = Mounted::ext4_on_failing_device(64, good_mib);
         let trail = disk.trail();
         let plan = Plan { lines: LINES, from: 0, to: 10_000, speed: Speed::Full, seed: 1 };
         let mut command = record(&trail);

@@ -15,6 +15,8 @@ const UNMOUNT_TRIES: u32 = 500;
 pub(crate) struct Mounted {
     at: PathBuf,
     device: Option<String>,
+    /// The limit of its device's requests before it was changed.
+    request_kib_before: Option<String>,
     /// Holds the mount point, and the device's file if it is there.
     _dir: tempfile::TempDir,
     /// The filesystem that the device's file is on.
@@ -56,11 +58,25 @@ impl Mounted {
     }
 
     /// ext4 whose device fails: it says that it has `mib` MiB, and is a file on a tmpfs of less. What finds
-    /// no room there is an I/O error here.
+    /// no room there is an error here.
+    ///
+    /// The loop driver calls a write a success of which only the beginning found room, which is a lie that
+    /// no writer can see through. So its requests are made as small as a page, which tmpfs takes whole or
+    /// not at all.
     pub(crate) fn ext4_on_failing_device(mib: u64, good_mib: u64) -> Self {
         let below = Self::tmpfs(good_mib);
         let dir = tempfile::Builder::new().tempdir_in(below.path()).expect("a directory");
-        Self::ext4_in(dir, Some(Box::new(below)), mib, 512)
+        let mut disk = Self::ext4_in(dir, Some(Box::new(below)), mib, 512);
+        let limit = disk.queue_limit();
+        let before = std::fs::read_to_string(&limit).expect("a number").trim().to_owned();
+        disk.request_kib_before = Some(before);
+        std::fs::write(&limit, "4").expect("a limit");
+        disk
+    }
+
+    /// Where the size of its device's requests is limited, in KiB.
+    fn queue_limit(&self) -> String {
+        format!("/sys/dev/block/{}/queue/max_sectors_kb", self.device_number())
     }
 
     fn ext4_in(
@@ -77,7 +93,9 @@ impl Mounted {
         let device = tool("losetup", &["-f", "--show", "-b", &sector, text(&image)]);
         let device = device.expect("a loop device");
         // From here on the drop takes the device down.
-        let mounted = Self { at, device: Some(device.clone()), _dir: dir, _below: below };
+        let (device_name, request_kib_before) = (Some(device.clone()), None);
+        let mounted =
+            Self { at, device: device_name, request_kib_before, _dir: dir, _below: below };
         // Everything is written now, and nothing in the background later.
         let lazy = "lazy_itable_init=0,lazy_journal_init=0";
         tool("mkfs.ext4", &["-q", "-F", "-m", "0", "-b", "4096", "-E", lazy, &device])
@@ -93,7 +111,7 @@ impl Mounted {
         std::fs::create_dir(&at).expect("a directory");
         tool("mount", &["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs", text(&at)])
             .expect("mounted");
-        Self { at, device: None, _dir: dir, _below: None }
+        Self { at, device: None, request_kib_before: None, _dir: dir, _below: None }
     }
 
     /// Where it is.
@@ -153,6 +171,10 @@ impl Drop for Mounted {
             // Mounting had failed, or it is busy for ever: gone as soon as nobody uses it.
             let _ = tool("umount", &["-l", text(&self.at)]);
             eprintln!("{why}");
+        }
+        if let Some(before) = &self.request_kib_before {
+            // The device may be another's next.
+            let _ = std::fs::write(self.queue_limit(), before);
         }
         if let Some(device) = &self.device
             && let Err(why) = tool("losetup", &["-d", device])
