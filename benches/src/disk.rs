@@ -113,7 +113,7 @@ impl Bench<'_> {
             let now = clock::now();
             let due = (now.boottime_ns - start_ns) as u128 * u128::from(rate) / 1_000_000_000;
             // Record n is due n periods after the start: the first one at once.
-        let due = u64::try_from(due).unwrap_or(u64::MAX).saturating_add(1).min(total);
+            let due = u64::try_from(due).unwrap_or(u64::MAX).saturating_add(1).min(total);
             while sent < due {
                 let due_ns = start_ns + sent * 1_000_000_000 / rate;
                 trail.append(&record(&payload, now.realtime_ns, due_ns))?;
