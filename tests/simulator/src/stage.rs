@@ -95,7 +95,6 @@ pub(crate) struct Stage {
     watermark: Option<Arc<Watermark>>,
     kinds: BTreeMap<OpId, OpKind>,
     stats: Stats,
-    journal_failed: bool,
     faults: u64,
     misuse: Option<String>,
     trace: Trace,
@@ -121,7 +120,6 @@ impl Stage {
             watermark: None,
             kinds: BTreeMap::new(),
             stats: Stats::default(),
-            journal_failed: false,
             faults: 0,
             misuse: None,
             trace,
@@ -223,7 +221,7 @@ impl Stage {
     #[must_use]
     pub(crate) fn end_now(&self, how: Sudden, seed: u64) -> Remains {
         // A filesystem whose journal has failed takes nothing more until it is mounted again.
-        let how = if self.journal_failed { Sudden::PowerCut } else { how };
+        let how = if self.sim.journal_failed() { Sudden::PowerCut } else { how };
         let disk = match how {
             Sudden::PowerCut => self.sim.crash_with(seed),
             Sudden::Kill => self.sim.kill_with(seed),
@@ -272,7 +270,6 @@ impl Stage {
             }
             self.faults += 1;
             self.stats.note_fault(kind, no_room);
-            self.journal_failed |= kind == OpKind::SyncDir;
         }
     }
 }

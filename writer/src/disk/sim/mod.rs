@@ -87,6 +87,7 @@ pub struct SimDisk {
     /// Failures asked for, by kind and number.
     planned: Vec<(OpKind, u64, Errno)>,
     report: Option<CrashReport>,
+    journal_failed: bool,
 }
 
 /// An operation that has been submitted and has not completed.
@@ -145,6 +146,7 @@ impl SimDisk {
             counts: BTreeMap::new(),
             planned: Vec::new(),
             report: None,
+            journal_failed: false,
         }
     }
 
@@ -202,6 +204,13 @@ impl SimDisk {
     #[must_use]
     pub fn report(&self) -> Option<&CrashReport> {
         self.report.as_ref()
+    }
+
+    /// Whether a `SyncDir` has failed, seen by somebody or not. A filesystem whose journal has
+    /// failed takes nothing more until it is mounted again, so a kill alone cannot follow.
+    #[must_use]
+    pub fn journal_failed(&self) -> bool {
+        self.journal_failed
     }
 
     /// Puts a durable file in place, for a test's beginning or for tampering.

@@ -202,7 +202,10 @@ impl SimDisk {
         let done = self.rng.chance(500_000);
         let direct = self.options.geometry.direct;
         match &flying.op {
-            Op::SyncDir => return self.store.fail_sync(flying.stamp, &mut self.rng),
+            Op::SyncDir => {
+                self.journal_failed = true;
+                return self.store.fail_sync(flying.stamp, &mut self.rng);
+            }
             Op::Rename { .. } | Op::Remove { .. } if done => {
                 // Whether it could be done at all changes nothing: it has failed.
                 let _ = self.perform(flying);
