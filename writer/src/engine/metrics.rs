@@ -54,16 +54,68 @@ impl Metrics {
     pub(super) fn note_durable(&self, batch: &Batch<IoBuf>, now: Now) {
         let mut totals = self.lock();
         totals.records += u64::from(batch.count);
-        for stored in record::split(batch.records()) {
+        let taken = record::split(batch.records()).map(|stored| {
             let mut boottime = [0; 8];
             boottime.copy_from_slice(&stored[16..24]);
-            let taken_ns = u64::from_le_bytes(boottime);
-            totals.latency.saturating_record(now.boottime_ns.saturating_sub(taken_ns).max(1));
+            u64::from_le_bytes(boottime)
+        });
+        // Records that a source took together carry the same time, and count together.
+        let (mut run_ns, mut run) = (0, 0);
+        for taken_ns in taken.map(Some).chain([None]) {
+            if run > 0 && taken_ns != Some(run_ns) {
+                let latency_ns = now.boottime_ns.saturating_sub(run_ns).max(1);
+                totals.latency.saturating_record_n(latency_ns, std::mem::take(&mut run));
+            }
+            run_ns = taken_ns.unwrap_or_default();
+            run += 1;
         }
     }
 
     /// A thread that died with this lock held left counts that are at most one batch behind.
     fn lock(&self) -> MutexGuard<'_, Totals> {
         self.totals.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::Ring;
+    use graven_format::consts::FRAME_BYTES_MAX;
+    use graven_format::{Flags, Record, Source};
+    use std::sync::Arc;
+
+    #[test]
+    fn every_record_of_a_batch_is_counted_with_its_own_latency() {
+        struct Nobody;
+        impl crate::disk::Wake for Nobody {
+            fn wake(&self) {}
+        }
+        let buffers = (0..2).map(|_| IoBuf::new(FRAME_BYTES_MAX).expect("memory")).collect();
+        let ring = Ring::new(buffers, 0, Arc::new(Nobody));
+        let taken = [400, 400, 400, 100, 700, 700, 400, 1000];
+        for boottime_ns in taken {
+            let record = Record {
+                source: Source::Socket,
+                kind: 0,
+                flags: Flags::NONE,
+                realtime_ns: 0,
+                boottime_ns,
+                source_seq: 0,
+                bytes: b"x",
+            };
+            ring.append(&record).expect("room");
+        }
+        let metrics = Metrics::default();
+        let now = Now { realtime_ns: 0, boottime_ns: 1000 };
+        metrics.note_durable(&ring.take(true).expect("a batch"), now);
+        let totals = metrics.totals();
+        assert_eq!(totals.records, 8);
+        let each: Vec<_> = totals
+            .latency
+            .iter_recorded()
+            .map(|at| (at.value_iterated_to(), at.count_at_value()))
+            .collect();
+        assert_eq!(each, [(1, 1), (300, 2), (600, 4), (900, 1)]);
     }
 }

@@ -7,10 +7,10 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::netlink::{AUDIT, SocketAddrNetlink};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recvfrom, sendto,
-    socket_with, sockopt,
+    AddressFamily, SendFlags, SocketFlags, SocketType, connect, send, socket_with, sockopt,
 };
 
+use super::datagrams::Datagrams;
 use super::netlink_options;
 use super::nlmsg::{self, Message, Status, StatusChange};
 
@@ -36,19 +36,19 @@ impl ControlError {
     }
 }
 
-/// A netlink socket of the audit family, closed on exec.
+/// A netlink socket of the audit family, connected to the kernel and closed on exec.
+///
+/// To a connected socket nobody but the kernel can send: no process forges a record.
 #[derive(Debug)]
 pub(crate) struct AuditSocket {
     fd: OwnedFd,
 }
 
 /// What one look at the socket brought.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Received<'a> {
-    /// A datagram of the kernel. `whole_len` is longer than `bytes` if it did not fit.
-    Datagram { bytes: &'a [u8], whole_len: usize },
-    /// A datagram that came from a process, not from the kernel.
-    Foreign,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Received {
+    /// Datagrams of the kernel.
+    Some,
     /// Nothing is there.
     Empty,
     /// The socket overran since the last look.
@@ -63,9 +63,13 @@ impl AuditSocket {
             SocketFlags::CLOEXEC,
             Some(AUDIT),
         )?;
-        // Port 0 lets the kernel choose: a process may hold several such sockets.
-        bind(&fd, &SocketAddrNetlink::new(0, 0))?;
-        Ok(Self { fd })
+        // It is bound first, to a port that the kernel chooses: a process may hold several such
+        // sockets. What comes between the two has no right to be there.
+        connect(&fd, &SocketAddrNetlink::new(0, 0))?;
+        let socket = Self { fd };
+        let mut discarded = Datagrams::new(0);
+        while socket.receive(&mut discarded)? != Received::Empty {}
+        Ok(socket)
     }
 
     /// Asks for this much receive memory, past the system's limit where that is permitted, and
@@ -90,32 +94,25 @@ impl AuditSocket {
     }
 
     pub(crate) fn send(&self, message: &[u8]) -> Result<(), Errno> {
-        let kernel = SocketAddrNetlink::new(0, 0);
         loop {
-            match sendto(&self.fd, message, SendFlags::empty(), &kernel) {
+            match send(&self.fd, message, SendFlags::empty()) {
                 Err(Errno::INTR) => {}
                 other => return other.map(drop),
             }
         }
     }
 
-    /// Takes one datagram without waiting.
-    pub(crate) fn receive<'a>(&self, buffer: &'a mut [u8]) -> Result<Received<'a>, Errno> {
-        let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
-        let (len, whole_len, from) = loop {
-            match recvfrom(&self.fd, &mut *buffer, flags) {
+    /// Takes what is there without waiting.
+    pub(crate) fn receive(&self, datagrams: &mut Datagrams) -> Result<Received, Errno> {
+        loop {
+            match datagrams.receive(&self.fd) {
+                Ok(()) => return Ok(Received::Some),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(Received::Empty),
                 Err(Errno::NOBUFS) => return Ok(Received::Overrun),
                 Err(errno) => return Err(errno),
-                Ok(taken) => break taken,
             }
-        };
-        let from = from.and_then(|from| SocketAddrNetlink::try_from(from).ok());
-        if from.is_none_or(|from| from.pid() != 0) {
-            return Ok(Received::Foreign);
         }
-        Ok(Received::Datagram { bytes: &buffer[..len], whole_len })
     }
 
     fn wait(&self, limit: Duration) -> Result<(), Errno> {
@@ -182,28 +179,32 @@ impl Control {
         let deadline = Instant::now() + REPLY_TIME;
         let mut acknowledged = false;
         let mut reply = None;
-        let mut buffer = [0; REPLY_BYTES_MAX];
+        let mut datagrams = Datagrams::new(REPLY_BYTES_MAX);
         loop {
             if acknowledged && (reply.is_some() || !wants_reply) {
                 return Ok(reply.unwrap_or_default());
             }
-            match self.socket.receive(&mut buffer)? {
-                Received::Datagram { bytes, .. } => match nlmsg::parse(bytes) {
-                    Some(Message::Ack { sequence, errno }) if sequence == self.sequence => {
-                        if errno != 0 {
-                            return Err(Errno::from_raw_os_error(errno));
+            match self.socket.receive(&mut datagrams)? {
+                Received::Some => {
+                    for (bytes, _) in datagrams.iter() {
+                        match nlmsg::parse(bytes) {
+                            Some(Message::Ack { sequence, errno }) if sequence == self.sequence => {
+                                if errno != 0 {
+                                    return Err(Errno::from_raw_os_error(errno));
+                                }
+                                acknowledged = true;
+                            }
+                            Some(Message::Reply { sequence, payload, .. })
+                                if sequence == self.sequence && wants_reply =>
+                            {
+                                reply = Some(payload.to_vec());
+                            }
+                            // An answer to an earlier request that came too late.
+                            _ => {}
                         }
-                        acknowledged = true;
                     }
-                    Some(Message::Reply { sequence, payload, .. })
-                        if sequence == self.sequence && wants_reply =>
-                    {
-                        reply = Some(payload.to_vec());
-                    }
-                    // An answer to an earlier request that came too late.
-                    _ => {}
-                },
-                Received::Foreign | Received::Overrun => {}
+                }
+                Received::Overrun => {}
                 Received::Empty => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left.is_zero() {

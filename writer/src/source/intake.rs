@@ -46,8 +46,6 @@ pub struct Summary {
     pub overruns: u64,
     /// Records without the kernel's stamp; they are kept, but no gap can show beside them.
     pub unstamped: u64,
-    /// Datagrams from processes instead of the kernel; they are not kept.
-    pub foreign: u64,
     /// Times that another process tried to become the audit daemon.
     pub takeovers: u64,
     /// Whether everything up to the closing marker is in the sink or stated as missing.
@@ -141,10 +139,6 @@ impl<'a> Intake<'a> {
     /// Records received that are not our own heartbeats.
     pub(crate) fn traffic(&self) -> u64 {
         self.summary.records - self.summary.heartbeats
-    }
-
-    pub(crate) fn foreign(&mut self) {
-        self.summary.foreign += 1;
     }
 
     /// The socket answered ENOBUFS, which it does only where the option against it is not known.

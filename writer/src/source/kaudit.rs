@@ -16,7 +16,8 @@ use rustix::time::{ClockId, clock_getres};
 
 use super::calls::{ARCH_I386, ARCH_X86_64, CallSet};
 pub use super::control::ControlError;
-use super::control::{AuditSocket, Control, Received};
+use super::control::{AuditSocket, Control};
+use super::datagrams::Datagrams;
 use super::intake::{OPENING, heartbeat_text};
 use super::nlmsg::{self, MASK_WORDS, Message, Rule, RuleField, RuleList, Status, StatusChange};
 
@@ -191,12 +192,10 @@ impl Daemon {
         if holder == self.pid {
             return Ok(());
         }
-        let mut buffer = [0; 4096];
-        let errno = match self.data.receive(&mut buffer) {
-            Ok(Received::Datagram { bytes, .. }) => match nlmsg::parse(bytes) {
-                Some(Message::Ack { errno, .. }) => Errno::from_raw_os_error(errno),
-                _ => Errno::BADMSG,
-            },
+        let mut answers = Datagrams::new(4096);
+        let _ = self.data.receive(&mut answers);
+        let errno = match answers.iter().next().and_then(|(bytes, _)| nlmsg::parse(bytes)) {
+            Some(Message::Ack { errno, .. }) => Errno::from_raw_os_error(errno),
             _ => Errno::BADMSG,
         };
         match (errno, comm(holder)) {

@@ -2,6 +2,7 @@
 
 pub mod calls;
 pub(crate) mod control;
+pub(crate) mod datagrams;
 mod intake;
 pub mod kaudit;
 pub mod netlink;

@@ -33,6 +33,8 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 
+use super::control::Received;
+use super::datagrams::Datagrams;
 pub use super::intake::Summary;
 use super::intake::{CLOSING, Intake, Moment, OPENING, Seen};
 use super::kaudit::Daemon;
@@ -54,8 +56,8 @@ const POLL_TIME: Duration = Duration::from_millis(100);
 /// Time between two looks that counts as waiting; what is longer was time in which this
 /// thread was kept from running.
 const ACTIVE_NS_MAX: u64 = 200_000_000;
-/// Datagrams taken between two looks at the clock.
-const BATCH_DATAGRAMS: usize = 512;
+/// Calls to the socket between two looks at the clock.
+const BATCH_CALLS: usize = 16;
 /// Longest datagram taken whole. The kernel's longest audit text is below 9 KiB.
 const DATAGRAM_BYTES_MAX: usize = 64 * 1024;
 
@@ -300,10 +302,10 @@ impl Receiver<'_> {
         now: impl Fn() -> (u64, u64),
         mut tap: impl FnMut(&[u8]) -> bool,
     ) -> Result<Summary, NetlinkError> {
-        let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
+        let mut datagrams = Datagrams::new(DATAGRAM_BYTES_MAX);
         loop {
             self.look_at_the_clock(now());
-            let empty = self.take_batch(&mut buffer, &mut tap)?;
+            let empty = self.take_batch(&mut datagrams, &mut tap)?;
             self.traffic.store(self.intake.traffic(), Ordering::Relaxed);
             while let Ok(report) = self.reports.try_recv() {
                 self.report(report);
@@ -346,23 +348,23 @@ impl Receiver<'_> {
     /// Takes what is there, at most a batch; true if the socket is empty.
     fn take_batch(
         &mut self,
-        buffer: &mut [u8],
+        datagrams: &mut Datagrams,
         tap: &mut impl FnMut(&[u8]) -> bool,
     ) -> Result<bool, NetlinkError> {
-        use super::control::Received;
-        for _ in 0..BATCH_DATAGRAMS {
-            match self.daemon.socket().receive(buffer).map_err(NetlinkError::Socket)? {
-                Received::Datagram { bytes, whole_len } => {
-                    if !tap(bytes) {
-                        continue;
-                    }
+        for _ in 0..BATCH_CALLS {
+            match self.daemon.socket().receive(datagrams).map_err(NetlinkError::Socket)? {
+                Received::Some => {
                     self.progress_ns = self.now.active_ns;
-                    let seen = self.intake.datagram(bytes, whole_len)?;
-                    if seen != Seen::Other {
-                        self.seen(seen);
+                    for (bytes, whole_len) in datagrams.iter() {
+                        if !tap(bytes) {
+                            continue;
+                        }
+                        let seen = self.intake.datagram(bytes, whole_len)?;
+                        if seen != Seen::Other {
+                            self.seen(seen);
+                        }
                     }
                 }
-                Received::Foreign => self.intake.foreign(),
                 Received::Overrun => self.intake.overrun(),
                 Received::Empty => return Ok(true),
             }

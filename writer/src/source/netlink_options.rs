@@ -50,6 +50,7 @@ pub(crate) fn failed_sends(socket: &impl AsFd) -> Result<u32, Errno> {
     if len as usize == size_of_val(&words) { Ok(words[DROPS]) } else { Err(Errno::OPNOTSUPP) }
 }
 
-fn last_error() -> Errno {
+/// What the last system call of this thread failed with.
+pub(super) fn last_error() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }

@@ -1,0 +1,120 @@
+//! Memory for many datagrams, filled by one system call.
+//!
+//! Audit brings a record a datagram, half a million of them a second in a storm, on the cores that
+//! the audited processes want: a call for each would cost more than all else that the receiver does.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use rustix::io::Errno;
+
+/// Datagrams that one call takes at most.
+const SLOTS: usize = 32;
+
+/// Space between slots, so that their starts do not all compete for the same lines of the cache.
+const STAGGER_BYTES: usize = 320;
+
+/// The datagrams that the last call brought.
+#[derive(Debug)]
+pub(crate) struct Datagrams {
+    memory: Vec<u8>,
+    slot_bytes: usize,
+    /// Whole length of each datagram, as it was sent.
+    whole_lens: Vec<usize>,
+}
+
+impl Datagrams {
+    /// Room for datagrams of up to `slot_bytes` each; longer ones are cut, and it shows.
+    pub(crate) fn new(slot_bytes: usize) -> Self {
+        let memory = vec![0; SLOTS * (slot_bytes + STAGGER_BYTES)];
+        Self { memory, slot_bytes, whole_lens: Vec::with_capacity(SLOTS) }
+    }
+
+    /// Takes what is there without waiting, in place of what was held before.
+    ///
+    /// # Errors
+    /// `AGAIN` if nothing is there; nothing is held then.
+    pub(crate) fn receive(&mut self, socket: &impl AsFd) -> Result<(), Errno> {
+        self.whole_lens.clear();
+        let mut slots = self.memory.chunks_exact_mut(self.slot_bytes + STAGGER_BYTES);
+        let mut places: [libc::iovec; SLOTS] = std::array::from_fn(|_| {
+            let slot = slots.next().unwrap_or_default();
+            let iov_len = self.slot_bytes.min(slot.len());
+            libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len }
+        });
+        let mut messages: [libc::mmsghdr; SLOTS] = std::array::from_fn(|at| {
+            // SAFETY: an mmsghdr of zeros is one that asks for nothing.
+            let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
+            message.msg_hdr.msg_iov = &raw mut places[at];
+            message.msg_hdr.msg_iovlen = 1;
+            message
+        });
+        // SAFETY: each message names one place, which lives through the call, and each place the
+        // bytes of one slot, which nothing else reads or writes meanwhile.
+        let taken = unsafe {
+            libc::recvmmsg(
+                socket.as_fd().as_raw_fd(),
+                messages.as_mut_ptr(),
+                SLOTS as libc::c_uint,
+                libc::MSG_DONTWAIT | libc::MSG_TRUNC,
+                std::ptr::null_mut(),
+            )
+        };
+        let Ok(taken) = usize::try_from(taken) else {
+            return Err(super::netlink_options::last_error());
+        };
+        self.whole_lens.extend(messages[..taken].iter().map(|message| message.msg_len as usize));
+        Ok(())
+    }
+
+    /// Each datagram in the order of its coming, and its whole length, which is longer if it was
+    /// cut.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], usize)> {
+        let slots = self.memory.chunks_exact(self.slot_bytes + STAGGER_BYTES);
+        slots.zip(&self.whole_lens).map(|(slot, &len)| (&slot[..len.min(self.slot_bytes)], len))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixDatagram;
+
+    #[test]
+    fn datagrams_come_whole_and_in_order_and_cut_ones_show() {
+        let (ours, theirs) = UnixDatagram::pair().expect("socket pair");
+        let mut datagrams = Datagrams::new(100);
+        assert_eq!(datagrams.receive(&ours), Err(Errno::AGAIN));
+        assert_eq!(datagrams.iter().count(), 0);
+        let sent: Vec<Vec<u8>> = (0..SLOTS + 3).map(|n| vec![n as u8; 97 + n % 6]).collect();
+        let mut unsent = sent.iter();
+        let mut taken = Vec::new();
+        while taken.len() < sent.len() {
+            // The queue of such a socket is short.
+            for bytes in unsent.by_ref().take(5) {
+                theirs.send(bytes).expect("send");
+            }
+            datagrams.receive(&ours).expect("receive");
+            taken.extend(datagrams.iter().map(|(bytes, whole)| (bytes.to_vec(), whole)));
+        }
+        let expected =
+            sent.iter().map(|bytes| (bytes[..bytes.len().min(100)].to_vec(), bytes.len()));
+        assert!(taken.into_iter().eq(expected));
+        assert_eq!(datagrams.receive(&ours), Err(Errno::AGAIN));
+        assert_eq!(datagrams.iter().count(), 0, "nothing is held twice");
+    }
+
+    #[test]
+    fn one_call_takes_no_more_than_there_is_room_for() {
+        let (ours, theirs) = UnixDatagram::pair().expect("socket pair");
+        theirs.set_nonblocking(true).expect("non-blocking");
+        let sent = (0..2 * SLOTS).take_while(|&n| theirs.send(&[n as u8]).is_ok()).count();
+        let mut datagrams = Datagrams::new(8);
+        let mut taken = 0;
+        while datagrams.receive(&ours).is_ok() {
+            assert!((1..=SLOTS).contains(&datagrams.iter().count()));
+            assert!(datagrams.iter().all(|(bytes, whole)| whole == 1 && bytes.len() == 1));
+            taken += datagrams.iter().count();
+        }
+        assert_eq!(taken, sent);
+    }
+}
