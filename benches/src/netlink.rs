@@ -274,6 +274,12 @@ impl Sink for Counted {
         self.syscalls.fetch_add(u64::from(record.kind == 1300), Ordering::Relaxed);
         Sink::append(&self.trail, record)
     }
+
+    fn append_all(&self, records: &[Record<'_>]) -> Result<(), AppendError> {
+        let syscalls = records.iter().filter(|record| record.kind == 1300).count() as u64;
+        self.syscalls.fetch_add(syscalls, Ordering::Relaxed);
+        self.trail.append_all(records)
+    }
 }
 
 impl Graven {

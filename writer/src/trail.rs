@@ -314,6 +314,10 @@ impl Sink for Trail {
     fn append(&self, record: &Record<'_>) -> Result<u64, AppendError> {
         self.shared.ring.append(record)
     }
+
+    fn append_all(&self, records: &[Record<'_>]) -> Result<(), AppendError> {
+        self.shared.ring.append_all(records)
+    }
 }
 
 /// The whole life of the engine: everything from batch to watermark happens on this thread.

@@ -165,18 +165,26 @@ where
     /// record was not taken.
     pub fn append(&self, record: &Record<'_>) -> Result<u64, AppendError> {
         let prepared = self.prepare(record)?;
-        let mut state = self.lock();
-        state.life.check()?;
-        let waited = !state.admit(prepared.len);
-        if waited {
-            state = self.wait_for_room(state, prepared.len)?;
-        }
-        let seq = state.push(&prepared);
-        if waited {
-            self.notify_head(&mut state);
-        }
+        let (state, seq) = self.append_locked(self.lock(), &prepared)?;
         self.unlock_and_wake(state);
         Ok(seq)
+    }
+
+    /// Appends records in their order under one lock and with one wake-up, waiting without limit
+    /// while there is no room. Records of other producers may come between them.
+    ///
+    /// # Errors
+    /// A record is too long, and none was taken; or the ring is closed or poisoned, possibly
+    /// while waiting, and some at the start were taken.
+    pub fn append_all(&self, records: &[Record<'_>]) -> Result<(), AppendError> {
+        records.iter().try_for_each(|record| self.check_len(record))?;
+        let mut state = self.lock();
+        for record in records {
+            // Whoever closes or poisons the ring wakes the engine, also for what is left here.
+            (state, _) = self.append_locked(state, &self.prepare(record)?)?;
+        }
+        self.unlock_and_wake(state);
+        Ok(())
     }
 
     /// Appends one record if there is room for it now, and returns its `seq`.
@@ -268,14 +276,34 @@ where
         }
     }
 
+    fn check_len(&self, record: &Record<'_>) -> Result<(), AppendError> {
+        let (len, max) = (record.bytes.len(), self.payload_bytes_max);
+        if len > max { Err(AppendError::TooLong { len, max }) } else { Ok(()) }
+    }
+
     /// Everything that needs no lock: the check of the length and the header.
     fn prepare<'a>(&self, record: &'a Record<'a>) -> Result<Prepared<'a>, AppendError> {
-        let (len, max) = (record.bytes.len(), self.payload_bytes_max);
-        if len > max {
-            return Err(AppendError::TooLong { len, max });
-        }
+        self.check_len(record)?;
         let header = record.header();
         Ok(Prepared { record, header, len: record.stored_len() })
+    }
+
+    /// Appends one record as soon as there is room, and returns the lock and its `seq`.
+    fn append_locked<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State<B>>,
+        prepared: &Prepared<'_>,
+    ) -> Result<(MutexGuard<'a, State<B>>, u64), AppendError> {
+        state.life.check()?;
+        let waited = !state.admit(prepared.len);
+        if waited {
+            state = self.wait_for_room(state, prepared.len)?;
+        }
+        let seq = state.push(prepared);
+        if waited {
+            self.notify_head(&mut state);
+        }
+        Ok((state, seq))
     }
 
     /// Sleeps in the queue until there is room for `len` bytes, and leaves the queue.

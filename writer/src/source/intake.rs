@@ -63,11 +63,9 @@ pub(crate) struct Moment {
     pub(crate) active_ns: u64,
 }
 
-/// What the receiving thread has to know about the last datagram.
+/// What the receiving thread has to know about a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Seen {
-    /// Nothing that it waits for.
-    Other,
     /// Our own heartbeat or marker of this number, with its serial.
     Heartbeat { number: u64, serial: u32 },
     /// The record that says that auditing is off.
@@ -163,52 +161,73 @@ impl<'a> Intake<'a> {
         }
     }
 
-    /// Takes one datagram of the kernel, of which `whole_len` bytes were sent.
-    pub(crate) fn datagram(&mut self, bytes: &[u8], whole_len: usize) -> Result<Seen, AppendError> {
-        let (kind, payload) = match nlmsg::parse(bytes) {
-            Some(Message::Record { kind, payload }) => (kind, payload),
-            Some(Message::Replace) => {
-                self.summary.takeovers += 1;
-                return Ok(Seen::Other);
-            }
-            Some(Message::Ack { .. } | Message::Reply { .. } | Message::Control) | None => {
-                return Ok(Seen::Other);
-            }
-        };
-        let stamp = nlmsg::stamp(payload);
-        let serial = stamp.map(|stamp| stamp.serial);
-        if whole_len > bytes.len() {
-            let sequence = serial.map(|serial| (u64::from(serial), u64::from(serial)));
-            self.state(Cause::InputTooLong, Certainty::Exactly, 1, sequence, self.now.realtime_ns)?;
-        }
-        self.sink.append(&Record {
-            source: Source::Netlink,
-            kind,
-            flags: Flags::NONE,
-            realtime_ns: self.now.realtime_ns,
-            boottime_ns: self.now.boottime_ns,
-            source_seq: serial.map_or(0, u64::from),
-            bytes: payload,
-        })?;
-        self.summary.records += 1;
-        let Some(serial) = serial else {
-            self.summary.unstamped += 1;
-            return Ok(Seen::Other);
-        };
-        self.window.note(serial, kind);
-        Ok(match kind {
-            kind::TRUSTED_APP => match heartbeat_number(payload, self.pid) {
-                Some(number) => {
-                    self.summary.heartbeats += 1;
-                    Seen::Heartbeat { number, serial }
+    /// Takes datagrams of the kernel in the order of their coming, each with the number of bytes
+    /// that were sent, and says what the receiving thread has to know of them.
+    pub(crate) fn datagrams<'d>(
+        &mut self,
+        datagrams: impl Iterator<Item = (&'d [u8], usize)>,
+    ) -> Result<Vec<Seen>, AppendError> {
+        let mut records = Vec::with_capacity(datagrams.size_hint().1.unwrap_or_default());
+        let mut seen = Vec::new();
+        for (bytes, whole_len) in datagrams {
+            let (kind, payload) = match nlmsg::parse(bytes) {
+                Some(Message::Record { kind, payload }) => (kind, payload),
+                Some(Message::Replace) => {
+                    self.summary.takeovers += 1;
+                    continue;
                 }
-                None => Seen::Other,
-            },
-            kind::CONFIG_CHANGE if memmem::find(payload, b" audit_enabled=0 ").is_some() => {
-                Seen::Disabled
+                Some(Message::Ack { .. } | Message::Reply { .. } | Message::Control) | None => {
+                    continue;
+                }
+            };
+            let serial = nlmsg::stamp(payload).map(|stamp| stamp.serial);
+            if whole_len > bytes.len() {
+                // The statement stands in front of its record.
+                self.append_all(&mut records)?;
+                let range = serial.map(|serial| (u64::from(serial), u64::from(serial)));
+                let from_ns = self.now.realtime_ns;
+                self.state(Cause::InputTooLong, Certainty::Exactly, 1, range, from_ns)?;
             }
-            _ => Seen::Other,
-        })
+            records.push(Record {
+                source: Source::Netlink,
+                kind,
+                flags: Flags::NONE,
+                realtime_ns: self.now.realtime_ns,
+                boottime_ns: self.now.boottime_ns,
+                source_seq: serial.map_or(0, u64::from),
+                bytes: payload,
+            });
+            match serial {
+                Some(serial) => {
+                    self.window.note(serial, kind);
+                    seen.extend(self.see(kind, payload, serial));
+                }
+                None => self.summary.unstamped += 1,
+            }
+        }
+        self.append_all(&mut records)?;
+        Ok(seen)
+    }
+
+    fn append_all(&mut self, records: &mut Vec<Record<'_>>) -> Result<(), AppendError> {
+        self.sink.append_all(records)?;
+        self.summary.records += records.len() as u64;
+        records.clear();
+        Ok(())
+    }
+
+    fn see(&mut self, kind: u16, payload: &[u8], serial: u32) -> Option<Seen> {
+        match kind {
+            kind::TRUSTED_APP => {
+                let number = heartbeat_number(payload, self.pid)?;
+                self.summary.heartbeats += 1;
+                Some(Seen::Heartbeat { number, serial })
+            }
+            kind::CONFIG_CHANGE => {
+                memmem::find(payload, b" audit_enabled=0 ").map(|_| Seen::Disabled)
+            }
+            _ => None,
+        }
     }
 
     /// The opening marker arrived.

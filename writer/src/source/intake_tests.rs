@@ -45,16 +45,20 @@ fn started(list: &List) -> Intake<'_> {
         heartbeat_text(0)
     );
     let bytes = datagram(kind::TRUSTED_APP, &text);
-    let seen = intake.datagram(&bytes, bytes.len()).expect("taken");
-    assert_eq!(seen, Seen::Heartbeat { number: 0, serial: 10 });
+    assert_eq!(give(&mut intake, &bytes), [Seen::Heartbeat { number: 0, serial: 10 }]);
     intake.start(10);
     intake
+}
+
+/// Gives the intake one datagram that came whole.
+fn give(intake: &mut Intake<'_>, bytes: &[u8]) -> Vec<Seen> {
+    intake.datagrams([(bytes, bytes.len())].into_iter()).expect("taken")
 }
 
 fn take(intake: &mut Intake<'_>, serials: impl IntoIterator<Item = u32>) {
     for serial in serials {
         let bytes = datagram(1400, &format!("audit(1.000:{serial}): avc"));
-        assert_eq!(intake.datagram(&bytes, bytes.len()), Ok(Seen::Other));
+        assert_eq!(give(intake, &bytes), []);
     }
 }
 
@@ -80,7 +84,7 @@ fn records_are_kept_byte_for_byte_with_their_serial() {
     let mut intake = Intake::new(&list, PID, 0, at(0));
     for text in ["audit(1.000:7): a=\u{fffd}\u{1}", "no stamp at all", ""] {
         let bytes = datagram(1300, text);
-        intake.datagram(&bytes, bytes.len()).expect("taken");
+        give(&mut intake, &bytes);
     }
     let records = list.records.lock().unwrap();
     let seqs: Vec<_> = records.iter().map(|&(_, seq, _)| seq).collect();
@@ -95,9 +99,9 @@ fn answers_of_the_kernel_are_no_records() {
     let mut intake = Intake::new(&list, PID, 0, at(0));
     for kind in [2, 3, 1000, 1013, kind::REPLACE] {
         let bytes = datagram(kind, "0123456789abcdef");
-        assert_eq!(intake.datagram(&bytes, bytes.len()), Ok(Seen::Other));
+        assert_eq!(give(&mut intake, &bytes), []);
     }
-    assert_eq!(intake.datagram(b"short", 5), Ok(Seen::Other));
+    assert_eq!(give(&mut intake, b"short"), []);
     assert!(list.records.lock().unwrap().is_empty());
     assert_eq!(intake.summary.takeovers, 1);
 }
@@ -183,10 +187,14 @@ fn a_storm_of_gaps_is_one_statement() {
 fn a_cut_datagram_is_kept_and_stated() {
     let list = List::default();
     let mut intake = started(&list);
-    let bytes = datagram(1400, "audit(1.000:11): a long tex");
-    intake.datagram(&bytes, bytes.len() + 1).expect("taken");
-    assert_eq!(said(&list), [(Cause::InputTooLong, Certainty::Exactly, 1, Some((11, 11)))]);
-    assert_eq!(list.records.lock().unwrap().len(), 2);
+    let sent = [11, 12, 13].map(|serial| datagram(1400, &format!("audit(1.000:{serial}): text")));
+    let whole_len = |bytes: &Vec<u8>| bytes.len() + usize::from(bytes == &sent[1]);
+    let seen = intake.datagrams(sent.iter().map(|bytes| (&bytes[..], whole_len(bytes))));
+    assert_eq!(seen, Ok(vec![]));
+    assert_eq!(said(&list), [(Cause::InputTooLong, Certainty::Exactly, 1, Some((12, 12)))]);
+    let kept: Vec<_> = list.records.lock().unwrap().iter().map(|&(_, serial, _)| serial).collect();
+    assert_eq!(kept, [10, 11, 12, 13]);
+    assert_eq!(intake.traffic(), 3);
 }
 
 #[test]

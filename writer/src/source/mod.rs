@@ -21,6 +21,14 @@ pub trait Sink {
     /// # Errors
     /// The trail is closed or its storage failed; the record was not taken.
     fn append(&self, record: &Record<'_>) -> Result<u64, AppendError>;
+
+    /// Appends records in their order, waiting as [`Sink::append`] does.
+    ///
+    /// # Errors
+    /// As [`Sink::append`]; some at the start may have been taken.
+    fn append_all(&self, records: &[Record<'_>]) -> Result<(), AppendError> {
+        records.iter().try_for_each(|record| self.append(record).map(drop))
+    }
 }
 
 /// Why a record was not taken.

@@ -51,6 +51,11 @@ const OPEN_TIME: Duration = Duration::from_secs(5);
 const MARKER_TIME: Duration = Duration::from_secs(2);
 /// How long the record that says that auditing is off may take.
 const DISABLED_TIME: Duration = Duration::from_millis(500);
+/// How long a receiver that has just emptied a busy socket leaves it alone. Else it is woken for
+/// every record, on a core that the producers want.
+const PAUSE_TIME: Duration = Duration::from_millis(1);
+/// Records between two moments without any that make a socket a busy one.
+const PAUSE_RECORDS_MIN: u64 = 64;
 /// Longest wait for the socket.
 const POLL_TIME: Duration = Duration::from_millis(100);
 /// Time between two looks that counts as waiting; what is longer was time in which this
@@ -303,6 +308,7 @@ impl Receiver<'_> {
         mut tap: impl FnMut(&[u8]) -> bool,
     ) -> Result<Summary, NetlinkError> {
         let mut datagrams = Datagrams::new(DATAGRAM_BYTES_MAX);
+        let mut traffic_when_empty = 0;
         loop {
             self.look_at_the_clock(now());
             let empty = self.take_batch(&mut datagrams, &mut tap)?;
@@ -321,7 +327,14 @@ impl Receiver<'_> {
                 return Ok(self.intake.finish(last, drained)?);
             }
             if empty {
-                self.wait()?;
+                let traffic = self.intake.traffic();
+                if traffic - std::mem::replace(&mut traffic_when_empty, traffic)
+                    >= PAUSE_RECORDS_MIN
+                {
+                    self.wait(PAUSE_TIME, PollFlags::empty())?;
+                } else {
+                    self.wait(POLL_TIME, PollFlags::IN)?;
+                }
             }
         }
     }
@@ -355,14 +368,9 @@ impl Receiver<'_> {
             match self.daemon.socket().receive(datagrams).map_err(NetlinkError::Socket)? {
                 Received::Some => {
                     self.progress_ns = self.now.active_ns;
-                    for (bytes, whole_len) in datagrams.iter() {
-                        if !tap(bytes) {
-                            continue;
-                        }
-                        let seen = self.intake.datagram(bytes, whole_len)?;
-                        if seen != Seen::Other {
-                            self.seen(seen);
-                        }
+                    let passed = datagrams.iter().filter(|&(bytes, _)| tap(bytes));
+                    for seen in self.intake.datagrams(passed)? {
+                        self.seen(seen);
                     }
                 }
                 Received::Overrun => self.intake.overrun(),
@@ -452,10 +460,11 @@ impl Receiver<'_> {
         let _ = self.commands.send(command);
     }
 
-    fn wait(&self) -> Result<(), NetlinkError> {
-        let limit = Timespec { tv_sec: 0, tv_nsec: i64::from(POLL_TIME.subsec_nanos()) };
+    /// Waits for this on the socket, for a stop or report, or until the time is over.
+    fn wait(&self, limit: Duration, socket: PollFlags) -> Result<(), NetlinkError> {
+        let limit = Timespec { tv_sec: 0, tv_nsec: i64::from(limit.subsec_nanos()) };
         let mut fds = [
-            PollFd::new(self.daemon.socket(), PollFlags::IN),
+            PollFd::new(self.daemon.socket(), socket),
             PollFd::new(&self.stop.wake, PollFlags::IN),
         ];
         match poll(&mut fds, Some(&limit)) {
