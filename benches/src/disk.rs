@@ -2,9 +2,10 @@
 
 use crate::fio::dsync_overwrite;
 use crate::stats::print;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use graven_format::{Flags, Record, Source};
 use graven_writer::{Options, Summary, Trail, clock};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -19,6 +20,17 @@ pub(crate) struct Bench<'a> {
     pub(crate) dir: &'a Path,
     pub(crate) rounds: usize,
     pub(crate) options: Options,
+}
+
+/// An open-loop load.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    /// Records per second.
+    pub(crate) rate: u64,
+    pub(crate) bytes: usize,
+    pub(crate) seconds: u64,
+    /// The processor that the generator has for itself.
+    pub(crate) generator_cpu: usize,
 }
 
 /// Payload that looks like audit text; its content does not matter to the writer.
@@ -43,6 +55,56 @@ fn cpu_seconds() -> Result<f64> {
     let ticks: Vec<f64> =
         fields.split_whitespace().skip(11).take(2).map(str::parse).collect::<Result<_, _>>()?;
     Ok(ticks.iter().sum::<f64>() / 100.0)
+}
+
+/// A processor for the load generator alone. It spins, and the kernel completes barriers on the
+/// processor that serves the disk's interrupts: if they shared one, the scheduler would be
+/// measured instead of the writer.
+struct Apart {
+    all: CpuSet,
+    own: Option<CpuSet>,
+}
+
+impl Apart {
+    /// Leaves all processors but `own` to the threads that the caller starts next.
+    fn new(own: usize) -> Result<Self> {
+        let all = sched_getaffinity(None)?;
+        let mut others = all;
+        ensure!(own < CpuSet::MAX_CPU && all.is_set(own), "there is no processor {own} here");
+        others.unset(own);
+        if others.count() == 0 {
+            return Ok(Self { all, own: None });
+        }
+        sched_setaffinity(None, &others)?;
+        let mut only = CpuSet::new();
+        only.set(own);
+        Ok(Self { all, own: Some(only) })
+    }
+
+    /// Moves the calling thread, the generator, to its processor.
+    fn enter(&self) -> Result<()> {
+        Ok(sched_setaffinity(None, self.own.as_ref().unwrap_or(&self.all))?)
+    }
+
+    /// Lets others run if there is no other processor.
+    fn pause(&self) {
+        if self.own.is_none() {
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        // Only this process is concerned, and only its next figures.
+        let _ = sched_setaffinity(None, &self.all);
+    }
+}
+
+/// Lets the device finish what earlier runs left to it, so that no run pays for another.
+fn settle() {
+    rustix::fs::sync();
+    std::thread::sleep(Duration::from_secs(1));
 }
 
 impl Bench<'_> {
@@ -103,8 +165,12 @@ impl Bench<'_> {
 
     /// One open-loop run: each record carries the time it was due, so that a late generator or a
     /// stalled disk counts against every record that waited for it.
-    fn pace(&self, dir: &Path, rate: u64, bytes: usize, seconds: u64) -> Result<Summary> {
+    fn pace(&self, dir: &Path, load: Load) -> Result<Summary> {
+        let Load { rate, bytes, seconds, generator_cpu } = load;
+        let cpus = Apart::new(generator_cpu)?;
         let trail = Trail::open(dir, &self.options)?;
+        cpus.enter()?;
+        settle();
         let payload = payload(bytes);
         let start_ns = clock::now().boottime_ns;
         let total = rate * seconds;
@@ -119,18 +185,19 @@ impl Bench<'_> {
                 trail.append(&record(&payload, now.realtime_ns, due_ns))?;
                 sent += 1;
             }
-            std::thread::yield_now();
+            cpus.pause();
         }
         Ok(trail.close()?)
     }
 
-    pub(crate) fn latency(&self, rate: u64, bytes: usize, seconds: u64) -> Result<()> {
+    pub(crate) fn latency(&self, load: Load) -> Result<()> {
         let mut figures: [Vec<f64>; 8] = Default::default();
         for _ in 0..self.rounds {
             let trail = self.dir.join("trail");
-            let summary = self.pace(&trail, rate, bytes, seconds)?;
+            let summary = self.pace(&trail, load)?;
             fs::remove_dir_all(&trail)?;
-            let fio = dsync_overwrite(self.dir, 4, 1, seconds)?;
+            settle();
+            let fio = dsync_overwrite(self.dir, 4, 1, load.seconds)?;
             let at = |q: f64| summary.totals.latency.value_at_quantile(q) as f64 / 1e3;
             let bytes_each = summary.totals.frame_bytes as f64 / summary.totals.records as f64;
             let row = [
@@ -147,7 +214,7 @@ impl Bench<'_> {
                 column.push(value);
             }
         }
-        println!("latency from due time: {rate} records/s, {bytes} bytes");
+        println!("latency from due time: {} records/s, {} bytes", load.rate, load.bytes);
         let names = ["p50", "p99", "p99.9", "fio 4 KiB dsync p50", "fio 4 KiB dsync p99"];
         for (name, column) in names.iter().zip(&figures) {
             print(name, column, "µs");

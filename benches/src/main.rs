@@ -62,6 +62,10 @@ enum Bench {
         /// Seconds of each run.
         #[arg(long, default_value_t = 4)]
         seconds: u64,
+        /// Processor that the generator has for itself: one that does not serve the disk's
+        /// interrupts, see /proc/interrupts.
+        #[arg(long, default_value_t = 0)]
+        generator_cpu: usize,
     },
     /// Events per second of the kernel's audit through netlink, beside a receiver that discards and
     /// beside auditd. Needs root and a machine without an audit daemon.
@@ -110,7 +114,9 @@ fn main() -> Result<()> {
         Bench::Saturation { bytes, producers, seconds } => {
             bench.saturation(bytes, producers, seconds)
         }
-        Bench::Latency { rate, bytes, seconds } => bench.latency(rate, bytes, seconds),
+        Bench::Latency { rate, bytes, seconds, generator_cpu } => {
+            bench.latency(disk::Load { rate, bytes, seconds, generator_cpu })
+        }
         Bench::Netlink { seconds } => {
             netlink::netlink(bench.dir, cli.rounds, seconds, &bench.options)
         }

@@ -12,9 +12,10 @@ use graven_format::name;
 use rustix::io::Errno;
 use std::io;
 
-/// Fewest and most bytes that one operation zeroes. A barrier that comes right behind the fewest
-/// waits some tens of microseconds longer; the most are for catching up.
-const ZERO_BYTES_MIN: u64 = 16 * 1024;
+/// Fewest and most bytes that one operation zeroes. Every operation delays the barrier that comes
+/// right behind it by some tens of microseconds, whatever its length: fewer bytes would delay more
+/// barriers, more would delay one for longer. The most are for catching up.
+const ZERO_BYTES_MIN: u64 = 64 * 1024;
 /// See [`ZERO_BYTES_MIN`].
 const ZERO_BYTES_MAX: u64 = 1024 * 1024;
 
