@@ -1,7 +1,7 @@
 //! The writer on the real disk.
 
 use crate::fio::dsync_overwrite;
-use crate::stats::print;
+use crate::stats::{open_loop, print};
 use anyhow::{Context, Result, ensure};
 use graven_format::{Flags, Record, Source};
 use graven_writer::{Options, Summary, Trail, clock};
@@ -191,37 +191,52 @@ impl Bench<'_> {
     }
 
     pub(crate) fn latency(&self, load: Load) -> Result<()> {
-        let mut figures: [Vec<f64>; 8] = Default::default();
+        const FIGURES: [(&str, &str); 12] = [
+            ("p50", "µs"),
+            ("p99", "µs"),
+            ("p99.9", "µs"),
+            ("fio 4 KiB dsync p50", "µs"),
+            ("fio 4 KiB dsync p99", "µs"),
+            ("open loop over fio's writes p50", "µs"),
+            ("open loop over fio's writes p99", "µs"),
+            ("p50 over fio's", ""),
+            ("p99 over fio's", ""),
+            ("p50 over the open loop's", ""),
+            ("p99 over the open loop's", ""),
+            ("frame bytes a record", "bytes"),
+        ];
+        let mut figures: [Vec<f64>; FIGURES.len()] = Default::default();
         for _ in 0..self.rounds {
             let trail = self.dir.join("trail");
             let summary = self.pace(&trail, load)?;
             fs::remove_dir_all(&trail)?;
             settle();
             let fio = dsync_overwrite(self.dir, 4, 1, load.seconds)?;
+            let (loop_p50, loop_p99) = open_loop(&fio.cycles_ns, load.rate);
             let at = |q: f64| summary.totals.latency.value_at_quantile(q) as f64 / 1e3;
-            let bytes_each = summary.totals.frame_bytes as f64 / summary.totals.records as f64;
+            let (p50, p99) = (at(0.5), at(0.99));
             let row = [
-                at(0.5),
-                at(0.99),
+                p50,
+                p99,
                 at(0.999),
                 fio.p50_us,
                 fio.p99_us,
-                at(0.5) / fio.p50_us,
-                at(0.99) / fio.p99_us,
-                bytes_each,
+                loop_p50,
+                loop_p99,
+                p50 / fio.p50_us,
+                p99 / fio.p99_us,
+                p50 / loop_p50,
+                p99 / loop_p99,
+                summary.totals.frame_bytes as f64 / summary.totals.records as f64,
             ];
             for (column, value) in figures.iter_mut().zip(row) {
                 column.push(value);
             }
         }
         println!("latency from due time: {} records/s, {} bytes", load.rate, load.bytes);
-        let names = ["p50", "p99", "p99.9", "fio 4 KiB dsync p50", "fio 4 KiB dsync p99"];
-        for (name, column) in names.iter().zip(&figures) {
-            print(name, column, "µs");
+        for ((name, unit), column) in FIGURES.iter().zip(&figures) {
+            print(name, column, unit);
         }
-        print("p50 over fio's", &figures[5], "");
-        print("p99 over fio's", &figures[6], "");
-        print("frame bytes a record", &figures[7], "bytes");
         Ok(())
     }
 
