@@ -5,6 +5,11 @@
 //! mere question. So the receiving thread never sends anything. A second one, the pulse, asks
 //! for the kernel's counters, writes heartbeats and removes the rules, and may be made to wait.
 //!
+//! # Many at a time
+//! In a storm the receiver shares the processors with the producers that it empties the queue for.
+//! One call takes many datagrams, their records go to the sink under one lock, and a socket that
+//! was busy until it was empty is left alone for [`PAUSE_TIME`], so that no record wakes anybody.
+//!
 //! # The beginning
 //! Attaching ends with an opening marker, a `TRUSTED_APP` record. From its serial on, every serial
 //! is owed to us: also those of rules added before this thread runs. What arrives earlier is
