@@ -8,7 +8,7 @@
 //! # Many at a time
 //! In a storm the receiver shares the processors with the producers that it empties the queue for.
 //! One call takes many datagrams, their records go to the sink under one lock, and a socket that
-//! was busy until it was empty is left alone for [`PAUSE_TIME`], so that no record wakes anybody.
+//! was busy until it was empty is left alone for a millisecond, so that no record wakes anybody.
 //!
 //! # The beginning
 //! Attaching ends with an opening marker, a `TRUSTED_APP` record. From its serial on, every serial
