@@ -324,6 +324,96 @@ fn poison_ends_every_wait_with_its_reason() {
     explore(6000, || ends(true));
 }
 
+/// Appends `records` records in groups. Returns how many were in groups that were accepted whole,
+/// and why it ended early.
+fn produce_groups(ring: &Ring<Buffer>, producer: u16, records: u64) -> (u64, Option<AppendError>) {
+    let bytes = [producer as u8; PAYLOAD_BYTES_MAX];
+    let all: Vec<_> = (0..records)
+        .map(|source_seq| {
+            let len = thread_rng().gen_range(0..=PAYLOAD_BYTES_MAX);
+            Record { kind: producer, source_seq, ..plain(&bytes[..len]) }
+        })
+        .collect();
+    let (mut accepted, mut rest) = (0, &all[..]);
+    while !rest.is_empty() {
+        let (group, behind) = rest.split_at(thread_rng().gen_range(1..=rest.len()));
+        if let Err(why) = ring.append_all(group) {
+            return (accepted, Some(why));
+        }
+        (accepted, rest) = (accepted + group.len() as u64, behind);
+    }
+    (accepted, None)
+}
+
+/// Groups beside single records, to the end or until the ring is closed: each producer's records
+/// come out from its first on, in order and once, and at least those of accepted groups.
+fn groups(closes: bool) {
+    const RECORDS: u64 = 5;
+    let (ring, latch) = ring(2, ROOM);
+    let threads: Vec<_> = (0..3)
+        .map(|producer| {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || match producer {
+                0 => {
+                    let (list, why) = produce(&ring, producer, RECORDS);
+                    (list.len() as u64, why)
+                }
+                _ => produce_groups(&ring, producer, RECORDS),
+            })
+        })
+        .collect();
+    let mut engine = Engine::default();
+    if closes {
+        for _ in 0..thread_rng().gen_range(0..4) {
+            engine.turn(&ring, &latch);
+        }
+        ring.close();
+    } else {
+        while (engine.seen.len() as u64) < 3 * RECORDS {
+            engine.turn(&ring, &latch);
+        }
+    }
+    let ended: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+    engine.drain(&ring);
+    for (producer, (accepted, why)) in ended.into_iter().enumerate() {
+        let seen = engine.seen.iter().filter(|(_, kind, _)| usize::from(*kind) == producer);
+        let seen: Vec<_> = seen.map(|&(_, _, source_seq)| source_seq).collect();
+        let taken = seen.len() as u64;
+        assert_eq!(seen, (0..taken).collect::<Vec<_>>(), "producer {producer}");
+        assert!(taken >= accepted && taken <= RECORDS, "producer {producer}");
+        assert_eq!(why.is_none(), accepted == RECORDS);
+        assert!(why.is_none() || closes && why == Some(AppendError::Closed), "{why:?}");
+    }
+}
+
+#[test]
+fn groups_of_records_stay_whole_and_in_order() {
+    explore(6000, || groups(false));
+}
+
+#[test]
+fn groups_that_the_end_cuts_lose_nothing_from_their_middle() {
+    explore(6000, || groups(true));
+}
+
+/// An engine that sleeps for full batches hears of a batch that a group has closed on its way.
+#[test]
+fn a_group_wakes_an_engine_that_sleeps_for_full_batches() {
+    explore(3000, || {
+        let (ring, latch) = ring(2, ROOM);
+        let producer = {
+            let ring = Arc::clone(&ring);
+            let bytes = [0; PAYLOAD_BYTES_MAX];
+            thread::spawn(move || ring.append_all(&[plain(&bytes); 7]))
+        };
+        let mut engine = take_full_batches(&ring, &latch, 3);
+        while engine.seen.len() < 7 {
+            engine.turn(&ring, &latch);
+        }
+        assert_eq!(producer.join().unwrap(), Ok(()));
+    });
+}
+
 /// A sleeping engine hears of the end, whatever it sleeps for.
 #[test]
 fn close_wakes_a_sleeping_engine() {
