@@ -1,5 +1,6 @@
 //! What the tests share: running the command with a bound on time, and saying why a test cannot run.
 
+pub(crate) mod failing;
 pub(crate) mod feeder;
 pub(crate) mod lines;
 pub(crate) mod mount;
