@@ -1,5 +1,7 @@
 //! What the tests share: running the command with a bound on time, and saying why a test cannot run.
 
+pub(crate) mod audit;
+pub(crate) mod failing;
 pub(crate) mod feeder;
 pub(crate) mod lines;
 pub(crate) mod mount;
@@ -64,8 +66,13 @@ pub(crate) fn graven() -> Command {
 
 /// `graven record` from standard input into `trail`, with the smallest segments.
 pub(crate) fn record(trail: &Path) -> Command {
+    record_from("stdin", trail)
+}
+
+/// The same from another source.
+pub(crate) fn record_from(source: &str, trail: &Path) -> Command {
     let mut command = graven();
-    command.args(["record", "--source", "stdin", "--ack", "--segment-bytes", SEGMENT, "--trail"]);
+    command.args(["record", "--source", source, "--ack", "--segment-bytes", SEGMENT, "--trail"]);
     command.arg(trail);
     command
 }

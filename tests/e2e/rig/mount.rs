@@ -85,23 +85,56 @@ impl Mounted {
         mib: u64,
         sector_bytes: u32,
     ) -> Self {
-        let (image, at) = (dir.path().join("image"), dir.path().join("mnt"));
+        let image = dir.path().join("image");
         let file = std::fs::File::create(&image).expect("a file");
         file.set_len(mib << 20).expect("a length");
-        std::fs::create_dir(&at).expect("a directory");
-        let sector = sector_bytes.to_string();
-        let device = tool("losetup", &["-f", "--show", "-b", &sector, text(&image)]);
-        let device = device.expect("a loop device");
-        // From here on the drop takes the device down.
-        let (device_name, request_kib_before) = (Some(device.clone()), None);
-        let mounted =
-            Self { at, device: device_name, request_kib_before, _dir: dir, _below: below };
+        Self::ext4_made_of(dir, below, &image, sector_bytes)
+    }
+
+    /// A new ext4 on a loop device over this file, mounted in `dir`.
+    pub(crate) fn ext4_made_of(
+        dir: tempfile::TempDir,
+        below: Option<Box<Mounted>>,
+        image: &Path,
+        sector_bytes: u32,
+    ) -> Self {
+        let disk = Self::loop_device(dir, below, image, sector_bytes);
         // Everything is written now, and nothing in the background later.
         let lazy = "lazy_itable_init=0,lazy_journal_init=0";
-        tool("mkfs.ext4", &["-q", "-F", "-m", "0", "-b", "4096", "-E", lazy, &device])
+        tool("mkfs.ext4", &["-q", "-F", "-m", "0", "-b", "4096", "-E", lazy, disk.device()])
             .expect("a filesystem");
-        tool("mount", &["-t", "ext4", &device, text(&mounted.at)]).expect("mounted");
-        mounted
+        disk.mount();
+        disk
+    }
+
+    /// The ext4 that this file holds, mounted in `dir` from a loop device.
+    pub(crate) fn ext4_that_is_on(dir: tempfile::TempDir, image: &Path) -> Self {
+        let disk = Self::loop_device(dir, None, image, 512);
+        disk.mount();
+        disk
+    }
+
+    /// A loop device over this file, to be mounted. The drop takes it down.
+    fn loop_device(
+        dir: tempfile::TempDir,
+        below: Option<Box<Mounted>>,
+        image: &Path,
+        sector_bytes: u32,
+    ) -> Self {
+        let at = dir.path().join("mnt");
+        std::fs::create_dir(&at).expect("a directory");
+        let sector = sector_bytes.to_string();
+        let device = tool("losetup", &["-f", "--show", "-b", &sector, text(image)]);
+        let device = Some(device.expect("a loop device"));
+        Self { at, device, request_kib_before: None, _dir: dir, _below: below }
+    }
+
+    fn mount(&self) {
+        tool("mount", &["-t", "ext4", self.device(), text(&self.at)]).expect("mounted");
+    }
+
+    fn device(&self) -> &str {
+        self.device.as_deref().expect("it is on a device")
     }
 
     /// A tmpfs of so many MiB.
@@ -126,8 +159,8 @@ impl Mounted {
 
     /// Its device's number as the kernel writes it, `7:0`.
     pub(crate) fn device_number(&self) -> String {
-        let device = self.device.as_deref().and_then(|it| it.strip_prefix("/dev/"));
-        let file = format!("/sys/block/{}/dev", device.expect("it is on a device"));
+        let name = self.device().strip_prefix("/dev/").expect("it is a device");
+        let file = format!("/sys/block/{name}/dev");
         std::fs::read_to_string(file).expect("a number").trim().to_owned()
     }
 

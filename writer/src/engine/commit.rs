@@ -2,6 +2,7 @@
 
 use crate::disk::{IoBuf, Op, OpId};
 use crate::ring::Batch;
+use graven_format::name;
 use std::collections::VecDeque;
 
 /// One thing that becomes durable as a whole.
@@ -13,12 +14,29 @@ pub(super) struct Commit {
     what: What,
 }
 
+/// Where a write goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// The segment's number.
+    pub(super) segment: u64,
+    /// Seq of the segment's first record, which is in its name.
+    pub(super) first_seq: u64,
+    /// Bytes from the start of its file.
+    pub(super) offset: u64,
+}
+
+impl Place {
+    fn file(&self) -> String {
+        name::segment(self.segment, self.first_seq)
+    }
+}
+
 #[derive(Debug)]
 enum What {
     /// A frame: one write.
-    Frame { segment: u64, offset: u64, batch: Batch<()>, buf: Option<IoBuf> },
+    Frame { place: Place, batch: Batch<()>, buf: Option<IoBuf> },
     /// A trailer: one write, held back until everything before it is durable.
-    Seal { segment: u64, offset: u64, held_back: Option<Op>, buf: Option<IoBuf> },
+    Seal { place: Place, held_back: Option<Op>, buf: Option<IoBuf> },
     /// A segment comes into being: header, name, directory.
     Activation { from: String, to: String, step: Step, buf: Option<IoBuf> },
 }
@@ -41,13 +59,13 @@ pub(super) enum Given {
 }
 
 impl Commit {
-    pub(super) fn frame(op: OpId, segment: u64, offset: u64, batch: Batch<()>) -> Self {
-        let what = What::Frame { segment, offset, batch, buf: None };
+    pub(super) fn frame(op: OpId, place: Place, batch: Batch<()>) -> Self {
+        let what = What::Frame { place, batch, buf: None };
         Self { op: Some(op), done: false, what }
     }
 
-    pub(super) fn seal(segment: u64, offset: u64, write: Op) -> Self {
-        let what = What::Seal { segment, offset, held_back: Some(write), buf: None };
+    pub(super) fn seal(place: Place, write: Op) -> Self {
+        let what = What::Seal { place, held_back: Some(write), buf: None };
         Self { op: None, done: false, what }
     }
 
@@ -59,20 +77,14 @@ impl Commit {
     /// What is being done, to which file and where, for errors.
     pub(super) fn describe(&self) -> (&'static str, String, Option<u64>) {
         match &self.what {
-            What::Frame { segment, offset, .. } => {
-                ("write", format!("segment {segment:#x}"), Some(*offset))
-            }
-            What::Seal { segment, offset, .. } => {
-                ("write of the trailer", format!("segment {segment:#x}"), Some(*offset))
-            }
-            What::Activation { to, step, .. } => {
-                let operation = match step {
-                    Step::Header => "write of the header",
-                    Step::Rename => "rename",
-                    Step::SyncDir => "sync of the directory after the rename",
-                };
-                (operation, to.clone(), None)
-            }
+            What::Frame { place, .. } => ("write", place.file(), Some(place.offset)),
+            What::Seal { place, .. } => ("write of the trailer", place.file(), Some(place.offset)),
+            // Until it is renamed it has the other name.
+            What::Activation { from, to, step, .. } => match step {
+                Step::Header => ("write of the header", from.clone(), Some(0)),
+                Step::Rename => ("rename", from.clone(), None),
+                Step::SyncDir => ("sync of the directory after the rename", to.clone(), None),
+            },
         }
     }
 
@@ -103,7 +115,7 @@ impl Commit {
     fn into_given(self) -> Option<Given> {
         match self.what {
             What::Frame { batch, buf, .. } => Some(Given::Batch(batch.join(buf?))),
-            What::Seal { segment, buf, .. } => Some(Given::Trailer(buf?, segment)),
+            What::Seal { place, buf, .. } => Some(Given::Trailer(buf?, place.segment)),
             What::Activation { buf, .. } => buf.map(Given::Header),
         }
     }

@@ -25,7 +25,7 @@ use crate::disk::{Completion, Disk, FileId, IoBuf, Op, OpId};
 use crate::error::WriteError;
 use crate::ring::{Batch, Ring, WakeOn};
 use closing::Closing;
-use commit::{Commit, Commits, Given};
+use commit::{Commit, Commits, Given, Place};
 use durability::{Durable, Watermark};
 use graven_format::consts::{ALIGN_BYTES_MAX, FRAME_HEADER_BYTES, align_up, trailer_bytes_max};
 use graven_format::frame::{self, FrameFields};
@@ -285,11 +285,11 @@ impl<D: Disk> Engine<D> {
     fn complete(&mut self, completion: Completion) -> Result<(), WriteError> {
         let Completion { id, result, buf } = completion;
         if self.spare.owns(id) {
-            let (operation, file) = self.spare.describe();
+            let (operation, file, offset) = self.spare.describe();
             return self
                 .spare
                 .completed(result)
-                .map_err(|error| self.fault(operation, file, None, error));
+                .map_err(|error| self.fault(operation, file, offset, error));
         }
         if let Some(is_close) = self.closing.as_mut().and_then(|closing| closing.completed(id)) {
             // Every byte of a file is durable before it is closed: nothing depends on that.
@@ -380,7 +380,7 @@ impl<D: Disk> Engine<D> {
     fn check_room(&self) -> Result<(), WriteError> {
         let ends = self.settings.on_full == OnFull::End;
         if ends && self.held.is_some() && self.spare.waits_for_room() {
-            let (operation, file) = self.spare.describe();
+            let (operation, file, _) = self.spare.describe();
             let error = io::Error::from(rustix::io::Errno::NOSPC);
             return Err(WriteError { no_room: true, ..self.fault(operation, file, None, error) });
         }
@@ -423,7 +423,8 @@ impl<D: Disk> Engine<D> {
             first_seq: batch.first_seq,
             announced: self.watermark.durable(),
         };
-        let (file, offset, segment) = (active.file(), active.tally.frames_end, fields.segment);
+        let (file, offset) = (active.file(), active.tally.frames_end);
+        let place = Place { segment: fields.segment, first_seq: active.header.first_seq, offset };
         let realtime_first_ns = Record::decode(&buf[FRAME_HEADER_BYTES..batch.end])
             .map_or(0, |(record, _)| record.realtime_ns);
         let (len, crc) = frame::seal(&mut buf, batch.end, self.align_bytes, &fields);
@@ -438,7 +439,7 @@ impl<D: Disk> Engine<D> {
             active.add_frame(&mut self.tree, &batch, len as u64, crc, realtime_first_ns);
         }
         self.metrics.note_frame(len as u64);
-        self.commits.push(Commit::frame(id, segment, offset, batch));
+        self.commits.push(Commit::frame(id, place, batch));
         None
     }
 
@@ -471,12 +472,13 @@ impl<D: Disk> Engine<D> {
     fn seal(&mut self, reason: SealReason) {
         let Some(active) = self.active.take() else { return };
         self.before.extend(&active.range);
-        let (file, segment) = (active.file(), active.header.segment);
+        let (file, header) = (active.file(), &active.header);
+        let (segment, first_seq) = (header.segment, header.first_seq);
         let (trailer, crc, offset) = active.trailer(&self.before, reason, self.now);
         self.prev_trailer_crc = crc;
         let buf = self.trailer_buf.take().expect("one change of segment at a time");
         let op = write_op(file, offset, buf, &trailer);
-        self.commits.push(Commit::seal(segment, offset, op));
+        self.commits.push(Commit::seal(Place { segment, first_seq, offset }, op));
     }
 }
 

@@ -164,8 +164,8 @@ impl Spare {
         }
     }
 
-    /// What is being done, and to which file, for errors.
-    pub(super) fn describe(&self) -> (&'static str, String) {
+    /// What is being done, to which file and where in it, for errors.
+    pub(super) fn describe(&self) -> (&'static str, String, Option<u64>) {
         let operation = match self.step {
             Step::Create => "creation",
             Step::Allocate => "allocation",
@@ -174,7 +174,8 @@ impl Spare {
             Step::Close => "closing",
             Step::Ready | Step::Remove | Step::Wait(_) => "removal",
         };
-        (operation, name::temporary(self.segment))
+        let offset = if let Step::Zero(offset, _) = self.step { Some(offset) } else { None };
+        (operation, name::temporary(self.segment), offset)
     }
 
     /// Hands the prepared segment over and starts on the one after it.

@@ -99,7 +99,12 @@ mod tests {
 
     #[test]
     fn batches_become_the_tree_of_their_records_without_new_memory() {
-        let mut tree = Tree::new();
+        for lanes in [Lanes::new(), Lanes::one_by_one()] {
+            become_the_tree(Tree { lanes, ..Tree::new() });
+        }
+    }
+
+    fn become_the_tree(mut tree: Tree) {
         let (mut range, mut expected) = (CompactRange::new(5), CompactRange::new(5));
         let memory = |tree: &Tree| {
             (

@@ -30,6 +30,15 @@ impl Lanes {
         }
     }
 
+    /// What any other processor has: the library's hashing, one by one.
+    #[cfg(test)]
+    pub(crate) fn one_by_one() -> Self {
+        Self {
+            #[cfg(target_arch = "x86_64")]
+            avx512: None,
+        }
+    }
+
     /// How many hashes are computed side by side.
     #[must_use]
     pub fn width(&self) -> usize {

@@ -6,13 +6,14 @@ use graven_format::merkle::{Hash, Hashing};
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 
-/// Says so where these tests can only compare the library with itself.
-fn lanes() -> Lanes {
+/// What this processor takes and what one without AVX-512 takes: both have to give the same. Says so
+/// where they are one and these tests can only compare the library with itself.
+fn both() -> [Lanes; 2] {
     let lanes = Lanes::new();
     if lanes.width() == 1 {
         eprintln!("SKIPPED: no AVX-512 here, so only the library was tested");
     }
-    lanes
+    [lanes, Lanes::one_by_one()]
 }
 
 /// Records with payloads of these lengths back to back, and the library's hash of each.
@@ -33,11 +34,13 @@ fn records(lens: &[usize], seed: u8) -> (Vec<u8>, Vec<Hash>) {
 
 fn check_leaves(lens: &[usize], seed: u8) {
     let (stored, expected) = records(lens, seed);
-    // What is there already must stay.
-    let mut out = vec![[seed; 32]];
-    lanes().leaves(&stored, &mut out);
-    assert_eq!(out[0], [seed; 32]);
-    assert!(out[1..] == expected, "payloads of {lens:?} bytes");
+    for mut lanes in both() {
+        // What is there already must stay.
+        let mut out = vec![[seed; 32]];
+        lanes.leaves(&stored, &mut out);
+        assert_eq!(out[0], [seed; 32]);
+        assert!(out[1..] == expected, "payloads of {lens:?} bytes, {} at once", lanes.width());
+    }
 }
 
 #[test]
@@ -92,9 +95,11 @@ fn hash_reads_nothing_around_the_records() {
             let bytes = &stored[..stored.len() / 12 * count];
             let at = if at == 0 { 0 } else { PAGE - bytes.len() };
             page[at..at + bytes.len()].copy_from_slice(bytes);
-            let mut out = Vec::new();
-            lanes().leaves(&page[at..at + bytes.len()], &mut out);
-            assert!(out == expected[..count], "{len} bytes at {at}");
+            for mut lanes in both() {
+                let mut out = Vec::new();
+                lanes.leaves(&page[at..at + bytes.len()], &mut out);
+                assert!(out == expected[..count], "{len} bytes at {at}");
+            }
         }
     }
     // SAFETY: the mapping is this test's own, and `page` is not used any more.
@@ -112,9 +117,59 @@ fn hash_of_nodes_is_the_library_s() {
                 Sha256::new_with_prefix([1]).chain_update(pair.as_flattened()).finalize().into()
             })
             .collect();
-        let mut out = Vec::new();
-        lanes().nodes(&children, &mut out);
-        assert_eq!(out, expected, "{count} children");
+        for mut lanes in both() {
+            let mut out = Vec::new();
+            lanes.nodes(&children, &mut out);
+            assert_eq!(out, expected, "{count} children, {} at once", lanes.width());
+        }
+    }
+}
+
+/// The wide way exactly where the processor has both sets of instructions, as the kernel lists them.
+#[test]
+fn hash_takes_the_lanes_that_the_processor_has() {
+    assert_eq!(Lanes::one_by_one().width(), 1);
+    let listed = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let Some(flags) = listed.lines().find(|line| line.starts_with("flags")) else {
+        eprintln!("SKIPPED: /proc/cpuinfo lists no flags of an x86 processor");
+        assert_eq!(Lanes::new().width(), 1);
+        return;
+    };
+    let has = |name: &str| flags.split_whitespace().any(|flag| flag == name);
+    let expected = if has("avx512f") && has("avx512bw") { 16 } else { 1 };
+    assert_eq!(Lanes::new().width(), expected);
+}
+
+/// Hashes from another implementation (Python's hashlib, over OpenSSL), because the library that the other
+/// tests compare with is also what one by one uses.
+#[test]
+fn hash_of_a_tree_is_another_implementation_s() {
+    use graven_format::merkle::{CompactRange, Scratch};
+    use graven_format::{Flags, Record, Source};
+    const ROOT: &str = "3f1a810abcab2d4079463bee7bda0fed89127e6c9f1440860d7d49c5153f7e7d";
+    let mut stored = Vec::new();
+    for n in 0..40_u8 {
+        let bytes = vec![n; n.into()];
+        let record = Record {
+            source: Source::Netlink,
+            kind: 1300,
+            flags: Flags::NONE,
+            realtime_ns: 1,
+            boottime_ns: 2,
+            source_seq: 3,
+            bytes: &bytes,
+        };
+        stored.extend(record.header());
+        stored.extend(&bytes);
+    }
+    for mut lanes in both() {
+        let mut leaves = Vec::new();
+        lanes.leaves(&stored, &mut leaves);
+        let mut range = CompactRange::new(0);
+        range.append_all(&leaves, &mut Scratch::new(leaves.len()), &mut lanes);
+        let root: String =
+            range.root().expect("of all").iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(root, ROOT, "{} at once", lanes.width());
     }
 }
 

@@ -216,3 +216,50 @@ impl Control {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::{bind, getsockname, sendto};
+
+    fn audit_socket() -> Result<OwnedFd, Errno> {
+        socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(AUDIT))
+    }
+
+    fn address(socket: &impl AsFd) -> SocketAddrNetlink {
+        let address = getsockname(socket).expect("it is bound");
+        address.try_into().expect("of netlink")
+    }
+
+    /// A forged record from another socket, which even root cannot get into ours.
+    #[test]
+    fn nobody_but_the_kernel_sends_to_our_socket() {
+        let sender = match audit_socket() {
+            Ok(sender) => sender,
+            Err(errno) => {
+                eprintln!("SKIPPED: no audit sockets here: {errno}");
+                return;
+            }
+        };
+        let ours = AuditSocket::open().expect("a second socket");
+        // The same kind of socket, only not connected: it gets what ours must not.
+        let other = audit_socket().expect("a third socket");
+        bind(&other, &SocketAddrNetlink::new(0, 0)).expect("bound");
+        let forged = nlmsg::request(graven_format::kind::SYSCALL, 0, b"audit(1.000:1): forged");
+        match sendto(&sender, &forged, SendFlags::empty(), &address(&other)) {
+            Ok(sent) => assert_eq!(sent, forged.len()),
+            Err(Errno::PERM) => {
+                eprintln!("SKIPPED: without CAP_NET_ADMIN nobody can send to any such socket");
+                return;
+            }
+            Err(errno) => panic!("{errno}"),
+        }
+        let mut datagrams = Datagrams::new(REPLY_BYTES_MAX);
+        datagrams.receive(&other).expect("it has arrived");
+        assert_eq!(datagrams.iter().next().map(|(bytes, _)| bytes), Some(&forged[..]));
+
+        let refused = sendto(&sender, &forged, SendFlags::empty(), &address(&ours));
+        assert_eq!(refused, Err(Errno::CONNREFUSED));
+        assert_eq!(ours.receive(&mut datagrams), Ok(Received::Empty));
+    }
+}

@@ -68,6 +68,9 @@ const POLL_TIME: Duration = Duration::from_millis(100);
 const ACTIVE_NS_MAX: u64 = 200_000_000;
 /// Calls to the socket between two looks at the clock.
 const BATCH_CALLS: usize = 16;
+/// Reports of the pulse that wait for a receiver which waits for the disk. A status that finds no room
+/// is left out: the next one says more.
+const REPORTS_MAX: usize = 8;
 /// Longest datagram taken whole. The kernel's longest audit text is below 9 KiB.
 const DATAGRAM_BYTES_MAX: usize = 64 * 1024;
 
@@ -163,7 +166,7 @@ pub fn receive_through(
 ) -> Result<Summary, NetlinkError> {
     let traffic = AtomicU64::new(0);
     let (commands, inbox) = mpsc::channel();
-    let (outbox, reports) = mpsc::channel();
+    let (outbox, reports) = mpsc::sync_channel(REPORTS_MAX);
     std::thread::scope(|scope| {
         let pulse = Pulse { daemon, stop, traffic: &traffic, outbox };
         scope.spawn(move || pulse.run(&inbox));
@@ -211,7 +214,7 @@ struct Pulse<'a> {
     daemon: &'a Daemon,
     stop: &'a Stop,
     traffic: &'a AtomicU64,
-    outbox: mpsc::Sender<Report>,
+    outbox: mpsc::SyncSender<Report>,
 }
 
 impl Pulse<'_> {
@@ -233,7 +236,9 @@ impl Pulse<'_> {
                     Report::RulesRemoved
                 }
                 Ok(Command::Disable) => {
-                    self.tell_status();
+                    if let Some(status) = self.status() {
+                        self.tell(status);
+                    }
                     Report::Disabled(self.daemon.restore_enabled().unwrap_or(false))
                 }
                 Err(mpsc::RecvTimeoutError::Timeout) => {
@@ -245,7 +250,10 @@ impl Pulse<'_> {
                         let _ = self.daemon.write_heartbeat(heartbeats);
                     }
                     seen = traffic;
-                    self.tell_status();
+                    if let Some(status) = self.status() {
+                        let _ = self.outbox.try_send(status);
+                        self.stop.wake();
+                    }
                     continue;
                 }
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
@@ -254,11 +262,9 @@ impl Pulse<'_> {
         }
     }
 
-    fn tell_status(&self) {
-        // The counter is a hint beside the window: a question that fails is asked again.
-        if let Ok(status) = self.daemon.status() {
-            self.tell(Report::Status(status));
-        }
+    /// The counter is a hint beside the window: a question that fails is asked again.
+    fn status(&self) -> Option<Report> {
+        self.daemon.status().ok().map(Report::Status)
     }
 
     fn tell(&self, report: Report) {

@@ -1,0 +1,86 @@
+//! This machine's kernel audit, one test at a time, and put back as it was.
+
+use super::{has, is_root, skip};
+use graven_writer::source::kaudit;
+use graven_writer::source::nlmsg::Status;
+use std::fs::File;
+use std::process::Command;
+
+/// Held while a test may be the audit daemon.
+pub(crate) struct Turn {
+    before: Status,
+    _lock: File,
+}
+
+impl Turn {
+    /// Waits for the turn; says so if this machine cannot run such a test.
+    pub(crate) fn take() -> Option<Self> {
+        if !is_root() || !has("auditctl") {
+            return None;
+        }
+        let Ok(lock) = File::create("/run/lock/graven-kernel-audit.lock") else {
+            skip("no lock file in /run/lock");
+            return None;
+        };
+        lock.lock().expect("the lock");
+        match kaudit::status() {
+            Ok(before @ Status { pid: 0, enabled: 0 | 1, .. }) => {
+                return Some(Self { before, _lock: lock });
+            }
+            Ok(status) => skip(&format!("pid {} is the audit daemon", status.pid)),
+            Err(why) => skip(&why.to_string()),
+        }
+        None
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let settings = |it: &Status| (it.pid, it.enabled, it.backlog_limit, it.backlog_wait_ticks);
+        if std::thread::panicking() {
+            // Whoever was killed has not put it back.
+            auditctl(&["-e", &self.before.enabled.to_string()]);
+            auditctl(&["-b", &self.before.backlog_limit.to_string()]);
+            if let Some(ticks) = self.before.backlog_wait_ticks {
+                auditctl(&["--backlog_wait_time", &ticks.to_string()]);
+            }
+            return;
+        }
+        let after = kaudit::status().expect("the status");
+        assert_eq!(settings(&after), settings(&self.before), "everything is given back");
+    }
+}
+
+fn auditctl(args: &[&str]) -> bool {
+    Command::new("auditctl").args(args).output().is_ok_and(|output| output.status.success())
+}
+
+/// A rule that is gone on drop.
+pub(crate) struct Rule(String);
+
+impl Rule {
+    /// Every openat of this user makes an event; says so if the kernel does not take the rule.
+    pub(crate) fn opens_by(uid: u32) -> Option<Self> {
+        let rule = format!("always,exit -F arch=b64 -S openat -F uid={uid} -k e2e-storm");
+        let rule = Self(rule);
+        if rule.tell("-a") {
+            return Some(rule);
+        }
+        skip("auditctl cannot add a rule");
+        std::mem::forget(rule);
+        None
+    }
+
+    fn tell(&self, action: &str) -> bool {
+        let args: Vec<&str> = std::iter::once(action).chain(self.0.split(' ')).collect();
+        auditctl(&args)
+    }
+}
+
+impl Drop for Rule {
+    fn drop(&mut self) {
+        if !self.tell("-d") {
+            eprintln!("the rule {:?} could not be removed", self.0);
+        }
+    }
+}
