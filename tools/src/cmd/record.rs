@@ -3,7 +3,7 @@
 use crate::diag::{Diagnostic, Level};
 use crate::exit::Exit;
 use crate::recording::signals::{Signals, UntilSignal};
-use crate::recording::{Failure, TrailArgs, ack, kernel, summary};
+use crate::recording::{Failure, TrailArgs, ack, kernel, room, summary};
 use graven_format::consts::RECORD_PAYLOAD_BYTES_MAX;
 use graven_writer::source::stream::{self, Refused, StreamError};
 use graven_writer::{Trail, clock};
@@ -45,7 +45,7 @@ loss statement.
 
 From standard input, each line is one record, whatever bytes are in it. A line over 131072 bytes is refused: its \
 number is said, and a loss statement stands in its place. At the end of input, or on SIGTERM, SIGINT or SIGHUP, what \
-was read is made durable and the trail is sealed. While there is no room that has to wait, and so does the end: what \
+was read is made durable and the trail is sealed. While there is no room, which is said, that has to wait, and so does the end: what \
 was read is not given up. kill -9 costs nothing that was acknowledged.
 
 `durable N` on standard output means that the records 0 to N survive whatever happens next. Lines may be coalesced; \
@@ -78,6 +78,17 @@ fn record(args: &Args) -> Result<Exit, Failure> {
     let signals = Signals::catch()
         .map_err(|why| Failure::new(Exit::CannotCheck, &format!("cannot catch signals: {why}")))?;
     let trail = args.trail.open()?;
+    let producers = match args.source {
+        Source::Stdin => "whoever writes the input waits; nothing is dropped",
+        Source::Netlink => kernel::PRODUCERS_WITHOUT_ROOM,
+    };
+    room::while_told(&args.trail, trail, producers, Exit::CannotCheck, |trail| {
+        acknowledged(args, trail, signals)
+    })
+}
+
+/// Records beside the thread that acknowledges, if one was asked for.
+fn acknowledged(args: &Args, trail: Trail, signals: Signals) -> Result<Exit, Failure> {
     let watermark = trail.watermark();
     std::thread::scope(|scope| {
         let acknowledger = if args.ack {
@@ -85,8 +96,7 @@ fn record(args: &Args) -> Result<Exit, Failure> {
             let acknowledge = move || ack::acknowledge(watermark, &mut io::stdout().lock());
             let builder = std::thread::Builder::new().name("graven-ack".to_owned());
             Some(builder.spawn_scoped(scope, acknowledge).map_err(|why| {
-                Failure::new(Exit::CannotCheck, &format!("cannot start a thread: {why}"))
-                    .note("no record was taken")
+                Failure::thread(Exit::CannotCheck, &why).note("no record was taken")
             })?)
         } else {
             None

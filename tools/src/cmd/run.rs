@@ -6,7 +6,7 @@ use crate::exit::Exit;
 use crate::recording::child::{self, StartError};
 use crate::recording::descendants::{self, Ended};
 use crate::recording::forward::Forwarder;
-use crate::recording::{Failure, TrailArgs, kernel, summary};
+use crate::recording::{Failure, TrailArgs, kernel, room, summary};
 use graven_writer::source::calls::CallSet;
 use graven_writer::source::kaudit::{Daemon, Scope};
 use graven_writer::source::netlink;
@@ -69,6 +69,19 @@ fn record(args: &Args) -> Result<u8, Failure> {
     let forwarder = Forwarder::catch().map_err(system("catch signals"))?;
     descendants::adopt().map_err(system("adopt descendants"))?;
     let trail = args.trail.open()?;
+    let producers = kernel::PRODUCERS_WITHOUT_ROOM;
+    room::while_told(&args.trail, trail, producers, Exit::RunFailed, |trail| {
+        attached(args, &calls, trail, &forwarder)
+    })
+}
+
+/// Runs the command as the audit daemon, and says what was recorded.
+fn attached(
+    args: &Args,
+    calls: &CallSet,
+    trail: Trail,
+    forwarder: &Forwarder,
+) -> Result<u8, Failure> {
     let daemon = match kernel::attach() {
         Ok(daemon) => daemon,
         Err(failure) => {
@@ -77,7 +90,7 @@ fn record(args: &Args) -> Result<u8, Failure> {
             return Err(failure);
         }
     };
-    let (ran, received, closed) = recorded(args, &calls, trail, daemon, &forwarder)?;
+    let (ran, received, closed) = recorded(args, calls, trail, daemon, forwarder)?;
     let written = closed.map_err(Failure::from);
     let code = match ran {
         Ok(ended) => ended.code(),

@@ -23,6 +23,13 @@ impl Failure {
         Self { exit, diagnostic: Diagnostic::error(title) }
     }
 
+    /// A thread that could not be started, because of a limit on threads most likely.
+    #[must_use]
+    pub fn thread(exit: Exit, why: &io::Error) -> Self {
+        Self::new(exit, &format!("cannot start a thread: {why}"))
+            .help("raise the limit on processes and threads: `ulimit -u`, TasksMax= of the service, pids.max of the cgroup")
+    }
+
     /// The same with what to do.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {

@@ -7,6 +7,10 @@ use graven_writer::source::kaudit::{AttachError, Daemon, Options};
 use graven_writer::source::netlink::{self, NetlinkError, Stop, Summary};
 use graven_writer::{Trail, clock};
 
+/// What it means for those who make records that the disk has no room.
+pub const PRODUCERS_WITHOUT_ROOM: &str = "processes wait in the system calls that are audited; nothing \
+    is dropped here, and what the kernel drops once it has waited too long becomes a loss statement";
+
 /// Takes the place of the audit daemon.
 ///
 /// # Errors
