@@ -16,3 +16,4 @@ mod input;
 mod kill;
 mod rig;
 mod signals;
+mod threads;

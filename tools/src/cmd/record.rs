@@ -54,7 +54,8 @@ the last one is always printed. If nobody reads them any more, recording goes on
 Exit codes:
   0  everything that was read is durable
   1  the trail is damaged, and recovery refuses to write over it
-  2  usage, or the trail cannot be opened (permission, no directory, locked, foreign), or standard input cannot be read
+  2  usage, or the trail cannot be opened (permission, no directory, locked, foreign), or standard input cannot be read,
+     or a thread cannot be started
   5  storage failed; the last `durable N` holds
   6  no room: for the first segment, or later if `--on-full end` was given; the last `durable N` holds
   7  some input was refused; everything else is durable
@@ -155,6 +156,15 @@ fn stdin(trail: Trail, signals: &Signals) -> Result<Exit, Failure> {
 /// Records the kernel's audit messages until a signal comes, and closes the trail.
 fn netlink(args: &TrailArgs, trail: Trail, signals: Signals) -> Result<Exit, Failure> {
     let stop = Arc::new(kernel::stop()?);
+    let asked = Arc::clone(&stop);
+    // Not joined: if receiving fails, no signal ever comes.
+    std::thread::Builder::new()
+        .name("graven-signals".to_owned())
+        .spawn(move || {
+            signals.wait();
+            asked.request();
+        })
+        .map_err(|why| Failure::thread(Exit::CannotCheck, &why).note("no record was taken"))?;
     let daemon = match kernel::attach() {
         Ok(daemon) => daemon,
         Err(failure) => {
@@ -163,12 +173,6 @@ fn netlink(args: &TrailArgs, trail: Trail, signals: Signals) -> Result<Exit, Fai
             return Err(failure);
         }
     };
-    let asked = Arc::clone(&stop);
-    // Not joined: if receiving fails, no signal ever comes.
-    std::thread::spawn(move || {
-        signals.wait();
-        asked.request();
-    });
     if !args.quiet {
         let pid = std::process::id();
         Diagnostic::new(Level::Note, format!("recording kernel audit as pid {pid}")).emit();

@@ -46,8 +46,9 @@ pub fn receive(daemon: &Daemon, trail: &Trail, stop: &Stop) -> Result<Summary, F
         let now = clock::now();
         (now.realtime_ns, now.boottime_ns)
     };
-    netlink::receive(daemon, trail, stop, now).map_err(|why: NetlinkError| {
-        failure(&why.to_string()).note("what was received before is in the trail")
+    netlink::receive(daemon, trail, stop, now).map_err(|why: NetlinkError| match why {
+        NetlinkError::Thread(errno) => Failure::thread(Exit::CannotCheck, &errno.into()),
+        why => failure(&why.to_string()).note("what was received before is in the trail"),
     })
 }
 
