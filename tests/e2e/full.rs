@@ -56,6 +56,11 @@ fn a_full_disk_makes_producers_wait_and_goes_on_when_there_is_room() {
         let mut command = recording(&trail, "wait");
         let (mut running, feeder) = Feeder::start(command.args(["--disk", driver]), plan(COUNT));
         let durable = standstill(&mut running, &disk);
+        let said = running.said();
+        assert_eq!(said.matches("has no room").count(), 1, "{driver}: once a wait: {said}");
+        assert!(said.contains(trail.to_str().expect("a name of letters")), "{said}");
+        assert!(said.contains("nothing is dropped") && said.contains("help: make room"), "{said}");
+        assert!(!said.contains("room again"), "{said}");
         // The producer sleeps in its write: ring and pipe hold what it has written and no more.
         assert!(feeder.written() < COUNT, "the producer waits");
         assert!(LINES.check(&trail) >= durable, "{driver}: what was acknowledged is there");
@@ -65,6 +70,8 @@ fn a_full_disk_makes_producers_wait_and_goes_on_when_there_is_room() {
         let ran = running.end().expect(0);
         assert_eq!(feeder.join(), COUNT);
         assert_eq!(ran.acknowledged(), Some(COUNT - 1), "{driver}");
+        assert_eq!(ran.stderr.matches("has no room").count(), 1, "{driver}: {}", ran.stderr);
+        assert_eq!(ran.stderr.matches("room again after").count(), 1, "{driver}: {}", ran.stderr);
         on("verify", &trail, &[]).expect(0);
         assert_eq!(LINES.check(&trail), COUNT, "{driver}: each record is there once");
         eprintln!("full disk, {driver}: {durable} records before, {COUNT} after room returned");
@@ -142,6 +149,7 @@ fn a_full_disk_ends_a_writer_that_was_told_so() {
         let (running, feeder) = Feeder::start(command.args(["--disk", driver]), plan(COUNT * 2));
         let ran = running.end().expect(6).says("error: ").says("are durable");
         feeder.join();
+        assert!(!ran.stderr.contains("recording waits"), "it does not: {}", ran.stderr);
         let durable = ran.acknowledged().expect("records were acknowledged") + 1;
         let there = LINES.check(&trail);
         assert!(there >= durable, "{driver}: {there} of {durable} are there");

@@ -17,3 +17,4 @@ mod kill;
 mod rig;
 mod signals;
 mod storm;
+mod threads;

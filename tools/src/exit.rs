@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | 0 | complete and intact; for `show` and `export`: all that was asked for was written | everything that was read is durable |
 //! | 1 | damage or tampering was found | the trail is damaged and recovery refuses to go on |
-//! | 2 | could not check: usage, I/O, permission, not a trail, a later version | usage, or the trail cannot be opened |
+//! | 2 | could not check: usage, I/O, permission, not a trail, a later version | usage, the trail cannot be opened, or a thread cannot be started |
 //! | 3 | intact, but ends in a torn tail that was never announced durable | |
 //! | 4 | intact, but loss statements are in range | |
 //! | 5 | | storage failed; what was announced durable stays durable |

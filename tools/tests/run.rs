@@ -188,3 +188,55 @@ fn the_daemon_records_until_it_is_told_to_stop_and_is_the_only_one() {
     assert_eq!(ran(&output).code, 0);
     assert_eq!(on("verify", &trail, &[]).code, 0);
 }
+
+#[test]
+fn a_thread_that_cannot_be_started_is_said_and_the_kernel_is_given_back() {
+    let Some(_turn) = turn() else { return };
+    let trace = |args: &[&str]| Command::new("strace").args(args).output();
+    if !trace(&["-f", "-qq", "-o", "/dev/null", "true"]).is_ok_and(|it| it.status.success()) {
+        eprintln!("SKIPPED: strace is not there or may not trace");
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let bin = assert_cmd::cargo::cargo_bin("graven");
+    let bin = bin.to_str().expect("a name");
+    let mut refused = Vec::new();
+    // Each thread counts its own calls: the main thread starts all but one, the receiver that one.
+    for number in 1..12 {
+        let trail = dir.path().join(format!("trail-{number}"));
+        let trail = trail.to_str().expect("a name");
+        let inject = format!("inject=clone3:error=EAGAIN:when={number}");
+        let output = trace(&[
+            "-f",
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-e",
+            &inject,
+            "--",
+            bin,
+            "run",
+            "--trail",
+            trail,
+            "--segment-bytes",
+            "1M",
+            "--",
+            "true",
+        ]);
+        let ran = ran(&output.expect("it starts"));
+        assert!(!ran.stderr.contains("panicked"), "{number}: {}", ran.stderr);
+        if ran.code == 0 {
+            break;
+        }
+        assert_eq!(ran.code, 125, "{number}: {}", ran.stderr);
+        assert!(
+            ran.stderr.contains("error: ") && ran.stderr.contains("help: raise"),
+            "{number}: {}",
+            ran.stderr
+        );
+        refused.push(ran.stderr);
+    }
+    let threads = refused.iter().filter(|said| said.contains("cannot start a thread")).count();
+    assert!(threads >= 3, "{refused:#?}");
+    // That the kernel is as it was is looked at when the turn ends.
+}

@@ -8,6 +8,7 @@ pub mod engine;
 pub mod error;
 pub mod hash;
 pub mod ring;
+mod room;
 pub mod source;
 mod trail;
 
@@ -15,6 +16,7 @@ pub use engine::OnFull;
 pub use engine::durability::{WaitError, Watermark};
 pub use engine::metrics::Totals;
 pub use error::{OpenError, WriteError};
+pub use room::{Room, RoomChange};
 pub use trail::{
     IN_FLIGHT_DEFAULT, Opened, Options, RING_BYTES_DEFAULT, RING_BYTES_MAX, RING_BYTES_MIN,
     Summary, Ticket, Trail,

@@ -32,6 +32,7 @@ use crate::engine::recover::{Recovered, recover};
 use crate::engine::{Engine, OnFull, Settings, TREE_BYTES, Turn};
 use crate::error::{OpenError, WriteError};
 use crate::ring::{Ring, RingStats};
+use crate::room::Room;
 use crate::source::{AppendError, Sink};
 use graven_format::consts::{
     ALIGN_BYTES_MAX, FRAME_BYTES_MAX, HOST_BYTES_MAX, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX,
@@ -162,6 +163,7 @@ struct Shared {
     ring: Arc<Ring<IoBuf>>,
     watermark: Arc<Watermark>,
     metrics: Arc<Metrics>,
+    room: Arc<Room>,
     opened: Arc<Opened>,
 }
 
@@ -270,6 +272,12 @@ impl Trail {
         self.shared.metrics.totals()
     }
 
+    /// Whether the writer waits for room on the disk, to wait for; it outlives the trail.
+    #[must_use]
+    pub fn room(&self) -> Arc<Room> {
+        Arc::clone(&self.shared.room)
+    }
+
     /// What the ring holds now.
     #[must_use]
     pub fn ring(&self) -> RingStats {
@@ -335,28 +343,34 @@ fn engine_thread(
         }
     };
     let _ = opened.send(Ok(shared.clone()));
-    let guard = PoisonOnPanic(shared);
+    let shared = AtEnd(shared);
+    let mut held_up = false;
     loop {
-        match engine.turn(clock::now()) {
+        let now = clock::now();
+        let turn = engine.turn(now);
+        if engine.is_held_up() != held_up && !matches!(turn, Turn::Failed(_)) {
+            held_up = !held_up;
+            shared.0.room.set(held_up, now.boottime_ns);
+        }
+        match turn {
             Turn::Again => {}
             Turn::Sleep { until_ns } => sleep(&mut engine, until_ns),
-            Turn::Finished => {
-                std::mem::forget(guard);
-                return Ok(());
-            }
-            Turn::Failed(error) => {
-                std::mem::forget(guard);
-                return Err(error);
-            }
+            Turn::Finished => return Ok(()),
+            Turn::Failed(error) => return Err(error),
         }
     }
 }
 
-/// Producers must not wait for an engine that an assertion has ended.
-struct PoisonOnPanic(Shared);
+/// However the engine's thread ends, nobody waits any more for what it would do.
+struct AtEnd(Shared);
 
-impl Drop for PoisonOnPanic {
+impl Drop for AtEnd {
     fn drop(&mut self) {
+        self.0.room.end();
+        if !std::thread::panicking() {
+            return;
+        }
+        // An assertion has ended it, and it has told nobody.
         let error = WriteError {
             operation: "an assertion of the engine",
             file: "the trail".to_owned(),
@@ -407,6 +421,7 @@ fn start(dir: &LockedDir, options: &Options) -> Result<(Engine<Box<dyn Disk>>, S
         ring: Arc::new(Ring::new(buffers, recovered.next_seq(), disk.waker())),
         watermark: Arc::new(recovered.watermark()),
         metrics: Arc::new(Metrics::default()),
+        room: Arc::new(Room::default()),
         opened: Arc::new(opened),
     };
     let (ring, watermark) = (Arc::clone(&shared.ring), Arc::clone(&shared.watermark));

@@ -3,7 +3,7 @@
 use crate::diag::{Diagnostic, Level};
 use crate::exit::Exit;
 use crate::recording::signals::{Signals, UntilSignal};
-use crate::recording::{Failure, TrailArgs, ack, kernel, summary};
+use crate::recording::{Failure, TrailArgs, ack, kernel, room, summary};
 use graven_format::consts::RECORD_PAYLOAD_BYTES_MAX;
 use graven_writer::source::stream::{self, Refused, StreamError};
 use graven_writer::{Trail, clock};
@@ -45,7 +45,7 @@ loss statement.
 
 From standard input, each line is one record, whatever bytes are in it. A line over 131072 bytes is refused: its \
 number is said, and a loss statement stands in its place. At the end of input, or on SIGTERM, SIGINT or SIGHUP, what \
-was read is made durable and the trail is sealed. While there is no room that has to wait, and so does the end: what \
+was read is made durable and the trail is sealed. While there is no room, which is said, that has to wait, and so does the end: what \
 was read is not given up. kill -9 costs nothing that was acknowledged.
 
 `durable N` on standard output means that the records 0 to N survive whatever happens next. Lines may be coalesced; \
@@ -54,7 +54,8 @@ the last one is always printed. If nobody reads them any more, recording goes on
 Exit codes:
   0  everything that was read is durable
   1  the trail is damaged, and recovery refuses to write over it
-  2  usage, or the trail cannot be opened (permission, no directory, locked, foreign), or standard input cannot be read
+  2  usage, or the trail cannot be opened (permission, no directory, locked, foreign), or standard input cannot be read,
+     or a thread cannot be started
   5  storage failed; the last `durable N` holds
   6  no room: for the first segment, or later if `--on-full end` was given; the last `durable N` holds
   7  some input was refused; everything else is durable
@@ -78,6 +79,17 @@ fn record(args: &Args) -> Result<Exit, Failure> {
     let signals = Signals::catch()
         .map_err(|why| Failure::new(Exit::CannotCheck, &format!("cannot catch signals: {why}")))?;
     let trail = args.trail.open()?;
+    let producers = match args.source {
+        Source::Stdin => "whoever writes the input waits; nothing is dropped",
+        Source::Netlink => kernel::PRODUCERS_WITHOUT_ROOM,
+    };
+    room::while_told(&args.trail, trail, producers, Exit::CannotCheck, |trail| {
+        acknowledged(args, trail, signals)
+    })
+}
+
+/// Records beside the thread that acknowledges, if one was asked for.
+fn acknowledged(args: &Args, trail: Trail, signals: Signals) -> Result<Exit, Failure> {
     let watermark = trail.watermark();
     std::thread::scope(|scope| {
         let acknowledger = if args.ack {
@@ -85,8 +97,7 @@ fn record(args: &Args) -> Result<Exit, Failure> {
             let acknowledge = move || ack::acknowledge(watermark, &mut io::stdout().lock());
             let builder = std::thread::Builder::new().name("graven-ack".to_owned());
             Some(builder.spawn_scoped(scope, acknowledge).map_err(|why| {
-                Failure::new(Exit::CannotCheck, &format!("cannot start a thread: {why}"))
-                    .note("no record was taken")
+                Failure::thread(Exit::CannotCheck, &why).note("no record was taken")
             })?)
         } else {
             None
@@ -145,6 +156,15 @@ fn stdin(trail: Trail, signals: &Signals) -> Result<Exit, Failure> {
 /// Records the kernel's audit messages until a signal comes, and closes the trail.
 fn netlink(args: &TrailArgs, trail: Trail, signals: Signals) -> Result<Exit, Failure> {
     let stop = Arc::new(kernel::stop()?);
+    let asked = Arc::clone(&stop);
+    // Not joined: if receiving fails, no signal ever comes.
+    std::thread::Builder::new()
+        .name("graven-signals".to_owned())
+        .spawn(move || {
+            signals.wait();
+            asked.request();
+        })
+        .map_err(|why| Failure::thread(Exit::CannotCheck, &why).note("no record was taken"))?;
     let daemon = match kernel::attach() {
         Ok(daemon) => daemon,
         Err(failure) => {
@@ -153,12 +173,6 @@ fn netlink(args: &TrailArgs, trail: Trail, signals: Signals) -> Result<Exit, Fai
             return Err(failure);
         }
     };
-    let asked = Arc::clone(&stop);
-    // Not joined: if receiving fails, no signal ever comes.
-    std::thread::spawn(move || {
-        signals.wait();
-        asked.request();
-    });
     if !args.quiet {
         let pid = std::process::id();
         Diagnostic::new(Level::Note, format!("recording kernel audit as pid {pid}")).emit();

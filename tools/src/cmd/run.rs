@@ -6,7 +6,7 @@ use crate::exit::Exit;
 use crate::recording::child::{self, StartError};
 use crate::recording::descendants::{self, Ended};
 use crate::recording::forward::Forwarder;
-use crate::recording::{Failure, TrailArgs, kernel, summary};
+use crate::recording::{Failure, TrailArgs, kernel, room, summary};
 use graven_writer::source::calls::CallSet;
 use graven_writer::source::kaudit::{Daemon, Scope};
 use graven_writer::source::netlink;
@@ -39,7 +39,7 @@ has ended, they or Ctrl-C end recording while descendants still run.
 
 Exit codes:
   that of CMD; 128+n if signal n killed it
-  125  graven itself failed: usage, trail, kernel audit, storage
+  125  graven itself failed: usage, trail, kernel audit, storage, no thread to be had
   126  CMD cannot be executed
   127  CMD was not found
 
@@ -66,9 +66,25 @@ fn record(args: &Args) -> Result<u8, Failure> {
         move |why: io::Error| Failure::new(Exit::RunFailed, &format!("cannot {what}: {why}"))
     };
     // From here on a signal does not end this process before the kernel is put back.
-    let forwarder = Forwarder::catch().map_err(system("catch signals"))?;
+    let forwarder = Forwarder::catch().map_err(|why| match why.kind() {
+        io::ErrorKind::WouldBlock => Failure::thread(Exit::RunFailed, &why),
+        _ => system("catch signals")(why),
+    })?;
     descendants::adopt().map_err(system("adopt descendants"))?;
     let trail = args.trail.open()?;
+    let producers = kernel::PRODUCERS_WITHOUT_ROOM;
+    room::while_told(&args.trail, trail, producers, Exit::RunFailed, |trail| {
+        attached(args, &calls, trail, &forwarder)
+    })
+}
+
+/// Runs the command as the audit daemon, and says what was recorded.
+fn attached(
+    args: &Args,
+    calls: &CallSet,
+    trail: Trail,
+    forwarder: &Forwarder,
+) -> Result<u8, Failure> {
     let daemon = match kernel::attach() {
         Ok(daemon) => daemon,
         Err(failure) => {
@@ -77,7 +93,7 @@ fn record(args: &Args) -> Result<u8, Failure> {
             return Err(failure);
         }
     };
-    let (ran, received, closed) = recorded(args, &calls, trail, daemon, &forwarder)?;
+    let (ran, received, closed) = recorded(args, calls, trail, daemon, forwarder)?;
     let written = closed.map_err(Failure::from);
     let code = match ran {
         Ok(ended) => ended.code(),
@@ -121,7 +137,8 @@ fn recorded(
     let stop = kernel::stop()?;
     let (ran, received) = std::thread::scope(|scope| {
         let daemon = &daemon;
-        let receiver = scope.spawn(|| {
+        let builder = std::thread::Builder::new().name("graven-receive".to_owned());
+        let receiver = builder.spawn_scoped(scope, || {
             let received = kernel::receive(daemon, &trail, &stop);
             if received.is_err() {
                 let text =
@@ -132,6 +149,14 @@ fn recorded(
             }
             received
         });
+        let receiver = match receiver {
+            Ok(receiver) => receiver,
+            Err(why) => {
+                // The kernel has been asked for its records, and must be given back.
+                let failure = || Failure::thread(Exit::RunFailed, &why);
+                return (Err(Unstarted::Failed(failure())), Err(failure()));
+            }
+        };
         let ran = run_command(args, calls, daemon, forwarder);
         stop.request();
         let received = receiver.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -180,6 +205,9 @@ fn run_command(
             };
             let text = format!("{what}: {}: {why}", name.unwrap_or_default());
             return Err(Unstarted::Command(exit, Failure::new(exit, &text)));
+        }
+        Err(StartError::Thread(why)) => {
+            return Err(Unstarted::Failed(Failure::thread(Exit::RunFailed, &why)));
         }
         Err(why @ (StartError::Session(_) | StartError::Fork(_))) => {
             return Err(Unstarted::Failed(kernel::failure(&why.to_string())));

@@ -34,6 +34,9 @@ pub enum StartError {
     /// The caller was told the session and did not let the child go.
     #[error("not let go")]
     Held,
+    /// No thread could be started to start it.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
     /// Something before all that.
     #[error("cannot start a process: {0}")]
     Fork(io::Error),
@@ -63,7 +66,10 @@ pub fn start(
     std::thread::scope(|scope| {
         // `spawn` returns when the exec has succeeded or failed, so somebody else has to answer
         // the child meanwhile.
-        let spawned = scope.spawn(move || command.spawn());
+        let spawned = std::thread::Builder::new()
+            .name("graven-exec".to_owned())
+            .spawn_scoped(scope, move || command.spawn())
+            .map_err(StartError::Thread)?;
         let mut message = [0; MESSAGE_BYTES];
         let mut session = None;
         // The writing end stands in `hold` too, which the other thread drops with its command, so

@@ -4,7 +4,12 @@ use crate::diag::Diagnostic;
 use crate::escape;
 use crate::exit::Exit;
 use graven_writer::{OpenError, WriteError};
+use rustix::io::Errno;
 use std::io;
+
+/// What to do when a thread cannot be started.
+const THREADS_HELP: &str = "raise the limit on processes and threads: `ulimit -u`, TasksMax= of the \
+    service, pids.max of the cgroup";
 
 /// An end that is not well.
 #[derive(Debug)]
@@ -21,6 +26,12 @@ impl Failure {
     pub fn new(exit: Exit, title: &str) -> Self {
         let title = escape::Escaped(title.as_bytes()).to_string();
         Self { exit, diagnostic: Diagnostic::error(title) }
+    }
+
+    /// A thread that could not be started, because of a limit on threads most likely.
+    #[must_use]
+    pub fn thread(exit: Exit, why: &io::Error) -> Self {
+        Self::new(exit, &format!("cannot start a thread: {why}")).help(THREADS_HELP)
     }
 
     /// The same with what to do.
@@ -79,6 +90,10 @@ impl From<OpenError> for Failure {
             OpenError::Io { source, .. } if is_no_room(&source) => {
                 Self::new(Exit::NoRoom, &text).note("no record was taken").help("make room and start again")
             }
+            // Only threads are refused in this way.
+            OpenError::Io { source, .. } if source.kind() == io::ErrorKind::WouldBlock => {
+                Self::new(Exit::CannotCheck, &text).note("no record was taken").help(THREADS_HELP)
+            }
             OpenError::Io { .. } => Self::new(Exit::CannotCheck, &text)
                 .note("no record was taken")
                 .help("`graven doctor --trail DIR` says what stands in the way"),
@@ -98,6 +113,13 @@ impl From<WriteError> for Failure {
             return Self::new(Exit::NoRoom, &text)
                 .note("the trail is as it should be; only room is missing")
                 .help("make room and start again, or use `--on-full wait`");
+        }
+        if error.source.raw_os_error() == Some(Errno::CANCELED.raw_os_error()) {
+            return Self::new(Exit::Storage, &text)
+                .note(
+                    "the kernel cancels what it has no thread for: io_uring needs some of its own",
+                )
+                .help(format!("{THREADS_HELP}; or use `--disk sync`"));
         }
         Self::new(Exit::Storage, &text)
             .note("a failed write is never tried again: what it left on the disk is not known")

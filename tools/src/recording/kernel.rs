@@ -7,6 +7,10 @@ use graven_writer::source::kaudit::{AttachError, Daemon, Options};
 use graven_writer::source::netlink::{self, NetlinkError, Stop, Summary};
 use graven_writer::{Trail, clock};
 
+/// What it means for those who make records that the disk has no room.
+pub const PRODUCERS_WITHOUT_ROOM: &str = "processes wait in the system calls that are audited; nothing \
+    is dropped here, and what the kernel drops once it has waited too long becomes a loss statement";
+
 /// Takes the place of the audit daemon.
 ///
 /// # Errors
@@ -42,8 +46,9 @@ pub fn receive(daemon: &Daemon, trail: &Trail, stop: &Stop) -> Result<Summary, F
         let now = clock::now();
         (now.realtime_ns, now.boottime_ns)
     };
-    netlink::receive(daemon, trail, stop, now).map_err(|why: NetlinkError| {
-        failure(&why.to_string()).note("what was received before is in the trail")
+    netlink::receive(daemon, trail, stop, now).map_err(|why: NetlinkError| match why {
+        NetlinkError::Thread(errno) => Failure::thread(Exit::CannotCheck, &errno.into()),
+        why => failure(&why.to_string()).note("what was received before is in the trail"),
     })
 }
 

@@ -8,6 +8,7 @@ pub mod failure;
 pub mod forward;
 pub mod kernel;
 pub mod open;
+pub mod room;
 pub mod signals;
 pub mod summary;
 

@@ -84,7 +84,10 @@ impl SyncDisk {
             dir_failed: None,
         };
         let worker =
-            std::thread::Builder::new().name("graven-disk".into()).spawn(move || worker.run())?;
+            std::thread::Builder::new().name("graven-disk".into()).spawn(move || worker.run());
+        let worker = worker.map_err(|why| {
+            io::Error::new(why.kind(), format!("cannot start the thread that writes: {why}"))
+        })?;
         let disk = Self {
             shared,
             geometry: found.geometry,

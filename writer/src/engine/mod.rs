@@ -217,6 +217,13 @@ impl<D: Disk> Engine<D> {
         self.spare.waits_for_room()
     }
 
+    /// Whether a record waits for a segment for which the disk has no room, and waiting is what was
+    /// asked for. It stays so while the disk is asked again.
+    #[must_use]
+    pub fn is_held_up(&self) -> bool {
+        self.settings.on_full == OnFull::Wait && self.held.is_some() && self.spare.lacks_room()
+    }
+
     /// Whether no operation of the preparation of the next segment is in flight.
     #[must_use]
     pub fn is_settled(&self) -> bool {

@@ -29,6 +29,8 @@ pub(super) struct Spare {
     segment_bytes: u64,
     zero_ahead: bool,
     hurried: bool,
+    /// Whether there was no room for it, and it has not been made since.
+    lacks_room: bool,
     step: Step,
     op: Option<OpId>,
 }
@@ -50,7 +52,8 @@ enum Step {
 
 impl Spare {
     pub(super) fn new(segment: u64, segment_bytes: u64, zero_ahead: bool) -> Self {
-        Self { segment, segment_bytes, zero_ahead, hurried: false, step: Step::Create, op: None }
+        let (hurried, lacks_room, step, op) = (false, false, Step::Create, None);
+        Self { segment, segment_bytes, zero_ahead, hurried, lacks_room, step, op }
     }
 
     /// The file number of a segment. Four segments are never open together.
@@ -73,6 +76,11 @@ impl Spare {
 
     pub(super) fn waits_for_room(&self) -> bool {
         matches!(self.step, Step::Close | Step::Remove | Step::Wait(_))
+    }
+
+    /// The same, also while it asks for room again.
+    pub(super) fn lacks_room(&self) -> bool {
+        self.lacks_room
     }
 
     pub(super) fn hurry(&mut self) {
@@ -136,6 +144,7 @@ impl Spare {
         self.op = None;
         match result {
             Ok(()) => {
+                self.lacks_room &= self.step != Step::Sync;
                 self.step = match self.step {
                     Step::Create => Step::Allocate,
                     Step::Allocate => Step::Zero(0, 0),
@@ -153,6 +162,7 @@ impl Spare {
                 Ok(())
             }
             Err(error) if is_no_room(&error) => {
+                self.lacks_room = true;
                 self.step = match self.step {
                     Step::Create => Step::Wait(None),
                     Step::Allocate | Step::Zero(..) | Step::Sync => Step::Close,

@@ -133,6 +133,9 @@ pub enum NetlinkError {
         DRAIN_TIME.as_secs()
     )]
     NoMarker,
+    /// The second thread could not be started: nothing was received.
+    #[error("cannot start a thread: {0}")]
+    Thread(Errno),
 }
 
 /// Receives until asked to stop, then drains; see the module's text for the order.
@@ -169,7 +172,12 @@ pub fn receive_through(
     let (outbox, reports) = mpsc::sync_channel(REPORTS_MAX);
     std::thread::scope(|scope| {
         let pulse = Pulse { daemon, stop, traffic: &traffic, outbox };
-        scope.spawn(move || pulse.run(&inbox));
+        std::thread::Builder::new()
+            .name("graven-pulse".to_owned())
+            .spawn_scoped(scope, move || pulse.run(&inbox))
+            .map_err(|why| {
+                NetlinkError::Thread(Errno::from_io_error(&why).unwrap_or(Errno::AGAIN))
+            })?;
         // The commands end with the receiver, and with them the pulse.
         let (realtime_ns, boottime_ns) = now();
         let first = Moment { realtime_ns, boottime_ns, active_ns: 0 };

@@ -77,7 +77,7 @@ pub enum SpawnError<E> {
     /// What was to happen before the command runs did not.
     #[error(transparent)]
     Prepare(E),
-    /// The command could not be started.
+    /// The command, or the thread that prepares it, could not be started.
     #[error("starting the command failed: {0}")]
     Spawn(io::Error),
 }
@@ -98,7 +98,7 @@ pub fn spawn_in_fresh_session<E: Send>(
     // neither allocates nor takes a lock.
     unsafe { command.pre_exec(before_exec) };
     std::thread::scope(|scope| {
-        let preparer = scope.spawn(move || {
+        let preparer = std::thread::Builder::new().spawn_scoped(scope, move || {
             let session = match read_outcome(&ours) {
                 None => return Ok(()),
                 Some(Err(error)) => return Err(SpawnError::Session(error)),
@@ -109,6 +109,7 @@ pub fn spawn_in_fresh_session<E: Send>(
             let _ = (&ours).write_all(&[u8::from(outcome.is_ok())]);
             outcome
         });
+        let preparer = preparer.map_err(SpawnError::Spawn)?;
         let child = command.spawn();
         // With it goes the child's end, so that the preparer sees the end of a child that never
         // wrote.
