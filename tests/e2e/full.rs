@@ -126,6 +126,9 @@ fn a_signal_ends_a_writer_that_waits_for_room() {
     // What was read is kept in memory until it can be made durable: there is no end before that.
     std::thread::sleep(STANDSTILL);
     assert!(!running.has_ended(), "what was read is not given up: {}", running.said());
+    let said = running.said();
+    assert_eq!(said.matches("cannot end yet").count(), 1, "{said}");
+    assert!(said.contains("records wait for room") && said.contains("another signal"), "{said}");
     std::fs::remove_file(ballast).expect("it is there");
     let ran = running.end().expect(0);
     feeder.join();
@@ -135,6 +138,50 @@ fn a_signal_ends_a_writer_that_waits_for_room() {
     let (whole, rest) = LINES.count_and_rest(&exported);
     assert_eq!(whole + u64::from(!rest.is_empty()), acknowledged);
     on("verify", &trail, &[]).expect(0);
+}
+
+/// The number that stands before `text`.
+fn number_before(said: &str, text: &str) -> u64 {
+    let before = said.split(text).next().expect("there is a first part");
+    let digits = before.rsplit(|c: char| !c.is_ascii_digit()).next().expect("there is a last part");
+    digits.parse().unwrap_or_else(|why| panic!("{text:?} in {said:?}: {why}"))
+}
+
+#[test]
+fn a_second_signal_gives_up_what_waits_and_says_how_much() {
+    if !can_mount() {
+        return;
+    }
+    for driver in ["uring", "sync"] {
+        let disk = Mounted::ext4(DISK_MIB, 512);
+        let ballast = disk.fill(BALLAST_LEAVES);
+        let trail = disk.trail();
+        let mut command = recording(&trail, "wait");
+        let (mut running, feeder) = Feeder::start(command.args(["--disk", driver]), plan(COUNT));
+        standstill(&mut running, &disk);
+        running.signal(Signal::TERM);
+        running.wait_until("the question", |it| it.said().contains("with exit code 6"));
+        assert!(!running.has_ended(), "{driver}: {}", running.said());
+        let waiting = number_before(&running.said(), " records wait for room");
+        running.signal(Signal::INT);
+        let ran = running.end().expect(6).says("error: ").says("the wait was given up");
+        feeder.join();
+        let durable = ran.acknowledged().expect("records were acknowledged") + 1;
+        // All that was accepted and is not durable is counted, and where the input goes on is said.
+        assert_eq!(number_before(&ran.stderr, " accepted records, seq "), waiting, "{driver}");
+        let accepted = durable + waiting;
+        let ran = ran.says(&format!("seq {durable}..{accepted}, were never made durable"));
+        ran.says(&format!("line {} and what was read after it", accepted + 1));
+        // What was acknowledged is there, and nothing of what was given up.
+        assert_eq!(LINES.check(&trail), durable, "{driver}");
+        on("verify", &trail, &["--durable", &(durable - 1).to_string()]).expect(0);
+        // It goes on from there.
+        std::fs::remove_file(ballast).expect("it is there");
+        run(&mut recording(&trail, "wait"), &LINES.bytes(durable, durable + 5)).expect(0);
+        assert_eq!(LINES.check(&trail), durable + 5, "{driver}");
+        on("verify", &trail, &[]).expect(0);
+        eprintln!("given up, {driver}: {waiting} records after {durable}");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@
 //! | 3 | intact, but ends in a torn tail that was never announced durable | |
 //! | 4 | intact, but loss statements are in range | |
 //! | 5 | | storage failed; what was announced durable stays durable |
-//! | 6 | | no room: at start, or later if `--on-full end` was asked for |
+//! | 6 | | no room: at start, or later if `--on-full end` was asked for or a second signal gave up the wait |
 //! | 7 | | some input was refused; each refusal is a loss statement in the trail |
 //! | 8 | | kernel audit is not available, or another daemon holds it |
 //!

@@ -240,3 +240,70 @@ fn a_thread_that_cannot_be_started_is_said_and_the_kernel_is_given_back() {
     assert!(threads >= 3, "{refused:#?}");
     // That the kernel is as it was is looked at when the turn ends.
 }
+
+/// A tmpfs that is gone when it is dropped.
+struct Memory(tempfile::TempDir);
+
+impl Memory {
+    /// `None` if this machine does not let us, which is then said.
+    fn mounted(mib: u64) -> Option<Self> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let size = format!("size={mib}m");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(dir.path())
+            .status();
+        if mounted.is_ok_and(|status| status.success()) {
+            return Some(Self(dir));
+        }
+        eprintln!("SKIPPED: a tmpfs cannot be mounted");
+        None
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn a_full_disk_is_said_and_a_signal_after_that_gives_up_and_gives_the_kernel_back() {
+    let Some(_turn) = turn() else { return };
+    let Some(memory) = Memory::mounted(5) else { return };
+    let trail = memory.0.path().join("trail");
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = dir.path().join("stderr");
+    // More records than disk and ring take, and fewer than the socket does.
+    let script = "i=0; while [ $i -lt 400 ]; do /bin/true; i=$((i + 1)); done";
+    let mut child = Command::new(assert_cmd::cargo::cargo_bin("graven"))
+        .args(["run", "--segment-bytes", "1M", "--ring-bytes", "1M", "--syscalls", "all"])
+        .arg("--trail")
+        .arg(&trail)
+        .args(["--", "sh", "-c", script])
+        .stderr(File::create(&log).expect("a file"))
+        .spawn()
+        .expect("it starts");
+    let said = || std::fs::read_to_string(&log).expect("text");
+    let pid = rustix::process::Pid::from_child(&child);
+    let term =
+        || rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("not waited");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(90);
+    let mut asked = false;
+    // Signals before the command's end are the command's; the first one after it is answered.
+    while child.try_wait().expect("a child").is_none() {
+        assert!(std::time::Instant::now() < deadline, "it hangs: {}", said());
+        if said().contains("has no room") {
+            asked |= said().contains("cannot end yet");
+            term();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(300));
+    }
+    let (said, status) = (said(), child.wait().expect("it ends"));
+    assert!(asked, "it does not end before it was said what waits: {said}");
+    assert_eq!(status.code(), Some(125), "{said}");
+    assert_eq!(said.matches("has no room").count(), 1, "{said}");
+    assert!(said.contains("with exit code 125"), "{said}");
+    assert!(said.contains("were never made durable and are gone"), "{said}");
+    assert_eq!(on("verify", &trail, &[]).code, 0);
+}

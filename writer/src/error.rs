@@ -3,6 +3,7 @@
 use graven_format::FormatError;
 use graven_format::recovery::Refusal;
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -22,11 +23,22 @@ pub struct WriteError {
     pub offset: Option<u64>,
     /// How many records of the trail were announced durable before.
     pub durable: u64,
-    /// Whether the disk had no room and the writer was told to end then.
+    /// How many had been accepted.
+    pub accepted: u64,
+    /// Whether the disk had no room and the writer was told to end then, or to wait no longer.
     pub no_room: bool,
     /// What the system said.
     #[source]
     pub source: Arc<io::Error>,
+}
+
+impl WriteError {
+    /// The sequences of the records that were accepted and not announced durable. If `no_room`, none
+    /// of them is on the disk; else the next start finds out which are.
+    #[must_use]
+    pub fn unannounced(&self) -> Range<u64> {
+        self.durable..self.accepted.max(self.durable)
+    }
 }
 
 /// What is still good, in words.

@@ -3,7 +3,10 @@
 //! A wait begins when a record needs the next segment and the disk has no room for it, and ends when
 //! that segment is there. That the disk is asked again meanwhile does not end it.
 
-use std::sync::{Condvar, Mutex, MutexGuard};
+use crate::disk::Wake;
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 /// One thing to tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,10 +22,19 @@ pub enum RoomChange {
 }
 
 /// The writer's waits for room; it outlives the trail.
-#[derive(Debug, Default)]
 pub struct Room {
     state: Mutex<State>,
     changed: Condvar,
+    /// Ends the engine's sleep.
+    wake: Arc<dyn Wake>,
+    /// The records that are accepted and not durable.
+    unsettled: Box<dyn Fn() -> Range<u64> + Send + Sync>,
+}
+
+impl fmt::Debug for Room {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Room").field("state", &self.state).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -33,6 +45,8 @@ struct State {
     since_ns: u64,
     /// How long the last wait that has ended took.
     waited_ns: u64,
+    /// Whether the wait that lasts is given up.
+    given_up: bool,
     /// Whether the writer has ended.
     over: bool,
 }
@@ -44,11 +58,40 @@ impl State {
 }
 
 impl Room {
+    pub(crate) fn new(
+        wake: Arc<dyn Wake>,
+        unsettled: impl Fn() -> Range<u64> + Send + Sync + 'static,
+    ) -> Self {
+        let (state, changed) = (Mutex::default(), Condvar::new());
+        Self { state, changed, wake, unsettled: Box::new(unsettled) }
+    }
+
     /// Whether the writer waits for room now.
     #[must_use]
     pub fn is_missing(&self) -> bool {
         let state = self.lock();
         state.waits() && !state.over
+    }
+
+    /// The sequences of the records that were accepted and are not durable.
+    #[must_use]
+    pub fn unsettled(&self) -> Range<u64> {
+        (self.unsettled)()
+    }
+
+    /// Gives up the wait that lasts now, and with it what was accepted and is not durable: the trail
+    /// fails, as with [`OnFull::End`](crate::OnFull::End), once everything in flight is durable, and
+    /// [`WriteError::unannounced`](crate::WriteError::unannounced) says what is gone. If no wait
+    /// lasts, or room returns first, nothing is given up.
+    pub fn give_up(&self) {
+        let mut state = self.lock();
+        state.given_up = state.waits() && !state.over;
+        drop(state);
+        self.wake.wake();
+    }
+
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.lock().given_up
     }
 
     /// Waits for the change after the `seen` first ones, and counts it there; `None` once the writer
@@ -75,6 +118,8 @@ impl Room {
             return;
         }
         state.changes += 1;
+        // It was meant for that wait, of which somebody had been told.
+        state.given_up = false;
         if waits {
             state.since_ns = boottime_ns;
         } else {
@@ -100,9 +145,36 @@ impl Room {
 mod tests {
     use super::*;
 
+    struct Nobody;
+
+    impl Wake for Nobody {
+        fn wake(&self) {}
+    }
+
+    fn room() -> Room {
+        Room::new(Arc::new(Nobody), || 3..5)
+    }
+
+    #[test]
+    fn only_a_wait_that_lasts_can_be_given_up() {
+        let room = room();
+        room.give_up();
+        assert!(!room.is_given_up(), "there is none");
+        room.set(true, 1);
+        assert!(!room.is_given_up(), "not this one");
+        room.give_up();
+        assert!(room.is_given_up());
+        room.set(true, 2);
+        assert!(room.is_given_up(), "it is the same");
+        room.set(false, 3);
+        room.set(true, 4);
+        assert!(!room.is_given_up(), "it is another");
+        assert_eq!(room.unsettled(), 3..5);
+    }
+
     #[test]
     fn each_wait_is_told_once() {
-        let (room, mut seen) = (Room::default(), 0);
+        let (room, mut seen) = (room(), 0);
         room.set(false, 5);
         for round in 1..4 {
             room.set(true, round * 100);
@@ -121,7 +193,7 @@ mod tests {
 
     #[test]
     fn who_is_late_is_told_of_the_last_wait() {
-        let (room, mut seen) = (Room::default(), 0);
+        let (room, mut seen) = (room(), 0);
         for at_ns in 0..9 {
             room.set(at_ns % 2 == 0, at_ns * at_ns);
         }
@@ -140,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_writer_that_ends_lets_go_of_who_waits() {
-        let room = Room::default();
+        let room = room();
         std::thread::scope(|scope| {
             let told = scope.spawn(|| room.next(&mut 0));
             room.end();

@@ -290,7 +290,8 @@ impl Trail {
         self.shared.ring.close();
     }
 
-    /// Takes no more records, makes all that were accepted durable, and seals the trail.
+    /// Takes no more records, makes all that were accepted durable, and seals the trail. With
+    /// [`OnFull::Wait`] on a full disk this waits until there is room, or [`Room::give_up`] is asked.
     ///
     /// # Errors
     /// Storage failed: what is above the watermark may be lost.
@@ -347,6 +348,9 @@ fn engine_thread(
     let mut held_up = false;
     loop {
         let now = clock::now();
+        if held_up && shared.0.room.is_given_up() {
+            engine.give_up();
+        }
         let turn = engine.turn(now);
         if engine.is_held_up() != held_up && !matches!(turn, Turn::Failed(_)) {
             held_up = !held_up;
@@ -376,6 +380,7 @@ impl Drop for AtEnd {
             file: "the trail".to_owned(),
             offset: None,
             durable: self.0.watermark.durable(),
+            accepted: self.0.ring.stats().next_seq,
             no_room: false,
             source: Arc::new(io::Error::other("the engine ended by panic")),
         };
@@ -417,14 +422,17 @@ fn start(dir: &LockedDir, options: &Options) -> Result<(Engine<Box<dyn Disk>>, S
         disk: report,
         recovered: recovered.clone(),
     };
+    let ring = Arc::new(Ring::new(buffers, recovered.next_seq(), disk.waker()));
+    let watermark = Arc::new(recovered.watermark());
+    let (accepted, durable) = (Arc::clone(&ring), Arc::clone(&watermark));
+    let unsettled = move || durable.durable()..accepted.stats().next_seq;
     let shared = Shared {
-        ring: Arc::new(Ring::new(buffers, recovered.next_seq(), disk.waker())),
-        watermark: Arc::new(recovered.watermark()),
+        ring: Arc::clone(&ring),
+        watermark: Arc::clone(&watermark),
         metrics: Arc::new(Metrics::default()),
-        room: Arc::new(Room::default()),
+        room: Arc::new(Room::new(disk.waker(), unsettled)),
         opened: Arc::new(opened),
     };
-    let (ring, watermark) = (Arc::clone(&shared.ring), Arc::clone(&shared.watermark));
     let metrics = Arc::clone(&shared.metrics);
     let mut engine = Engine::new(disk, ring, watermark, metrics, settings, recovered)
         .map_err(io("allocation of buffers for"))?;
@@ -454,6 +462,7 @@ fn prepare_first<D: Disk>(engine: &mut Engine<D>) -> Result<(), OpenError> {
                 file: "the first segment".to_owned(),
                 offset: None,
                 durable: engine.durable(),
+                accepted: engine.durable(),
                 no_room: true,
                 source: Arc::new(Errno::NOSPC.into()),
             }));

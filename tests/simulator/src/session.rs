@@ -246,6 +246,9 @@ impl<'a> Session<'a> {
         if self.engine.waits_for_room() && self.rng.one_in(3) {
             self.engine.disk().note("waits for room");
             self.engine.disk().set_capacity(ROOM_BYTES);
+        } else if self.engine.is_held_up() && self.rng.one_in(20) {
+            self.engine.disk().note("gives up waiting for room");
+            self.engine.give_up();
         }
         self.clock.reach(until_ns);
         Ok(true)
@@ -271,6 +274,10 @@ impl<'a> Session<'a> {
         let durable = self.watermark.durable();
         if error.durable != durable {
             violated!("{durable} records were announced, the failure says {}", error.durable);
+        }
+        if error.accepted != self.oracle.accepted() {
+            let accepted = self.oracle.accepted();
+            violated!("{accepted} records were accepted, the failure says {}", error.accepted);
         }
         for _ in 0..self.rng.below(20) {
             self.engine.disk().wait(None);

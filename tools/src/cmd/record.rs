@@ -2,13 +2,15 @@
 
 use crate::diag::{Diagnostic, Level};
 use crate::exit::Exit;
-use crate::recording::signals::{Signals, UntilSignal};
-use crate::recording::{Failure, TrailArgs, ack, kernel, room, summary};
+use crate::recording::room::{self, Ending, Words};
+use crate::recording::signals::{Signals, UntilStopped};
+use crate::recording::{Failure, TrailArgs, ack, kernel, summary};
 use graven_format::consts::RECORD_PAYLOAD_BYTES_MAX;
 use graven_writer::source::stream::{self, Refused, StreamError};
 use graven_writer::{Trail, clock};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 /// Refused lines that are said before the rest is only counted.
@@ -45,8 +47,9 @@ loss statement.
 
 From standard input, each line is one record, whatever bytes are in it. A line over 131072 bytes is refused: its \
 number is said, and a loss statement stands in its place. At the end of input, or on SIGTERM, SIGINT or SIGHUP, what \
-was read is made durable and the trail is sealed. While there is no room, which is said, that has to wait, and so does the end: what \
-was read is not given up. kill -9 costs nothing that was acknowledged.
+was read is made durable and the trail is sealed. While there is no room, which is said, that has to wait, and so does the end: it is \
+said how many records wait, and only another signal after that ends without them. What was acknowledged \
+is never among them. kill -9 costs nothing that was acknowledged either.
 
 `durable N` on standard output means that the records 0 to N survive whatever happens next. Lines may be coalesced; \
 the last one is always printed. If nobody reads them any more, recording goes on and the exit code is 2.
@@ -57,7 +60,8 @@ Exit codes:
   2  usage, or the trail cannot be opened (permission, no directory, locked, foreign), or standard input cannot be read,
      or a thread cannot be started
   5  storage failed; the last `durable N` holds
-  6  no room: for the first segment, or later if `--on-full end` was given; the last `durable N` holds
+  6  no room: for the first segment, or later if `--on-full end` was given or a second signal gave up the wait; the
+     last `durable N` holds, and what was accepted and not made durable is counted
   7  some input was refused; everything else is durable
   8  kernel audit is not available, or another daemon holds it
 
@@ -83,13 +87,19 @@ fn record(args: &Args) -> Result<Exit, Failure> {
         Source::Stdin => "whoever writes the input waits; nothing is dropped",
         Source::Netlink => kernel::PRODUCERS_WITHOUT_ROOM,
     };
-    room::while_told(&args.trail, trail, producers, Exit::CannotCheck, |trail| {
-        acknowledged(args, trail, signals)
+    let words = Words { producers, no_thread: Exit::CannotCheck, given_up: Exit::NoRoom };
+    room::while_told(&args.trail, trail, words, |trail, ending| {
+        acknowledged(args, trail, signals, ending)
     })
 }
 
 /// Records beside the thread that acknowledges, if one was asked for.
-fn acknowledged(args: &Args, trail: Trail, signals: Signals) -> Result<Exit, Failure> {
+fn acknowledged(
+    args: &Args,
+    trail: Trail,
+    signals: Signals,
+    ending: Arc<Ending>,
+) -> Result<Exit, Failure> {
     let watermark = trail.watermark();
     std::thread::scope(|scope| {
         let acknowledger = if args.ack {
@@ -103,8 +113,8 @@ fn acknowledged(args: &Args, trail: Trail, signals: Signals) -> Result<Exit, Fai
             None
         };
         let recorded = match args.source {
-            Source::Stdin => stdin(trail, &signals),
-            Source::Netlink => netlink(&args.trail, trail, signals),
+            Source::Stdin => stdin(trail, signals, ending),
+            Source::Netlink => netlink(&args.trail, trail, signals, ending),
         };
         // The watermark has ended with the trail, so this thread has too, or will at once.
         let acknowledged = acknowledger.map_or(Ok(()), |thread| {
@@ -120,7 +130,10 @@ fn acknowledged(args: &Args, trail: Trail, signals: Signals) -> Result<Exit, Fai
 }
 
 /// Records standard input to its end and closes the trail.
-fn stdin(trail: Trail, signals: &Signals) -> Result<Exit, Failure> {
+fn stdin(trail: Trail, signals: Signals, ending: Arc<Ending>) -> Result<Exit, Failure> {
+    let (stopped, stop) = UnixStream::pair()
+        .map_err(|why| Failure::new(Exit::CannotCheck, &format!("cannot make a socket: {why}")))?;
+    signals.watch(ending, || drop(stop)).map_err(no_thread)?;
     let mut refused_count = 0_u64;
     let mut refused = |it: Refused| {
         refused_count += 1;
@@ -132,10 +145,14 @@ fn stdin(trail: Trail, signals: &Signals) -> Result<Exit, Failure> {
                 .emit();
         }
     };
-    let mut input = UntilSignal::new(Stdin, signals);
+    let mut input = UntilStopped::new(Stdin, stopped);
     let read = stream::read_lines(&mut input, &trail, &clock::now, &mut refused);
     // What was read becomes durable however the reading ended; a failure of that is the graver one.
-    let summary = trail.close()?;
+    let summary = trail.close().map_err(|error| match &read {
+        Err(StreamError::Append { line, .. }) => Failure::from(error)
+            .note(format!("of the input, line {line} and what was read after it was not accepted")),
+        _ => error.into(),
+    })?;
     if let Err(why) = read {
         let failure = Failure::new(Exit::CannotCheck, &why.to_string());
         return Err(match why {
@@ -154,17 +171,15 @@ fn stdin(trail: Trail, signals: &Signals) -> Result<Exit, Failure> {
 }
 
 /// Records the kernel's audit messages until a signal comes, and closes the trail.
-fn netlink(args: &TrailArgs, trail: Trail, signals: Signals) -> Result<Exit, Failure> {
+fn netlink(
+    args: &TrailArgs,
+    trail: Trail,
+    signals: Signals,
+    ending: Arc<Ending>,
+) -> Result<Exit, Failure> {
     let stop = Arc::new(kernel::stop()?);
     let asked = Arc::clone(&stop);
-    // Not joined: if receiving fails, no signal ever comes.
-    std::thread::Builder::new()
-        .name("graven-signals".to_owned())
-        .spawn(move || {
-            signals.wait();
-            asked.request();
-        })
-        .map_err(|why| Failure::thread(Exit::CannotCheck, &why).note("no record was taken"))?;
+    signals.watch(ending, move || asked.request()).map_err(no_thread)?;
     let daemon = match kernel::attach() {
         Ok(daemon) => daemon,
         Err(failure) => {
@@ -180,12 +195,16 @@ fn netlink(args: &TrailArgs, trail: Trail, signals: Signals) -> Result<Exit, Fai
     let received = kernel::receive(&daemon, &trail, &stop);
     let received = kernel::detach(daemon, received);
     // Storage that failed is why receiving failed, if it did.
-    let written = trail.close()?;
+    let written = trail.close().map_err(|error| kernel::written_less(error, &received))?;
     let received = received?;
     if !args.quiet {
         summary::say(&args.trail, &received, &written);
     }
     Ok(Exit::Success)
+}
+
+fn no_thread(why: io::Error) -> Failure {
+    Failure::thread(Exit::CannotCheck, &why).note("no record was taken")
 }
 
 /// Standard input without the buffer of the standard library, which would hide from poll what it

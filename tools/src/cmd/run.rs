@@ -6,7 +6,8 @@ use crate::exit::Exit;
 use crate::recording::child::{self, StartError};
 use crate::recording::descendants::{self, Ended};
 use crate::recording::forward::Forwarder;
-use crate::recording::{Failure, TrailArgs, kernel, room, summary};
+use crate::recording::room::{self, Words};
+use crate::recording::{Failure, TrailArgs, kernel, summary};
 use graven_writer::source::calls::CallSet;
 use graven_writer::source::kaudit::{Daemon, Scope};
 use graven_writer::source::netlink;
@@ -35,7 +36,8 @@ const AFTER_HELP: &str = "\
 Records what CMD and everything that it starts do, in an audit session of its own, so that nothing else is \
 recorded beside it. Needs root, and that no other audit daemon is running. Standard input, output and error, and \
 Ctrl-C, go to CMD; recording ends when its last descendant has. SIGTERM and SIGHUP are passed on to CMD; once CMD \
-has ended, they or Ctrl-C end recording while descendants still run.
+has ended, they or Ctrl-C end recording while descendants still run. While the disk has no room, which is said, the \
+end waits: it is said how many records wait, and only another signal after that ends without them.
 
 Exit codes:
   that of CMD; 128+n if signal n killed it
@@ -72,8 +74,13 @@ fn record(args: &Args) -> Result<u8, Failure> {
     })?;
     descendants::adopt().map_err(system("adopt descendants"))?;
     let trail = args.trail.open()?;
-    let producers = kernel::PRODUCERS_WITHOUT_ROOM;
-    room::while_told(&args.trail, trail, producers, Exit::RunFailed, |trail| {
+    let words = Words {
+        producers: kernel::PRODUCERS_WITHOUT_ROOM,
+        no_thread: Exit::RunFailed,
+        given_up: Exit::RunFailed,
+    };
+    room::while_told(&args.trail, trail, words, |trail, ending| {
+        forwarder.then(ending);
         attached(args, &calls, trail, &forwarder)
     })
 }
@@ -94,7 +101,7 @@ fn attached(
         }
     };
     let (ran, received, closed) = recorded(args, calls, trail, daemon, forwarder)?;
-    let written = closed.map_err(Failure::from);
+    let written = closed.map_err(|error| kernel::written_less(error, &received));
     let code = match ran {
         Ok(ended) => ended.code(),
         Err(Unstarted::Failed(failure)) => return Err(failure),

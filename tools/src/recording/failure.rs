@@ -109,19 +109,37 @@ fn is_no_room(error: &io::Error) -> bool {
 impl From<WriteError> for Failure {
     fn from(error: WriteError) -> Self {
         let text = error.to_string();
+        let unannounced = error.unannounced();
+        let count = unannounced.end - unannounced.start;
+        let which = format!("{count} accepted records, seq {unannounced:?}");
         if error.no_room {
-            return Self::new(Exit::NoRoom, &text)
+            // Only a wait that was given up is no answer of the system; who did so knows of waiting.
+            let help = match error.source.raw_os_error() {
+                Some(_) => "make room and start again, or use `--on-full wait`",
+                None => "make room and start again",
+            };
+            let failure = Self::new(Exit::NoRoom, &text)
                 .note("the trail is as it should be; only room is missing")
-                .help("make room and start again, or use `--on-full wait`");
+                .help(help);
+            return match count {
+                0 => failure,
+                _ => failure.note(format!("{which}, were never made durable and are gone")),
+            };
         }
+        let failure = Self::new(Exit::Storage, &text);
+        let failure = match count {
+            0 => failure,
+            _ => failure
+                .note(format!("{which}, were not announced durable; some may be on the disk")),
+        };
         if error.source.raw_os_error() == Some(Errno::CANCELED.raw_os_error()) {
-            return Self::new(Exit::Storage, &text)
+            return failure
                 .note(
                     "the kernel cancels what it has no thread for: io_uring needs some of its own",
                 )
                 .help(format!("{THREADS_HELP}; or use `--disk sync`"));
         }
-        Self::new(Exit::Storage, &text)
+        failure
             .note("a failed write is never tried again: what it left on the disk is not known")
             .help("look at the device first; the next start reads the truth from the disk and goes on")
     }

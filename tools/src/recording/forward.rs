@@ -4,12 +4,13 @@
 //! is sent to graven alone (SIGTERM, SIGHUP) is passed on. Once the command itself has ended and only
 //! descendants are left, any of them means that nobody wants to wait for those.
 
+use crate::recording::room::Ending;
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Whom signals concern.
 #[derive(Debug)]
@@ -28,6 +29,7 @@ enum Stage {
 #[derive(Debug)]
 pub struct Forwarder {
     stage: Arc<Mutex<Stage>>,
+    ending: Arc<OnceLock<Arc<Ending>>>,
 }
 
 impl Forwarder {
@@ -44,13 +46,23 @@ impl Forwarder {
             .collect();
         let mut signals = Signals::new(caught)?;
         let stage = Arc::new(Mutex::new(Stage::Before(Vec::new())));
-        let shared = Arc::clone(&stage);
+        let ending = Arc::new(OnceLock::<Arc<Ending>>::new());
+        let (shared, told) = (Arc::clone(&stage), Arc::clone(&ending));
         std::thread::Builder::new().name("graven-signals".to_owned()).spawn(move || {
             for signal in signals.forever() {
-                arrived(&mut lock(&shared), signal);
+                let ends = arrived(&mut lock(&shared), signal);
+                if let (true, Some(ending)) = (ends, told.get()) {
+                    ending.signal();
+                }
             }
         })?;
-        Ok(Self { stage })
+        Ok(Self { stage, ending })
+    }
+
+    /// Whom to tell of signals that come once the command has ended.
+    pub fn then(&self, ending: Arc<Ending>) {
+        // There is one trail, so this is called once.
+        let _ = self.ending.set(ending);
     }
 
     /// The command has started.
@@ -79,7 +91,8 @@ impl Forwarder {
     }
 }
 
-fn arrived(stage: &mut Stage, signal: i32) {
+/// Does what a signal asks for; true if it is meant for the recording.
+fn arrived(stage: &mut Stage, signal: i32) -> bool {
     let passed_on = match signal {
         SIGTERM => Some(Signal::TERM),
         SIGHUP => Some(Signal::HUP),
@@ -95,6 +108,7 @@ fn arrived(stage: &mut Stage, signal: i32) {
         (Stage::Before(_) | Stage::Command(_), None) => {}
         (Stage::After | Stage::GaveUp, _) => *stage = Stage::GaveUp,
     }
+    matches!(stage, Stage::GaveUp)
 }
 
 /// A thread that died with this lock held had nothing half done.

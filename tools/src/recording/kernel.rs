@@ -5,7 +5,7 @@ use crate::exit::Exit;
 use crate::recording::Failure;
 use graven_writer::source::kaudit::{AttachError, Daemon, Options};
 use graven_writer::source::netlink::{self, NetlinkError, Stop, Summary};
-use graven_writer::{Trail, clock};
+use graven_writer::{Trail, WriteError, clock};
 
 /// What it means for those who make records that the disk has no room.
 pub const PRODUCERS_WITHOUT_ROOM: &str = "processes wait in the system calls that are audited; nothing \
@@ -50,6 +50,16 @@ pub fn receive(daemon: &Daemon, trail: &Trail, stop: &Stop) -> Result<Summary, F
         NetlinkError::Thread(errno) => Failure::thread(Exit::CannotCheck, &errno.into()),
         why => failure(&why.to_string()).note("what was received before is in the trail"),
     })
+}
+
+/// A trail that failed, and with it the receiving if that `received` an error.
+#[must_use]
+pub fn written_less(error: WriteError, received: &Result<Summary, Failure>) -> Failure {
+    let failure = Failure::from(error);
+    match received {
+        Ok(_) => failure,
+        Err(_) => failure.note("what the kernel had not handed over then is not counted"),
+    }
 }
 
 /// Gives the place back, after receiving has ended as `received` says.

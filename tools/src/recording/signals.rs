@@ -1,15 +1,17 @@
-//! Signals that end recording, as something that a thread can wait for beside its input.
+//! Signals that end recording, and an input that they end.
 
+use crate::recording::room::Ending;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::AsFd;
 use rustix::io::Errno;
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
 /// SIGINT, SIGTERM and SIGHUP, caught from now until the process ends.
 #[derive(Debug)]
 pub struct Signals {
-    /// Readable once one has come.
+    /// A byte for each that has come.
     arrived: UnixStream,
 }
 
@@ -28,34 +30,51 @@ impl Signals {
         Ok(Self { arrived })
     }
 
-    /// Waits until one has come.
-    pub fn wait(&self) {
-        let mut fds = [PollFd::new(&self.arrived, PollFlags::IN)];
-        while let Err(Errno::INTR) = poll(&mut fds, None) {}
+    /// Starts the thread that stops the source at the first signal, and tells `ending` of each. It is
+    /// not joined: no signal may ever come.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn watch(
+        self,
+        ending: Arc<Ending>,
+        stop: impl FnOnce() + Send + 'static,
+    ) -> io::Result<()> {
+        let Self { mut arrived } = self;
+        let mut stop = Some(stop);
+        let watch = move || {
+            while arrived.read_exact(&mut [0]).is_ok() {
+                if let Some(stop) = stop.take() {
+                    stop();
+                }
+                ending.signal();
+            }
+        };
+        std::thread::Builder::new().name("graven-signals".to_owned()).spawn(watch).map(drop)
     }
 }
 
-/// An input that ends when a signal comes: what was read until then is all there was.
+/// An input that ends when it is told to: what was read until then is all there was.
 #[derive(Debug)]
-pub struct UntilSignal<'a, R> {
+pub struct UntilStopped<R> {
     input: R,
-    signals: &'a Signals,
+    stopped: UnixStream,
     ended: bool,
 }
 
-impl<'a, R> UntilSignal<'a, R> {
-    /// Reads `input` until one of `signals` comes.
+impl<R> UntilStopped<R> {
+    /// Reads `input` until the other end of `stopped` is closed.
     #[must_use]
-    pub fn new(input: R, signals: &'a Signals) -> Self {
-        Self { input, signals, ended: false }
+    pub fn new(input: R, stopped: UnixStream) -> Self {
+        Self { input, stopped, ended: false }
     }
 }
 
-impl<R: Read + AsFd> Read for UntilSignal<'_, R> {
+impl<R: Read + AsFd> Read for UntilStopped<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         while !self.ended {
             let mut fds = [
-                PollFd::new(&self.signals.arrived, PollFlags::IN),
+                PollFd::new(&self.stopped, PollFlags::IN),
                 PollFd::new(&self.input, PollFlags::IN),
             ];
             match poll(&mut fds, None) {

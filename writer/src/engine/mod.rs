@@ -114,6 +114,8 @@ pub struct Engine<D> {
     prev_trailer_crc: u32,
     /// A batch that waits for the next segment.
     held: Option<Batch<IoBuf>>,
+    /// Whether that wait is given up, if it is for room.
+    giving_up: bool,
     /// For the one header and the one trailer that can be in flight.
     header_buf: Option<IoBuf>,
     trailer_buf: Option<IoBuf>,
@@ -164,6 +166,7 @@ impl<D: Disk> Engine<D> {
             tree: Tree::new(),
             prev_trailer_crc: recovered.prev_trailer_crc,
             held: None,
+            giving_up: false,
             header_buf: Some(IoBuf::new(ALIGN_BYTES_MAX as usize)?),
             trailer_buf: Some(IoBuf::new(trailer_len as usize)?),
             closes: Vec::new(),
@@ -185,9 +188,11 @@ impl<D: Disk> Engine<D> {
         self.now = now;
         match self.work() {
             Ok(turn) => turn,
-            Err(fault) => {
-                self.failed = Some(fault.clone());
+            Err(mut fault) => {
                 self.ring.poison(fault.to_string().into());
+                // From here on nothing is accepted any more.
+                fault.accepted = self.ring.stats().next_seq;
+                self.failed = Some(fault.clone());
                 self.watermark.fail(fault.clone());
                 Turn::Failed(fault)
             }
@@ -234,6 +239,12 @@ impl<D: Disk> Engine<D> {
     #[must_use]
     pub fn durable(&self) -> u64 {
         self.watermark.durable()
+    }
+
+    /// The next turn ends as with [`OnFull::End`] if it finds the engine waiting for room and nothing
+    /// in flight; otherwise this is forgotten.
+    pub fn give_up(&mut self) {
+        self.giving_up = true;
     }
 
     /// Ends the zeroing of the next segment early: it is needed now.
@@ -328,7 +339,8 @@ impl<D: Disk> Engine<D> {
         error: io::Error,
     ) -> WriteError {
         let (durable, no_room) = (self.watermark.durable(), false);
-        WriteError { operation, file, offset, durable, no_room, source: Arc::new(error) }
+        let (accepted, source) = (durable, Arc::new(error));
+        WriteError { operation, file, offset, durable, accepted, no_room, source }
     }
 
     /// Pops the complete prefix of the queue and moves the watermark over it.
@@ -383,15 +395,23 @@ impl<D: Disk> Engine<D> {
         }
     }
 
-    /// Whether the disk is full and the writer was told to end then.
-    fn check_room(&self) -> Result<(), WriteError> {
-        let ends = self.settings.on_full == OnFull::End;
-        if ends && self.held.is_some() && self.spare.waits_for_room() {
-            let (operation, file, _) = self.spare.describe();
-            let error = io::Error::from(rustix::io::Errno::NOSPC);
-            return Err(WriteError { no_room: true, ..self.fault(operation, file, None, error) });
+    /// Whether the disk is full and the writer was told to end then, or to wait no longer.
+    fn check_room(&mut self) -> Result<(), WriteError> {
+        let given_up = std::mem::take(&mut self.giving_up);
+        // What is in flight becomes durable first: what is given up is not on the disk then.
+        let waits = self.held.is_some() && self.spare.waits_for_room();
+        if !waits || !self.commits.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let error = match self.settings.on_full {
+            OnFull::End => io::Error::from(rustix::io::Errno::NOSPC),
+            OnFull::Wait if given_up => {
+                io::Error::new(io::ErrorKind::StorageFull, "no room, and the wait was given up")
+            }
+            OnFull::Wait => return Ok(()),
+        };
+        let (_, file, _) = self.spare.describe();
+        Err(WriteError { no_room: true, ..self.fault("preparation", file, None, error) })
     }
 
     /// Takes batches while the disk is free for them: a partial one only when nothing else is in

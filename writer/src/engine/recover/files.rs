@@ -80,6 +80,7 @@ impl<D: Disk> Recovery<'_, D> {
                         file: file.to_owned(),
                         offset: None,
                         durable: 0,
+                        accepted: 0,
                         no_room: false,
                         source: Arc::new(source),
                     })
