@@ -7,7 +7,7 @@ use common::{Ran, graven, on, ran};
 use graven_writer::source::kaudit;
 use graven_writer::source::nlmsg::Status;
 use std::fs::File;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -20,7 +20,8 @@ struct Turn {
 /// Waits for the turn; `None` if this machine cannot run the test, which is then said.
 fn turn() -> Option<Turn> {
     let skip = |why: &str| {
-        eprintln!("SKIPPED: {why}");
+        // In one piece, or another test's output comes in between.
+        let _ = std::io::stderr().write_all(format!("SKIPPED: {why}\n").as_bytes());
         None
     };
     if !rustix::process::geteuid().is_root() {

@@ -57,7 +57,7 @@ fn options(disk: DiskChoice) -> Options {
 #[test]
 fn what_is_appended_is_read_back_over_many_segments_and_restarts() {
     for choice in [DiskChoice::Uring, DiskChoice::Sync] {
-        let dir = tempfile::tempdir_in(".").unwrap();
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let mut expected = Vec::new();
         for round in 0..3u32 {
             let trail = Trail::open(dir.path(), &options(choice)).unwrap();
@@ -80,7 +80,7 @@ fn what_is_appended_is_read_back_over_many_segments_and_restarts() {
 
 #[test]
 fn tickets_wait_for_the_barrier() {
-    let dir = tempfile::tempdir_in(".").unwrap();
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let trail = Arc::new(Trail::open(dir.path(), &options(DiskChoice::Auto)).unwrap());
     std::thread::scope(|scope| {
         for producer in 0..4 {
@@ -108,7 +108,7 @@ fn tickets_wait_for_the_barrier() {
 
 #[test]
 fn an_empty_run_leaves_no_segment() {
-    let dir = tempfile::tempdir_in(".").unwrap();
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     for _ in 0..2 {
         let trail = Trail::open(dir.path(), &options(DiskChoice::Auto)).unwrap();
         assert_eq!(trail.close().unwrap().durable, 0);

@@ -28,7 +28,8 @@ pub(crate) struct Turn {
 /// Waits for the turn; `None` if this machine cannot run the test, which is then said.
 pub(crate) fn turn() -> Option<Turn> {
     let skip = |why: &str| {
-        eprintln!("SKIPPED: {why}");
+        // In one piece, or another test's output comes in between.
+        let _ = std::io::stderr().write_all(format!("SKIPPED: {why}\n").as_bytes());
         None
     };
     if !rustix::process::geteuid().is_root() {
