@@ -329,7 +329,8 @@ fn ranges_that_do_not_fit_are_refused() {
     assert_eq!(gather.finish(), Err(GatherError::Short { end: 5, size: 8 }));
 }
 
-fn documents() -> [Document; 2] {
+/// A proof of each kind.
+pub(crate) fn documents() -> [Document; 2] {
     let trail = Trail::new(20, 6, &mut Random(11));
     let head = |root| Head { origin: origin(TrailId([0xab; 16])), size: 20, root };
     let (proof, _, root) = trail.inclusion(13, 20);
