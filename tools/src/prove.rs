@@ -106,7 +106,11 @@ pub fn prove(dir: &TrailDir, goal: Goal, size: Option<u64>) -> Result<Document, 
     };
     let reach = needed.max(size.unwrap_or(0));
     let end = if reach > sealed.end { durable_end(dir, &sealed)? } else { sealed.end };
-    let trail = "of the trail, these are durable:";
+    // A running writer's newest records are durable before a frame says so.
+    let trail = match dir.writer {
+        Some(_) => "stated durable in the trail so far are",
+        None => "the trail has",
+    };
     let out = |what, asked, reach, end| Err(ProveError::OutOfRange { what, asked, reach, end });
     if needed > end {
         return out(what, asked, trail, end);
@@ -223,14 +227,11 @@ impl<'a> Walk<'a> {
 
     fn run(mut self, pivot: u64) -> Result<Document, ProveError> {
         let (dir, size) = (self.dir, self.size);
-        let out = ProveError::OutOfRange {
-            what: "seq",
-            asked: pivot,
-            reach: "the oldest segment is not there, before it were",
-            end: dir.segments.first().map_or(0, |file| file.first_seq),
-        };
         let Some(first) = dir.segments.iter().rposition(|file| file.first_seq <= pivot) else {
-            return Err(out);
+            // The oldest segments are gone: `size` is above 0, so there are others.
+            let oldest = &dir.segments[0];
+            let what = format!("records before seq {} are missing", oldest.first_seq);
+            return Err(ProveError::damage(oldest, 0, what));
         };
         let trail_id = self.header(&dir.segments[first])?;
         for (index, file) in dir.segments.iter().enumerate().skip(first) {

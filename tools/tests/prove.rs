@@ -7,7 +7,9 @@ use graven_format::merkle::{CompactRange, Hash, leaf_hash};
 use graven_format::name;
 use graven_format::proof::text::Document;
 use graven_format::trailer::SealReason;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 /// The root over the first `size` records of a [`Maker`]'s own frames, made of the records alone.
 fn root(size: u64) -> Hash {
@@ -269,7 +271,9 @@ fn damage_that_a_proof_needs_is_named_with_its_place() {
     assert_eq!(ran.code, 1);
     assert!(ran.stderr.contains("from seq 9 on are missing"), "{}", ran.stderr);
     std::fs::remove_file(&maker.segments[0].path).expect("it is there");
-    assert_ne!(on("prove", maker.path(), &["--seq", "5", "--size", "27"]).code, 0);
+    let ran = on("prove", maker.path(), &["--seq", "5", "--size", "27"]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.stderr.contains("records before seq 18 are missing"), "{}", ran.stderr);
 }
 
 #[test]
@@ -349,4 +353,36 @@ fn a_proof_of_a_small_record_is_small() {
     let ran = on("prove", maker.path(), &["--seq", "77"]);
     assert_eq!(ran.code, 0);
     assert!(ran.stdout.len() < 1024, "{}", ran.stdout.len());
+}
+
+#[test]
+fn a_running_writer_is_no_obstacle() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let trail = dir.path().join("trail");
+    let mut writer = Command::new(assert_cmd::cargo::cargo_bin("graven"))
+        .args(["record", "--source", "stdin", "--ack", "--trail"])
+        .arg(&trail)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it runs");
+    let mut lines = writer.stdin.take().expect("its input");
+    let mut acks = BufReader::new(writer.stdout.take().expect("its output")).lines();
+    for n in 0..4 {
+        writeln!(lines, "line {n}").expect("it reads");
+        let ack = acks.next().expect("an answer").expect("text");
+        assert_eq!(ack, format!("durable {n}"));
+    }
+    // Each frame says that those before it are durable.
+    let ran = on("prove", &trail, &["--seq", "1"]);
+    assert_eq!(parse(&ran).head().size, 3, "{}", ran.stderr);
+    let ran = on("prove", &trail, &["--seq", "3"]);
+    assert_eq!(ran.code, 2);
+    assert!(ran.stderr.contains("a writer is running"), "{}", ran.stderr);
+    drop(lines);
+    assert!(writer.wait().expect("it ends").success());
+    let document = parse(&on("prove", &trail, &["--seq", "3"]));
+    assert_eq!(document.head().size, 4);
+    assert!(document.holds());
 }
