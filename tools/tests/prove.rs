@@ -346,6 +346,29 @@ fn nothing_but_trailers_and_the_frames_of_one_segment_is_read() {
 }
 
 #[test]
+fn segments_of_many_batches_are_hashed_in_their_order() {
+    let mut maker = Maker::new();
+    for _ in 0..2 {
+        for _ in 0..2 {
+            let seqs = maker.next_seq..maker.next_seq + 2000;
+            let payloads: Vec<String> = seqs.map(|seq| format!("record number {seq}")).collect();
+            let records: Vec<_> = (maker.next_seq..)
+                .zip(&payloads)
+                .map(|(seq, payload)| common::stdin(seq, payload.as_bytes()))
+                .collect();
+            maker.frame(&records);
+        }
+        maker.seal(SealReason::Full);
+    }
+    for (seq, size) in [(0, 8000), (3999, 8000), (4000, 8000), (2047, 4000), (2048, 7001)] {
+        let args = ["--seq", &seq.to_string(), "--size", &size.to_string()];
+        let document = parse(&on("prove", maker.path(), &args));
+        assert_eq!(document.head().root, root(size), "{seq} of {size}");
+        assert!(document.holds());
+    }
+}
+
+#[test]
 fn a_proof_of_a_small_record_is_small() {
     let mut maker = Maker::sealed(60, 1);
     maker.frames(200);

@@ -10,9 +10,14 @@ use graven_format::record::Record;
 use graven_format::scan::{Event, Expect};
 use graven_writer::hash::Lanes;
 use std::ops::ControlFlow;
+use std::sync::mpsc::{Receiver, SendError, SyncSender, channel, sync_channel};
+use std::thread::{Builder, Scope};
 
 /// Bytes of records that are hashed at once: enough for every lane, and little memory.
 const BATCH_BYTES: usize = 256 * 1024;
+
+/// Batches that wait to be hashed: enough that neither thread waits for the other's last step.
+const WAITING_MAX: usize = 2;
 
 /// Reads leaves into a [`Gather`] and keeps the record that is proven.
 pub(super) struct Leaves {
@@ -20,12 +25,53 @@ pub(super) struct Leaves {
     /// The record as stored; empty until it was met.
     pub(super) record: Vec<u8>,
     wanted: Option<u64>,
-    /// Records as stored, one behind the other, that are not hashed yet, and how many.
-    batch: Vec<u8>,
-    count: u64,
-    hashes: Vec<Hash>,
     scratch: Scratch,
     lanes: Lanes,
+}
+
+/// Records as stored, one behind the other, and the hashes of their leaves.
+#[derive(Default)]
+struct Batch {
+    records: Vec<u8>,
+    count: usize,
+    hashes: Vec<Hash>,
+}
+
+impl Batch {
+    fn hash(&mut self, lanes: &mut Lanes) {
+        lanes.leaves(&self.records, &mut self.hashes);
+    }
+
+    fn is_full(&self) -> bool {
+        self.records.len() >= BATCH_BYTES || self.count == FRAME_RECORDS_MAX
+    }
+}
+
+/// The thread that hashes records, and those of its batches that are used again.
+struct Hasher {
+    to: SyncSender<Batch>,
+    back: Receiver<Batch>,
+    spare: Vec<Batch>,
+}
+
+impl Hasher {
+    /// Half of the time goes into the records' hashes, so they have a thread of their own.
+    fn start<'scope>(scope: &'scope Scope<'scope, '_>) -> Self {
+        let (to, batches) = sync_channel::<Batch>(WAITING_MAX);
+        let (done, back) = channel();
+        let work = move || {
+            let mut lanes = Lanes::new();
+            for mut batch in batches {
+                batch.hash(&mut lanes);
+                if done.send(batch).is_err() {
+                    return;
+                }
+            }
+        };
+        // Without another thread nobody takes a batch, and whoever sends one gets it back.
+        let _ = Builder::new().spawn_scoped(scope, work);
+        Self { to, back, spare: Vec::new() }
+    }
 }
 
 impl Leaves {
@@ -34,16 +80,8 @@ impl Leaves {
             Goal::Inclusion(seq) => Some(seq),
             Goal::Consistency(_) => None,
         };
-        Self {
-            gather,
-            record: Vec::new(),
-            wanted,
-            batch: Vec::new(),
-            count: 0,
-            hashes: Vec::new(),
-            scratch: Scratch::new(FRAME_RECORDS_MAX),
-            lanes: Lanes::new(),
-        }
+        let (scratch, lanes) = (Scratch::new(FRAME_RECORDS_MAX), Lanes::new());
+        Self { gather, record: Vec::new(), wanted, scratch, lanes }
     }
 
     /// Reads the segment's records up to seq `until`. What is after them is not looked at.
@@ -63,22 +101,35 @@ impl Leaves {
         };
         let mut next = self.gather.end();
         let mut wrong = None;
-        let scanned = scan::scan(&opened, expect, How::default(), &mut |event| {
-            match event {
-                Event::Record { seq, record, .. } if seq == next && seq < until => {
-                    self.add(seq, &record);
-                    next += 1;
+        let scanned = std::thread::scope(|scope| {
+            let mut hasher = Hasher::start(scope);
+            let mut batch = Batch::default();
+            let scanned = scan::scan(&opened, expect, How::default(), &mut |event| {
+                match event {
+                    Event::Record { seq, record, .. } if seq == next && seq < until => {
+                        self.add(&mut batch, seq, &record);
+                        if batch.is_full() {
+                            let empty = hasher.spare.pop().unwrap_or_default();
+                            self.send(&mut hasher, std::mem::replace(&mut batch, empty));
+                        }
+                        next += 1;
+                    }
+                    Event::Finding(finding) if next < until => {
+                        wrong = Some(ProveError::finding(file, &finding));
+                    }
+                    _ => {}
                 }
-                Event::Finding(finding) if next < until => {
-                    wrong = Some(ProveError::finding(file, &finding));
-                }
-                _ => {}
-            }
-            let done = next == until || wrong.is_some();
-            if done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                let done = next == until || wrong.is_some();
+                if done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            self.send(&mut hasher, batch);
+            let Hasher { to, back, .. } = hasher;
+            // The thread ends with its batches.
+            drop(to);
+            back.iter().for_each(|batch| self.take(&batch));
+            scanned
         });
         let scanned = scanned.map_err(ProveError::io(file))?;
-        self.flush();
         match wrong {
             Some(why) => Err(why),
             None if next < until => {
@@ -89,24 +140,32 @@ impl Leaves {
         }
     }
 
-    fn add(&mut self, seq: u64, record: &Record<'_>) {
-        let start = self.batch.len();
-        self.batch.extend_from_slice(&record.header());
-        self.batch.extend_from_slice(record.bytes);
+    fn add(&mut self, batch: &mut Batch, seq: u64, record: &Record<'_>) {
+        let start = batch.records.len();
+        batch.records.extend_from_slice(&record.header());
+        batch.records.extend_from_slice(record.bytes);
+        batch.count += 1;
         if self.wanted == Some(seq) {
-            self.record = self.batch[start..].to_vec();
-        }
-        self.count += 1;
-        if self.batch.len() >= BATCH_BYTES || self.count == FRAME_RECORDS_MAX as u64 {
-            self.flush();
+            self.record = batch.records[start..].to_vec();
         }
     }
 
-    fn flush(&mut self) {
-        self.hashes.clear();
-        self.lanes.leaves(&self.batch, &mut self.hashes);
-        self.gather.leaves(&self.hashes, &mut self.scratch, &mut self.lanes);
-        self.batch.clear();
-        self.count = 0;
+    /// Gives a batch to be hashed and takes those that were, in their order.
+    fn send(&mut self, hasher: &mut Hasher, batch: Batch) {
+        if let Err(SendError(mut batch)) = hasher.to.send(batch) {
+            batch.hash(&mut self.lanes);
+            self.take(&batch);
+        }
+        while let Ok(mut batch) = hasher.back.try_recv() {
+            self.take(&batch);
+            batch.records.clear();
+            batch.hashes.clear();
+            batch.count = 0;
+            hasher.spare.push(batch);
+        }
+    }
+
+    fn take(&mut self, batch: &Batch) {
+        self.gather.leaves(&batch.hashes, &mut self.scratch, &mut self.lanes);
     }
 }
