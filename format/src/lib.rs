@@ -6,7 +6,7 @@
 //!
 //! A trail is a directory of segments ([`name`]). A segment is a header ([`segment`]), frames
 //! ([`frame`]) of records ([`record`]), and once it is sealed a trailer ([`trailer`]). Records
-//! are the leaves of one Merkle tree ([`merkle`]). What a crash leaves is put in order by a
+//! are the leaves of one Merkle tree ([`merkle`]), and are proven by it ([`proof`]). What a crash leaves is put in order by a
 //! decision table ([`recovery`]).
 #![no_std]
 #![forbid(unsafe_code)]
@@ -24,6 +24,7 @@ pub mod kind;
 pub mod loss;
 pub mod merkle;
 pub mod name;
+pub mod proof;
 pub mod record;
 pub mod recovery;
 pub mod scan;

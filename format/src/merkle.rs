@@ -204,15 +204,21 @@ impl CompactRange {
         if self.begin != 0 {
             return None;
         }
-        let Some((last, rest)) = self.nodes.split_last() else {
-            return Some(empty_root());
-        };
+        Some(self.fold().unwrap_or_else(empty_root))
+    }
+
+    /// MTH of RFC 6962 over the range's own leaves, as if the first were leaf 0; `None` if there
+    /// are none. It is a hash of the whole tree if no subtree of the range is smaller than the one
+    /// after it, which holds of a range that begins at a multiple of a power of two that is at
+    /// least its length.
+    pub(crate) fn fold(&self) -> Option<Hash> {
+        let (last, rest) = self.nodes.split_last()?;
         Some(rest.iter().rev().fold(*last, |right, left| node_hash(left, &right)))
     }
 
     /// Appends a perfect subtree of 2^`level` leaves and merges while it is a right child whose
     /// left sibling is in the range.
-    fn append_node(&mut self, level: u32, node: Hash) {
+    pub(crate) fn append_node(&mut self, level: u32, node: Hash) {
         debug_assert!(self.end.is_multiple_of(1 << level));
         let mut index = self.end >> level;
         let mut level = level;
@@ -235,7 +241,7 @@ pub fn node_count(begin: u64, end: u64) -> usize {
 }
 
 /// The first leaf and level of each perfect subtree of the compact range `begin..end`.
-fn subtrees(begin: u64, end: u64) -> impl Iterator<Item = (u64, u32)> {
+pub(crate) fn subtrees(begin: u64, end: u64) -> impl Iterator<Item = (u64, u32)> {
     let mut at = begin;
     core::iter::from_fn(move || {
         let left = end.checked_sub(at).filter(|left| *left > 0)?;

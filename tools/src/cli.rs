@@ -41,6 +41,10 @@ pub enum Command {
     Show(cmd::show::Args),
     /// Write records out exactly as their source gave them
     Export(cmd::export::Args),
+    /// Write a proof that a record is in the trail, or that the trail only grew
+    Prove(cmd::prove::Args),
+    /// Check a proof, without the trail
+    CheckProof(cmd::check_proof::Args),
     /// Say what this machine offers for recording, and what stands in the way
     Doctor(cmd::doctor::Args),
     /// Print a completion script for a shell
@@ -59,6 +63,8 @@ impl Command {
             Self::Verify(args) => cmd::verify::run(&args).code(),
             Self::Show(args) => cmd::show::run(&args).code(),
             Self::Export(args) => cmd::export::run(&args).code(),
+            Self::Prove(args) => cmd::prove::run(&args).code(),
+            Self::CheckProof(args) => cmd::check_proof::run(&args).code(),
             Self::Doctor(args) => cmd::doctor::run(&args).code(),
             Self::Completions(args) => cmd::completions::run(&args).code(),
             Self::Man(args) => cmd::man::run(&args).code(),

@@ -19,6 +19,10 @@
 //! `run` ends as its command does: its exit code, or 128 + n if signal n killed it. When graven
 //! itself fails it is 125; a command that cannot be executed is 126, one that is not found 127.
 //!
+//! `prove` ends with 0 if the proof was written, 1 if what it needs is damaged, 2 if it cannot be
+//! made: usage, out of range, I/O, a later version. `check-proof` ends with 0 if the proof holds and
+//! leads to the roots and sizes that were given, 1 if not, 2 if it cannot be read.
+//!
 //! The other commands know 0 and 2.
 
 /// How a command ended.

@@ -1,5 +1,5 @@
-//! The pieces of the command `graven`: reading and judging trails ([`trail`], [`verify`]), and one
-//! module a subcommand ([`cmd`]).
+//! The pieces of the command `graven`: reading and judging trails ([`trail`], [`verify`]), proofs
+//! about them ([`prove`]), and one module a subcommand ([`cmd`]).
 //!
 //! The command itself is a thin shell around this library, so that tests use the pieces directly.
 
@@ -10,6 +10,7 @@ pub mod doctor;
 pub mod escape;
 pub mod exit;
 pub mod output;
+pub mod prove;
 pub mod range;
 pub mod recording;
 pub mod time;

@@ -4,6 +4,7 @@ mod common;
 
 use common::{Maker, on};
 use graven_format::name;
+use graven_tools::prove::{Goal, prove};
 use graven_tools::trail::TrailDir;
 use graven_tools::trail::stream::{Item, stream};
 use graven_tools::verify::{Options, Verdict, verify};
@@ -27,6 +28,12 @@ fn mutated_trails_are_never_called_intact_and_never_panic() {
     let maker = Maker::sealed(3, 3);
     let originals: Vec<Vec<u8>> =
         maker.segments.iter().map(|it| std::fs::read(&it.path).expect("a segment")).collect();
+    let intact = TrailDir::open(maker.path()).expect("a trail");
+    let roots: Vec<_> = (1..=27)
+        .map(|size| prove(&intact, Goal::Inclusion(0), Some(size)).expect("it is intact"))
+        .map(|document| document.head().root)
+        .collect();
+    let mut proven = 0;
     for round in 0..600 {
         let index = random.next(3) as usize;
         let (path, original) = (&maker.segments[index].path, &originals[index]);
@@ -58,9 +65,20 @@ fn mutated_trails_are_never_called_intact_and_never_panic() {
             ControlFlow::Continue(())
         });
         assert!(records <= 10);
+        // What can still be proven is what was proven before.
+        let size = 1 + random.next(27);
+        let (seq, from) = (random.next(size), 1 + random.next(size));
+        for goal in [Goal::Inclusion(seq), Goal::Consistency(from)] {
+            if let Ok(document) = prove(&dir, goal, Some(size)) {
+                assert_eq!(document.head().root, roots[size as usize - 1], "round {round}");
+                assert!(document.holds());
+                proven += 1;
+            }
+        }
         std::fs::write(path, original).expect("written");
     }
     assert_eq!(on("verify", maker.path(), &[]).code, 0);
+    assert!((100..1100).contains(&proven), "{proven} of 1200 proofs were still made");
 }
 
 #[test]
@@ -75,6 +93,10 @@ fn directories_of_rubbish_do_no_harm() {
         std::fs::write(dir.path().join(name::segment(number, first_seq)), bytes).expect("written");
         for command in ["verify", "show", "export"] {
             let ran = on(command, dir.path(), &[]);
+            assert!([1, 2].contains(&ran.code), "round {round}: {}", ran.stderr);
+        }
+        for args in [["--seq", "0"], ["--seq", "18446744073709551615"], ["--from", "8"]] {
+            let ran = on("prove", dir.path(), &args);
             assert!([1, 2].contains(&ran.code), "round {round}: {}", ran.stderr);
         }
     }

@@ -172,7 +172,18 @@ fn what_is_no_trail_is_exit_2() {
 
 #[test]
 fn every_command_explains_itself() {
-    for command in ["run", "record", "verify", "show", "export", "doctor", "completions", "man"] {
+    for command in [
+        "run",
+        "record",
+        "verify",
+        "show",
+        "export",
+        "prove",
+        "check-proof",
+        "doctor",
+        "completions",
+        "man",
+    ] {
         let ran = graven([command, "--help"]);
         assert_eq!(ran.code, 0);
         let text = ran.text();

@@ -1,6 +1,7 @@
 //! The fuzzers' kept inputs and mutations of them, with the stable compiler.
 
 use crate::golden;
+use crate::proofs;
 use graven_format::Source;
 use graven_format::loss::{Cause, Certainty, LossStatement};
 use proptest::collection::vec;
@@ -55,6 +56,9 @@ fn made() -> Vec<(&'static str, String, Vec<u8>)> {
         };
         inputs.push(("loss", cause.name().into(), statement.encode(u64::MAX)));
     }
+    for (name, document) in ["inclusion", "consistency"].into_iter().zip(proofs::documents()) {
+        inputs.push(("proof", name.into(), document.to_string().into_bytes()));
+    }
     inputs
 }
 
@@ -88,6 +92,9 @@ fn every_kept_input_holds() {
     }
     for input in kept("loss") {
         fuzz::loss(&input);
+    }
+    for input in kept("proof") {
+        fuzz::proof(&input);
     }
 }
 
@@ -153,5 +160,7 @@ proptest! {
         fuzz::recovery(&input);
         let mut inputs = kept("loss");
         fuzz::loss(&changed(&inputs.swap_remove(which.index(inputs.len())), &changes));
+        let mut inputs = kept("proof");
+        fuzz::proof(&changed(&inputs.swap_remove(which.index(inputs.len())), &changes));
     }
 }

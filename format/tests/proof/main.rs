@@ -8,6 +8,7 @@ mod hostile;
 mod layout;
 mod limits;
 mod oracle;
+mod proofs;
 mod recovery_model;
 mod recovery_table;
 mod round_trip;

@@ -4,6 +4,7 @@
 use graven_format::checksum::crc32;
 use graven_format::consts::{FRAME_BYTES_MAX, SEGMENT_BYTES_MIN};
 use graven_format::loss::LossStatement;
+use graven_format::proof::text::Document;
 use graven_format::recovery::{Action, Found, Label, decide};
 use graven_format::scan::{Event, Expect, Outcome, Scanner};
 use graven_format::trailer::{SealReason, Trailer};
@@ -79,6 +80,18 @@ pub fn recovery(input: &[u8]) {
 pub fn loss(input: &[u8]) {
     if let Ok((statement, at_ns)) = LossStatement::parse(input) {
         assert_eq!(statement.encode(at_ns), input, "a statement has one encoding");
+    }
+}
+
+/// The text of a proof.
+///
+/// # Panics
+/// If something does not hold.
+pub fn proof(input: &[u8]) {
+    if let Ok(document) = Document::parse(input) {
+        assert_eq!(document.to_string().as_bytes(), input, "a proof has one text");
+        // Whether it does is up to the input; that it is decided is not.
+        let _ = document.holds();
     }
 }
 

@@ -59,7 +59,8 @@ pub fn run(args: &Args) -> Exit {
     })
 }
 
-fn write_text(out: &mut dyn Write, seq: u64, record: &Record<'_>) -> io::Result<()> {
+/// One record for people.
+pub(crate) fn write_text(out: &mut dyn Write, seq: u64, record: &Record<'_>) -> io::Result<()> {
     let time = rfc3339(record.realtime_ns);
     write!(out, "{seq} {time} {} ", record.source.name())?;
     match record.kind {
@@ -72,7 +73,7 @@ fn write_text(out: &mut dyn Write, seq: u64, record: &Record<'_>) -> io::Result<
 
 /// One record as JSON.
 #[derive(Serialize)]
-struct Line<'a> {
+pub(crate) struct Line<'a> {
     schema_version: u32,
     seq: u64,
     time: String,
@@ -96,8 +97,13 @@ enum Payload<'a> {
 }
 
 fn write_json(out: &mut dyn Write, seq: u64, record: &Record<'_>) -> io::Result<()> {
+    output::json_line(out, &json(seq, record))
+}
+
+/// One record as JSON.
+pub(crate) fn json<'a>(seq: u64, record: &Record<'a>) -> Line<'a> {
     let flags = [(Flags::LOSS, "loss"), (Flags::UNTERMINATED, "unterminated")];
-    let line = Line {
+    Line {
         schema_version: SCHEMA_VERSION,
         seq,
         time: rfc3339(record.realtime_ns),
@@ -114,6 +120,5 @@ fn write_json(out: &mut dyn Write, seq: u64, record: &Record<'_>) -> io::Result<
             Ok(text) => Payload::Text(text),
             Err(_) => Payload::Bytes(BASE64.encode(record.bytes)),
         },
-    };
-    output::json_line(out, &line)
+    }
 }

@@ -1,6 +1,7 @@
 //! A trail as the tools see it: a directory that is read, and never written or locked.
 
 pub mod dir;
+pub mod ends;
 pub mod live;
 pub mod scan;
 pub mod segment;

@@ -1,9 +1,8 @@
 //! Files in, events out: feeds the format's one reader from a segment's file.
 
-use graven_format::consts::{TRAILER_FIXED_BYTES, TRAILER_FOOTER_BYTES};
+use crate::trail::ends;
 use graven_format::scan::{Event, Expect, Outcome, Scanner};
-use graven_format::segment::SegmentHeader;
-use graven_format::trailer::{IndexEntry, Trailer};
+use graven_format::trailer::IndexEntry;
 use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
@@ -12,9 +11,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes read at once. Large enough that the disk streams, small enough for any number of cores.
 const CHUNK_BYTES: usize = 512 * 1024;
-
-/// Most bytes that a segment's header has, whatever its version.
-const HEADER_BYTES_MAX: usize = 64 * 1024;
 
 /// How to read a segment.
 #[derive(Clone, Copy, Debug, Default)]
@@ -102,7 +98,7 @@ fn last_not_zero(bytes: &[u8]) -> Option<usize> {
 }
 
 /// Reads until `buf` is full or the file ends.
-fn read_some(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+pub(crate) fn read_some(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut len = 0;
     while len < buf.len() {
         match file.read_at(&mut buf[len..], offset + len as u64) {
@@ -118,23 +114,11 @@ fn read_some(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
 /// Where reading may start so that no record from `seq` on is missed: the header and an entry of
 /// the trailer's index. `None` if the segment has to be read from its start.
 fn seek(file: &File, seq: u64) -> Option<(Vec<u8>, IndexEntry)> {
-    let file_len = file.metadata().ok()?.len();
-    let mut footer = [0; TRAILER_FOOTER_BYTES];
-    let footer_at = file_len.checked_sub(footer.len() as u64)?;
-    file.read_exact_at(&mut footer, footer_at).ok()?;
-    let trailer_len = Trailer::footer_len(&footer)?;
-    let mut bytes = vec![0; trailer_len.max(TRAILER_FIXED_BYTES)];
-    let trailer_at = file_len.checked_sub(bytes.len() as u64)?;
-    file.read_exact_at(&mut bytes, trailer_at).ok()?;
-    let trailer = Trailer::decode(&bytes).ok()?;
+    let (trailer, trailer_offset) = ends::trailer(file).ok()?.ok()?;
     let entry = *trailer.tally.index.iter().rev().find(|entry| entry.seq <= seq)?;
-
-    let mut header = vec![0; HEADER_BYTES_MAX];
-    let have = read_some(file, &mut header, 0).ok()?;
-    let header_len = SegmentHeader::header_len(&header[..have]).ok()?;
-    header.truncate(header_len.min(have));
+    let header = ends::header_bytes(file).ok()?.ok()?;
     // The header alone takes the reader this far already.
-    let ahead = entry.offset > header.len() as u64 && entry.offset < file_len;
+    let ahead = entry.offset > header.len() as u64 && entry.offset < trailer_offset;
     ahead.then_some((header, entry))
 }
 

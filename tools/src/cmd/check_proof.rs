@@ -1,0 +1,248 @@
+//! `graven check-proof`.
+
+use crate::cmd::show;
+use crate::diag::Diagnostic;
+use crate::escape::{self, Escaped};
+use crate::exit::Exit;
+use crate::output;
+use graven_format::Record;
+use graven_format::merkle::Hash;
+use graven_format::proof::text::{self, Document, TEXT_BYTES_MAX};
+use serde::Serialize;
+use std::io::{self, Read as _, Write};
+use std::path::{Path, PathBuf};
+
+/// Version of the JSON object that `check-proof --json` prints.
+const SCHEMA_VERSION: u32 = 1;
+
+/// Arguments of `graven check-proof`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Args {
+    /// The proof, as `graven prove` wrote it; `-` is standard input
+    pub file: PathBuf,
+    /// The root that the proof must lead to: 64 hexadecimal digits, or base64 as in a checkpoint
+    #[arg(long, value_name = "HASH", value_parser = hash)]
+    pub root: Option<Hash>,
+    /// How many records the tree with that root has
+    ///
+    /// A root alone does not tell how many: keep both.
+    #[arg(long, value_name = "RECORDS")]
+    pub size: Option<u64>,
+    /// The root that a proof of growth must lead from
+    #[arg(long, value_name = "HASH", value_parser = hash)]
+    pub from_root: Option<Hash>,
+    /// How many records the tree with that earlier root has
+    #[arg(long, value_name = "RECORDS")]
+    pub from: Option<u64>,
+    /// Print what was proven as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+const AFTER_HELP: &str = "\
+Needs no trail. Prints what the proof proves, and the record with its bytes escaped as `graven show` does.
+
+A proof is worth as much as the root that it leads to. Give a root, and its size, that you have from elsewhere than \
+the proof: `graven verify` prints them. Without --root it is only checked that the proof leads to the root that it \
+states itself, which whoever made it could choose; the root is then printed to be compared with a copy kept \
+elsewhere. The origin is what the file says, and proves nothing.
+
+Exit codes:
+  0  proven
+  1  not proven: the proof is wrong, or does not lead to the roots and sizes that were given
+  2  usage, or the file cannot be read or is no proof
+
+Examples:
+  graven check-proof record.tlog-proof --root 4f1c…e9 --size 1000000
+  graven check-proof grown.proof --from-root 4f1c…e9 --from 1000000
+  graven prove DIR --seq 7 | graven check-proof - --json | jq .record.payload";
+
+/// Reads a root.
+fn hash(text: &str) -> Result<Hash, String> {
+    text::parse_hash(text).ok_or_else(|| "no hash: 64 hexadecimal digits, or base64".to_owned())
+}
+
+/// Checks the proof, says what it proves, and returns whether it does.
+#[must_use]
+pub fn run(args: &Args) -> Exit {
+    let cannot = |why: String| {
+        Diagnostic::error(why).at(escape::path(&args.file)).emit();
+        Exit::CannotCheck
+    };
+    let bytes = match read(&args.file) {
+        Ok(bytes) => bytes,
+        Err(why) => return cannot(format!("cannot read the proof: {why}")),
+    };
+    let document = match Document::parse(&bytes) {
+        Ok(document) => document,
+        Err(why) => return cannot(why.to_string()),
+    };
+    if matches!(document, Document::Inclusion { .. })
+        && (args.from_root.is_some() || args.from.is_some())
+    {
+        return cannot(
+            "--from and --from-root are for proofs of growth; this is of a record".into(),
+        );
+    }
+    let refused = refusal(args, &document);
+    let exit = match &refused {
+        None => Exit::Success,
+        Some(why) => {
+            Diagnostic::error(format!("not proven: {why}")).at(escape::path(&args.file)).emit();
+            Exit::Damage
+        }
+    };
+    let mut out = output::raw();
+    let written = match (args.json, &refused) {
+        (true, _) => output::json_line(&mut out, &report(args, &document, refused.as_deref())),
+        (false, None) => print(args, &document, &mut out),
+        (false, Some(_)) => Ok(()),
+    };
+    output::ended(written.and_then(|()| out.flush()), exit)
+}
+
+/// The file, or one byte more than a proof can have.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let most = TEXT_BYTES_MAX as u64 + 1;
+    if path == Path::new("-") {
+        io::stdin().lock().take(most).read_to_end(&mut bytes)?;
+    } else {
+        std::fs::File::open(path)?.take(most).read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
+}
+
+/// Why the proof does not prove what was asked for.
+fn refusal(args: &Args, document: &Document) -> Option<String> {
+    let differs = |what: &str, given: String, stated: String| {
+        Some(format!("its {what} is {stated}, and {given} was given"))
+    };
+    let head = document.head();
+    if !document.holds() {
+        return Some(match document {
+            Document::Inclusion { .. } => {
+                "the record and the hashes do not lead to the root".into()
+            }
+            Document::Consistency { .. } => {
+                "the hashes do not lead from the earlier root to the later one".into()
+            }
+        });
+    }
+    if let Some(root) = args.root.filter(|root| *root != head.root) {
+        return differs("root", hex(&root), hex(&head.root));
+    }
+    if let Some(size) = args.size.filter(|size| *size != head.size) {
+        return differs("size", size.to_string(), head.size.to_string());
+    }
+    let Document::Consistency { from_root, proof, .. } = document else { return None };
+    if let Some(root) = args.from_root.filter(|root| root != from_root) {
+        return differs("earlier root", hex(&root), hex(from_root));
+    }
+    if let Some(from) = args.from.filter(|from| *from != proof.from) {
+        return differs("earlier size", from.to_string(), proof.from.to_string());
+    }
+    None
+}
+
+fn hex(hash: &Hash) -> String {
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What is said behind a value that the caller gave, or did not give.
+fn trust(given: bool) -> &'static str {
+    if given { ", as given" } else { ", to be compared with a copy kept elsewhere" }
+}
+
+fn print(args: &Args, document: &Document, out: &mut dyn Write) -> io::Result<()> {
+    let head = document.head();
+    match document {
+        Document::Inclusion { proof, .. } => {
+            writeln!(out, "proven    record {} is in the tree below", proof.seq)?;
+        }
+        Document::Consistency { proof, from_root, .. } => {
+            let from = proof.from;
+            writeln!(out, "proven    the tree below begins with the tree of {from} records")?;
+            writeln!(out, "from root {}{}", hex(from_root), trust(args.from_root.is_some()))?;
+            writeln!(out, "from size {from}{}", trust(args.from.is_some()))?;
+        }
+    }
+    writeln!(out, "root      {}{}", hex(&head.root), trust(args.root.is_some()))?;
+    writeln!(out, "size      {}{}", head.size, trust(args.size.is_some()))?;
+    writeln!(out, "origin    {}, not signed", Escaped(head.origin.as_bytes()))?;
+    if let Document::Inclusion { record, proof, .. } = document {
+        write!(out, "record    ")?;
+        match decode(record) {
+            Some(record) => show::write_text(out, proof.seq, &record)?,
+            None => writeln!(out, "{} bytes that this version cannot read", record.len())?,
+        }
+    }
+    Ok(())
+}
+
+/// The record that these bytes are, if they are one and nothing else.
+fn decode(stored: &[u8]) -> Option<Record<'_>> {
+    Record::decode(stored).ok().filter(|(_, rest)| rest.is_empty()).map(|(record, _)| record)
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report<'a> {
+    schema_version: u32,
+    proven: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<&'a str>,
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seq: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<Tree>,
+    tree: Tree,
+    origin: &'a str,
+    /// Null if this version cannot read it, or if nothing is proven.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    record: Option<Option<show::Line<'a>>>,
+}
+
+/// A tree, and which of its values the caller gave.
+#[derive(Serialize)]
+struct Tree {
+    size: u64,
+    root: String,
+    size_given: bool,
+    root_given: bool,
+}
+
+fn report<'a>(args: &Args, document: &'a Document, why: Option<&'a str>) -> Report<'a> {
+    let head = document.head();
+    let tree = |size, root: &Hash, size_given: Option<u64>, root_given: Option<Hash>| Tree {
+        size,
+        root: hex(root),
+        size_given: size_given.is_some(),
+        root_given: root_given.is_some(),
+    };
+    let (kind, seq, from, record) = match document {
+        Document::Inclusion { record, proof, .. } => {
+            let proven = decode(record).filter(|_| why.is_none());
+            let line = proven.map(|record| show::json(proof.seq, &record));
+            ("inclusion", Some(proof.seq), None, Some(line))
+        }
+        Document::Consistency { from_root, proof, .. } => {
+            let from = tree(proof.from, from_root, args.from, args.from_root);
+            ("consistency", None, Some(from), None)
+        }
+    };
+    Report {
+        schema_version: SCHEMA_VERSION,
+        proven: why.is_none(),
+        why,
+        kind,
+        seq,
+        from,
+        tree: tree(head.size, &head.root, args.size, args.root),
+        origin: &head.origin,
+        record,
+    }
+}

@@ -1,0 +1,120 @@
+//! `graven prove`.
+
+use crate::diag::Diagnostic;
+use crate::escape;
+use crate::exit::Exit;
+use crate::output;
+use crate::prove::{self, Goal, ProveError};
+use crate::trail::TrailDir;
+use graven_format::proof::text::Document;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+/// Arguments of `graven prove`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Args {
+    /// The trail's directory
+    pub dir: PathBuf,
+    /// Prove that the record of this seq is in the trail
+    #[arg(long, value_name = "SEQ", required_unless_present = "from")]
+    pub seq: Option<u64>,
+    /// Prove it in the tree over so many records
+    ///
+    /// Without it: over all that are in sealed segments, or over all that are durable if the record is in a segment
+    /// that is not sealed yet.
+    #[arg(long, value_name = "RECORDS", requires = "seq", conflicts_with = "from")]
+    pub size: Option<u64>,
+    /// Prove that the tree over so many records is the beginning of a later one: records were only added
+    #[arg(long, value_name = "RECORDS", conflicts_with = "seq", value_parser = clap::value_parser!(u64).range(1..))]
+    pub from: Option<u64>,
+    /// The later tree's number of records; by default as for --size
+    #[arg(long, value_name = "RECORDS", requires = "from", conflicts_with = "seq")]
+    pub to: Option<u64>,
+}
+
+const AFTER_HELP: &str = "\
+Writes the proof to standard output as text. A proof of a record holds the record itself, and `graven check-proof` \
+checks it without the trail. It is a C2SP tlog-proof without a signature: whoever checks it must know the root of \
+the tree and its size from elsewhere, for instance as `graven verify` printed them when the trail was that long.
+
+Reads the frames of the segment that holds the record, and the trailers of those after it. If the tree does not end \
+with a segment, the frames of the segment in which it ends are read too. Whether the rest of the trail is intact is \
+for `graven verify` to say.
+
+Exit codes:
+  0  the proof was written
+  1  something that the proof needs is damaged or missing
+  2  usage, out of range, not a trail, or a part could not be read or is of a later format version
+
+Examples:
+  graven prove /var/lib/graven/trail --seq 918222 > record.tlog-proof
+  graven prove /var/lib/graven/trail --seq 918222 --size 1000000 > record.tlog-proof
+  graven prove /var/lib/graven/trail --from 1000000 > grown.proof
+  graven prove /var/lib/graven/trail --from 1000000 --to 2000000 > grown.proof";
+
+/// Makes the proof and writes it.
+#[must_use]
+pub fn run(args: &Args) -> Exit {
+    let (goal, size) = match (args.seq, args.from) {
+        (Some(seq), _) => (Goal::Inclusion(seq), args.size),
+        (None, Some(from)) => (Goal::Consistency(from), args.to),
+        // Not reached: the command line asks for one of them.
+        (None, None) => return Exit::CannotCheck,
+    };
+    let dir = match TrailDir::open(&args.dir) {
+        Ok(dir) => dir,
+        Err(why) => {
+            Diagnostic::error(why.to_string()).help(why.help()).emit();
+            return Exit::CannotCheck;
+        }
+    };
+    if !matches!(dir.identity, Some(Ok(_))) {
+        Diagnostic::warning(
+            "the trail has no intact identity; the proof names the segments' trail",
+        )
+        .at(escape::path(&dir.path.join(graven_format::name::IDENTITY)))
+        .emit();
+    }
+    match prove::prove(&dir, goal, size) {
+        Ok(document) => output::ended(write(&document), Exit::Success),
+        Err(why) => refuse(&dir, &why),
+    }
+}
+
+fn write(document: &Document) -> io::Result<()> {
+    let mut out = output::raw();
+    write!(out, "{document}")?;
+    out.flush()
+}
+
+fn refuse(dir: &TrailDir, why: &ProveError) -> Exit {
+    let error = Diagnostic::error(why.to_string());
+    let path = |file: &crate::trail::SegmentFile| escape::path(&dir.path.join(file.name()));
+    let (error, exit) = match why {
+        ProveError::OutOfRange { .. } => {
+            let error = match dir.writer {
+                Some(_) => error.note("a writer is running: what it adds can be proven later"),
+                None => error,
+            };
+            (error.help("`graven verify` says how long the trail is"), Exit::CannotCheck)
+        }
+        ProveError::Damage { file, offset, unsupported, .. } => {
+            let error = error
+                .at(format!("{}: offset {offset:#x}", path(file)))
+                .note("a proof needs this place; others may still be made")
+                .help(
+                    "`graven verify` lists what is damaged; --size or --to proves in a tree \
+                     that ends before it",
+                );
+            (error, if *unsupported { Exit::CannotCheck } else { Exit::Damage })
+        }
+        ProveError::Unreadable { file, why } => {
+            // As in `show`: what is no file at all where a segment should be is damage.
+            let grave = why.kind() == io::ErrorKind::InvalidInput;
+            (error.at(path(file)), if grave { Exit::Damage } else { Exit::CannotCheck })
+        }
+    };
+    error.emit();
+    exit
+}
