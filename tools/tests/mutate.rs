@@ -2,12 +2,20 @@
 
 mod common;
 
-use common::{Maker, on};
-use graven_format::name;
+use common::{Maker, loss_payload, on, stdin};
+use graven_format::checksum::crc32;
+use graven_format::consts::{FRAME_HEADER_BYTES, RECORD_HEADER_BYTES};
+use graven_format::merkle::Hashing;
+use graven_format::scan::{Expect, Scanner};
+use graven_format::trailer::SealReason;
+use graven_format::{Flags, Record, Source, name};
 use graven_tools::prove::{Goal, prove};
 use graven_tools::trail::TrailDir;
 use graven_tools::trail::stream::{Item, stream};
-use graven_tools::verify::{Options, Verdict, verify};
+use graven_tools::verify::{Options, Verdict, text, verify};
+use graven_writer::hash::Lanes;
+use std::fs::OpenOptions;
+use std::num::NonZero;
 use std::ops::ControlFlow;
 
 /// A small generator: the same mutations in every run.
@@ -100,4 +108,118 @@ fn directories_of_rubbish_do_no_harm() {
             assert!([1, 2].contains(&ran.code), "round {round}: {}", ran.stderr);
         }
     }
+}
+
+/// The report as JSON and as text: whatever can be seen of it.
+fn report_with(threads: usize, maker: &Maker) -> String {
+    let options = Options { threads: NonZero::new(threads), ..Options::default() };
+    let report = verify(maker.path(), &options).expect("a trail");
+    let mut text = Vec::new();
+    text::write(&report, &mut text).expect("memory");
+    let json = serde_json::to_string(&report).expect("JSON");
+    format!("{json}\n{}", String::from_utf8(text).expect("text"))
+}
+
+#[test]
+fn reports_are_the_same_for_any_number_of_threads() {
+    let check = |maker: &Maker, what: &str| {
+        let one = report_with(1, maker);
+        for threads in [2, 7, 40] {
+            assert_eq!(report_with(threads, maker), one, "{what}, {threads} threads");
+        }
+        one
+    };
+    let mut maker = Maker::sealed(12, 3);
+    let loss = loss_payload();
+    maker.frame(&[Record { flags: Flags::LOSS, source: Source::Graven, ..stdin(1, &loss) }]);
+    maker.seal(SealReason::Full);
+    maker.frames(2);
+    assert!(check(&maker, "sound").contains("\"verdict\":\"losses\""));
+
+    let mut random = Random(0x2545_f491_4f6c_dd1d);
+    let mut worst = 0;
+    for round in 0..12 {
+        for _ in 0..4 {
+            let segment = random.next(13) as usize;
+            let Ok(meta) = std::fs::metadata(&maker.segments[segment].path) else { continue };
+            match random.next(4) {
+                0 => drop(std::fs::remove_file(&maker.segments[segment].path)),
+                1 => {
+                    let file = OpenOptions::new().write(true).open(&maker.segments[segment].path);
+                    file.expect("a segment").set_len(random.next(meta.len())).expect("cut");
+                }
+                _ if meta.len() > 0 => maker.flip(segment, random.next(meta.len())),
+                _ => {}
+            }
+        }
+        let report = check(&maker, &format!("round {round}"));
+        assert!(report.contains("\"verdict\":\"damaged\""), "{report}");
+        worst = worst.max(report.matches("\"class\":\"damage\"").count());
+    }
+    assert!(worst >= 8, "problems in many segments at once: {worst}");
+    let options: Vec<Vec<u8>> = ["1", "2", "7"]
+        .iter()
+        .map(|threads| on("verify", maker.path(), &["--json", "--threads", threads]).stdout)
+        .collect();
+    assert!(!options[0].is_empty() && options.iter().all(|it| *it == options[0]));
+}
+
+/// Every event of a segment as text, read with lanes as the tools do and one hash at a time.
+fn both_ways(bytes: &[u8], expect: Expect) -> [String; 2] {
+    fn read<H: Hashing>(mut scanner: Scanner<H>, bytes: &[u8]) -> String {
+        let mut text = String::new();
+        for chunk in bytes.chunks(100_000) {
+            scanner.push(chunk);
+            while let Some(event) = scanner.next_event() {
+                text += &format!("{event:?}\n");
+            }
+        }
+        scanner.end();
+        while let Some(event) = scanner.next_event() {
+            text += &format!("{event:?}\n");
+        }
+        format!("{text}{:?}", scanner.outcome())
+    }
+    [read(Scanner::new(expect), bytes), read(Scanner::with_hashing(expect, Lanes::new()), bytes)]
+}
+
+#[test]
+fn lanes_find_what_one_hash_at_a_time_finds() {
+    let mut maker = Maker::new();
+    let payload = [b'x'; 900];
+    // More records than there are lanes, fewer than make lanes worth it, and all lengths of rests.
+    for (from, count) in [(0, 40), (40, 3), (43, 333), (376, 17)] {
+        let records: Vec<Record<'_>> =
+            (from..from + count).map(|n| stdin(n, &payload[..(n * 37 % 900) as usize])).collect();
+        maker.frame(&records);
+    }
+    maker.seal(SealReason::Full);
+    let sound = std::fs::read(&maker.segments[0].path).expect("a segment");
+    let expect = Expect { segment: 0, first_seq: 0, trail_id: Some(maker.trail_id), merkle: true };
+    let [one, lanes] = both_ways(&sound, expect);
+    assert!(!one.contains("Finding"), "a sound segment");
+    assert!(one == lanes);
+    let mut random = Random(99);
+    let mut found = 0;
+    for round in 0..150 {
+        let mut bytes = sound.clone();
+        let at = random.next(bytes.len() as u64) as usize;
+        match random.next(3) {
+            0 => bytes.truncate(at),
+            1 => bytes[at] ^= 1 << random.next(8),
+            _ => {
+                // As somebody who knows the format does it: the frame's checksum fits again, and only
+                // the tree tells.
+                let frame = maker.segments[0].frames[random.next(4) as usize];
+                let frame = &mut bytes[frame.offset as usize..][..frame.len as usize];
+                frame[FRAME_HEADER_BYTES + RECORD_HEADER_BYTES - 1] ^= 1;
+                let crc = crc32(&frame[8..]);
+                frame[4..8].copy_from_slice(&crc.to_le_bytes());
+            }
+        }
+        let [one, lanes] = both_ways(&bytes, expect);
+        assert!(one == lanes, "round {round}, byte {at:#x}");
+        found += usize::from(one.contains("Finding"));
+    }
+    assert_eq!(found, 150);
 }

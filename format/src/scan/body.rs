@@ -7,11 +7,11 @@ use crate::consts::FRAME_HEADER_BYTES;
 use crate::error::FormatError;
 use crate::finding::FindingKind;
 use crate::frame::{CODEC_NONE, FrameHeader};
-use crate::merkle::leaf_hash_stored;
+use crate::merkle::Hashing;
 use crate::record::Record;
 use crate::trailer::{TallyFrame, Trailer};
 
-impl Scanner {
+impl<H: Hashing> Scanner<H> {
     /// Looks at the next aligned offset: a frame, a trailer, or neither. Returns false when it
     /// needs more bytes.
     pub(super) fn step_body(&mut self) -> bool {
@@ -111,7 +111,7 @@ impl Scanner {
         self.place_frame(&header);
         if header.first_seq != self.next_seq {
             // Leaves are missing or doubled: the tree cannot be computed any more.
-            self.range = None;
+            self.tree.stop();
         }
         self.next_seq = header.first_seq;
         self.announced = self.announced.max(header.announced);
@@ -120,7 +120,7 @@ impl Scanner {
             // Its place and count are known, only its records are not.
             let kind = FindingKind::Unreadable(FormatError::UnknownCodec(codec));
             self.report(kind, offset, frame_len, header.record_count.into());
-            self.range = None;
+            self.tree.stop();
             self.next_seq += u64::from(header.record_count);
             self.skip(header.frame_len as usize);
             return;
@@ -190,9 +190,6 @@ impl Scanner {
                 current.realtime_max_ns = current.realtime_max_ns.max(record.realtime_ns);
                 current.index += 1;
                 current.at += stored.len();
-                if let Some(range) = &mut self.range {
-                    range.append(leaf_hash_stored(&self.buf[stored.clone()]));
-                }
                 let seq = self.next_seq;
                 self.next_seq += 1;
                 Some(Step::Record { seq, offset, stored })
@@ -201,6 +198,7 @@ impl Scanner {
                 let len = (current.end - current.at) as u64;
                 current.at = current.end;
                 self.report(FindingKind::Record(why), offset, len, 0);
+                self.tree.stop();
                 None
             }
         }
@@ -227,10 +225,11 @@ impl Scanner {
             let kind = FindingKind::RecordCount { stated, found };
             let missing = stated.saturating_sub(found).into();
             self.report(kind, offset, header.frame_len.into(), missing);
-            self.range = None;
+            self.tree.stop();
             // The header's count is what the next frame's seq follows from.
             self.next_seq = header.first_seq + u64::from(stated);
         }
+        self.append_frame();
         self.current = None;
         self.tally.add(&frame);
         self.skip(header.frame_len as usize);
@@ -313,7 +312,7 @@ impl Scanner {
     }
 
     fn root_matches(&self, trailer: &Trailer) -> bool {
-        let (Some(range), Some(header)) = (&self.range, &self.header) else { return true };
+        let (Some(range), Some(header)) = (self.tree.range(), &self.header) else { return true };
         if *range != trailer.range {
             return false;
         }

@@ -4,6 +4,7 @@ mod common;
 mod corpus;
 mod damage;
 mod golden;
+mod hashing;
 mod hostile;
 mod layout;
 mod limits;

@@ -32,7 +32,7 @@ pub struct Args {
     /// `graven record --ack` printed can find that out.
     #[arg(long, value_name = "SEQ")]
     pub durable: Option<u64>,
-    /// Threads that read; default: one a core
+    /// Threads that read; default: one a core, at most 32
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZero<usize>>,
 }

@@ -1,10 +1,14 @@
 //! What the segments say together: the chain between them, the end of the trail, the verdict.
+//!
+//! Segments come in the order of the trail and are let go when the next one has been looked at: of
+//! each only its place and its first record are kept, so a trail may have any number of them.
 
 use crate::time::rfc3339;
 use crate::trail::dir::{name_text, open_regular};
 use crate::trail::segment::{LossFound, SegmentRead, Stamp};
 use crate::trail::tail::Tail;
 use crate::trail::{SegmentFile, TrailDir};
+use crate::verify::problems::Problems;
 use crate::verify::report::{
     Class, Loss, Losses, Problem, Records, Report, Root, SCHEMA_VERSION, Segments, StampReport,
     Statement, Verdict, WriterReport, hex,
@@ -17,9 +21,6 @@ use graven_format::segment::SegmentHeader;
 use std::ffi::OsStr;
 use std::io::{self, Read as _};
 
-/// Most problems of a trail that are listed.
-const PROBLEMS_MAX: usize = 10_000;
-
 /// Most loss statements of a trail that are listed.
 const LOSSES_MAX: usize = 10_000;
 
@@ -28,13 +29,28 @@ pub(crate) struct Judge<'a> {
     dir: &'a TrailDir,
     /// Records known to have been announced, from anything intact or from the caller.
     announced: u64,
-    problems: Vec<Problem>,
+    problems: Problems,
     segments: Segments,
     records: Records,
     losses: Losses,
     first: Option<Stamp>,
     /// The last intact record so far.
     last: Option<Stamp>,
+    /// Of each segment so far, the seq of its name and its first intact record.
+    starts: Vec<(u64, Option<Stamp>)>,
+    /// The largest end of a segment so far.
+    seen: u64,
+}
+
+/// Where a segment stands in the trail.
+#[derive(Clone, Copy)]
+struct Place {
+    /// It is not sealed, or none is after it.
+    at_end: bool,
+    /// It is after one that was not sealed yet, and recovery removes it.
+    orphan: bool,
+    /// Records from this seq on are not part of the trail.
+    end_seq: u64,
 }
 
 /// What is known of the segment before the one that is looked at.
@@ -46,51 +62,69 @@ struct Before<'a> {
 
 impl<'a> Judge<'a> {
     pub(crate) fn new(dir: &'a TrailDir, options: &Options<'_>) -> Self {
-        Self {
+        let mut judge = Self {
             dir,
             announced: options.durable.map_or(0, |seq| seq.saturating_add(1)),
-            problems: Vec::new(),
+            problems: Problems::default(),
             segments: Segments::default(),
             records: Records::default(),
             losses: Losses::default(),
             first: None,
             last: None,
-        }
+            starts: Vec::with_capacity(dir.segments.len()),
+            seen: 0,
+        };
+        judge.check_identity();
+        judge
     }
 
-    /// The report on what was read.
-    pub(crate) fn report(mut self, mut reads: Vec<Read>, mut tail: Tail) -> Report {
-        reads.append(&mut tail.segments);
-        let announced =
-            (reads.iter().flat_map(|(_, read)| read)).map(|read| read.outcome.announced).max();
-        self.announced = self.announced.max(announced.unwrap_or(0));
+    /// Looks at a segment that is not at the end of the trail; `before` is the one that was looked
+    /// at before it.
+    pub(crate) fn segment(&mut self, before: Option<&Read>, this: &Read, tail: &Tail) {
+        let place = Place { at_end: false, orphan: false, end_seq: tail.end_seq };
+        self.announce(this);
+        self.look_at(before, this, place);
+    }
 
-        self.check_identity();
-        let mut before = None;
-        for (index, (file, read)) in reads.iter().enumerate() {
-            self.check_place(before.as_ref(), file);
-            let at_end = index + tail.at_end >= reads.len();
-            let read = match read {
-                Ok(read) => {
-                    self.check_segment(read, at_end, tail.end_seq);
-                    // The one before an orphan is at the end too, and need not be sealed.
-                    let orphan = index + tail.at_end > reads.len();
-                    self.check_chain(before.as_ref(), read, orphan);
-                    Some(read)
-                }
-                Err(why) => {
-                    self.unreadable(file, why);
-                    None
-                }
-            };
-            let end_seq = read.map(end_seq);
-            before = Some(Before { file, read, end_seq });
+    /// Looks at the end of the trail, and reports on all that was read.
+    pub(crate) fn report(mut self, before: Option<&Read>, tail: &Tail) -> Report {
+        // What a later segment says was announced tells damage from a torn tail in this one.
+        tail.segments.iter().for_each(|read| self.announce(read));
+        let mut before = before;
+        for (index, this) in tail.segments.iter().enumerate() {
+            // The one before an orphan is at the end too, and need not be sealed.
+            let at_end = index + tail.at_end >= tail.segments.len();
+            let orphan = index + tail.at_end > tail.segments.len();
+            self.look_at(before, this, Place { at_end, orphan, end_seq: tail.end_seq });
+            before = Some(this);
         }
-        self.place_after(&reads);
-        self.check_end(&reads, &tail);
+        self.place_after();
+        self.check_end(tail);
         self.check_foreign();
-        let root = self.root(&reads, &tail);
-        self.finish(&tail, root)
+        let root = self.root(tail);
+        self.finish(tail, root)
+    }
+
+    fn announce(&mut self, (_, read): &Read) {
+        let announced = read.as_ref().map_or(0, |read| read.outcome.announced);
+        self.announced = self.announced.max(announced);
+    }
+
+    fn look_at(&mut self, before: Option<&Read>, (file, read): &Read, place: Place) {
+        let before = before.map(|(file, read)| {
+            let read = read.as_ref().ok();
+            Before { file, read, end_seq: read.map(end_seq) }
+        });
+        self.check_place(before.as_ref(), file);
+        match read {
+            Ok(read) => {
+                self.check_segment(read, place);
+                self.check_chain(before.as_ref(), read, place.orphan);
+                self.seen = self.seen.max(end_seq(read));
+            }
+            Err(why) => self.unreadable(file, why),
+        }
+        self.starts.push((file.first_seq, read.as_ref().ok().and_then(|read| read.first)));
     }
 
     fn file(&self, file: &SegmentFile) -> String {
@@ -159,7 +193,8 @@ impl<'a> Judge<'a> {
     }
 
     /// What is in one segment.
-    fn check_segment(&mut self, read: &SegmentRead, at_end: bool, end_seq: u64) {
+    fn check_segment(&mut self, read: &SegmentRead, place: Place) {
+        let Place { at_end, end_seq, .. } = place;
         self.segments.count += 1;
         self.segments.sealed += u64::from(read.outcome.trailer.is_some());
         self.segments.bytes += read.extent;
@@ -292,25 +327,25 @@ impl<'a> Judge<'a> {
     }
 
     /// Fills in the first intact record after problems at the end of a segment.
-    fn place_after(&mut self, reads: &[Read]) {
-        for problem in &mut self.problems {
+    fn place_after(&mut self) {
+        for problem in self.problems.iter_mut() {
             let Some(seq) = problem.seq.filter(|_| problem.after.is_none()) else { continue };
-            let from = reads.partition_point(|(file, _)| file.first_seq <= seq);
-            let next = reads[from..].iter().flat_map(|(_, read)| read).find_map(|read| read.first);
+            let from = self.starts.partition_point(|(first_seq, _)| *first_seq <= seq);
+            let next = self.starts[from..].iter().find_map(|(_, first)| *first);
             problem.after = next.map(StampReport::from);
         }
     }
 
     /// What recovery would say of the end, and whether the trail reaches what was announced.
-    fn check_end(&mut self, reads: &[Read], tail: &Tail) {
-        let seen = reads.iter().flat_map(|(_, read)| read).map(end_seq).max().unwrap_or(0);
+    fn check_end(&mut self, tail: &Tail) {
+        let seen = self.seen;
         self.records.end_seq = match &tail.decision {
             Some(Ok(_)) => tail.end_seq,
             _ => seen.max(self.announced),
         };
         if let Some(Ok(Decision { remove_orphan: true, .. })) = &tail.decision
             && self.dir.writer.is_none()
-            && let Some((file, Ok(orphan))) = reads.last()
+            && let Some((file, Ok(orphan))) = tail.segments.last()
             && orphan.records > 0
         {
             let message = format!("{} records that were never announced", orphan.records);
@@ -322,16 +357,14 @@ impl<'a> Judge<'a> {
             );
         }
         let intact_end = if tail.decision.is_some() { tail.end_seq.min(seen) } else { seen };
-        let stated = self.problems.iter().filter(|it| it.class == Class::Damage);
-        let explained = stated.filter_map(|it| it.seq?.checked_add(it.missing)).max();
-        if self.announced > intact_end.max(explained.unwrap_or(0)) {
+        if self.announced > intact_end.max(self.problems.damage_end()) {
             let missing = self.announced - intact_end;
             let message = format!(
                 "seq {intact_end} to {} were announced durable and are not there",
                 self.announced - 1
             );
             let mut problem = Problem::new(Class::Damage, "missing-records", message);
-            if let Some((file, _)) = reads.last() {
+            if let Some((file, _)) = tail.segments.last() {
                 problem = problem.in_file(self.file(file));
             }
             problem.before = self.last.map(StampReport::from);
@@ -371,13 +404,14 @@ impl<'a> Judge<'a> {
     }
 
     /// The tree over the whole trail, if nothing is wrong with it.
-    fn root(&self, reads: &[Read], tail: &Tail) -> Option<Root> {
-        if self.problems.iter().any(|it| it.class >= Class::Unchecked) {
+    fn root(&self, tail: &Tail) -> Option<Root> {
+        if self.problems.any_wrong() {
             return None;
         }
         let orphans = matches!(&tail.decision, Some(Ok(it)) if it.remove_orphan);
-        let kept = reads.len().checked_sub(1 + usize::from(orphans)).map(|index| &reads[index].1);
-        let (size, hash) = match kept {
+        // Recovery removes an orphan only where the segment before it was read too.
+        let kept = tail.segments.iter().rev().nth(usize::from(orphans));
+        let (size, hash) = match kept.map(|(_, read)| read) {
             None => (0, graven_format::merkle::empty_root()),
             Some(Ok(read)) => (read.outcome.prefix.next_seq, own_root(read)?),
             Some(Err(_)) => return None,
@@ -386,8 +420,7 @@ impl<'a> Judge<'a> {
     }
 
     fn finish(mut self, tail: &Tail, root: Option<Root>) -> Report {
-        self.problems.sort_by_key(|problem| (problem.seq.is_none(), problem.seq));
-        let has = |class| self.problems.iter().any(|it| it.class == class);
+        let has = |class| self.problems.has(class);
         let verdict = if has(Class::Damage) {
             Verdict::Damaged
         } else if has(Class::Unchecked) || has(Class::Unsupported) {
@@ -399,14 +432,11 @@ impl<'a> Judge<'a> {
         } else {
             Verdict::Intact
         };
-        let wrong = || self.problems.iter().filter(|it| it.class >= Class::Unchecked);
-        let first_wrong = wrong().filter_map(|it| it.seq).min();
-        self.records.intact_prefix = first_wrong.unwrap_or(u64::MAX).min(self.records.end_seq);
-        self.records.missing = wrong().map(|it| it.missing).fold(0, u64::saturating_add);
+        self.records.intact_prefix = self.problems.first_wrong().min(self.records.end_seq);
+        self.records.missing = self.problems.missing();
         self.records.time_first = self.first.map(|stamp| rfc3339(stamp.realtime_ns));
         self.records.time_last = self.last.map(|stamp| rfc3339(stamp.realtime_ns));
-        let problems_left_out = self.problems.len().saturating_sub(PROBLEMS_MAX) as u64;
-        self.problems.truncate(PROBLEMS_MAX);
+        let (problems, problems_left_out) = self.problems.into_listed();
         let identity = self.dir.identity.as_ref().and_then(|it| it.as_ref().ok());
         Report {
             schema_version: SCHEMA_VERSION,
@@ -423,7 +453,7 @@ impl<'a> Judge<'a> {
             segments: self.segments,
             records: self.records,
             root,
-            problems: self.problems,
+            problems,
             problems_left_out,
             losses: self.losses,
             temporary_files: self.dir.temporaries.clone(),

@@ -1,11 +1,14 @@
 //! `verify`: everything that format version 1 lets a reader check, as a [`Report`].
 //!
 //! Each segment is read whole, every checksum and every hash is computed, in parallel over the
-//! cores and with bounded memory. Then the segments are held against each other ([`judge`]).
+//! cores and with bounded memory ([`pool`]). In the order of the trail the segments are then held
+//! against each other ([`judge`]), so a report does not depend on how many threads read.
 //! Nothing is written and nothing is locked, so a writer may run meanwhile.
 
 pub mod judge;
+pub mod pool;
 pub mod problem;
+pub mod problems;
 pub mod report;
 pub mod text;
 
@@ -14,20 +17,24 @@ use crate::trail::segment::{self, SegmentRead};
 use crate::trail::tail::Tail;
 use crate::trail::{OpenError, SegmentFile, TrailDir};
 use judge::Judge;
+use pool::Pool;
 pub use report::{Report, Verdict};
 use std::io;
 use std::num::NonZero;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::AtomicU64;
 
 /// How often a directory is listed again because a running writer removed what was listed.
 const LIST_ROUNDS: u32 = 3;
 
+/// Most threads that read unless told otherwise: each takes some 2 MiB, and what it found waits in
+/// memory for the segments before it.
+const THREADS_MAX: usize = 32;
+
 /// How to verify.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options<'a> {
-    /// Threads that read; one a core if `None`.
+    /// Threads that read; one a core, at most 32, if `None`.
     pub threads: Option<NonZero<usize>>,
     /// A seq that is known to have been announced durable, from `graven record --ack` for
     /// instance: if the trail does not reach it, records are missing.
@@ -48,60 +55,46 @@ pub fn verify(path: &Path, options: &Options<'_>) -> Result<Report, OpenError> {
     let mut rounds = 1;
     loop {
         let dir = TrailDir::open(path)?;
-        let (reads, tail) = read_all(&dir, options);
-        let gone =
-            |read: &Read| read.1.as_ref().is_err_and(|why| why.kind() == io::ErrorKind::NotFound);
-        if rounds < LIST_ROUNDS && (reads.iter().chain(&tail.segments)).any(gone) {
+        let (report, gone) = read_all(&dir, options);
+        if rounds < LIST_ROUNDS && gone {
             // A writer that starts removes a segment without records, and one of which nothing
             // was announced.
             rounds += 1;
             continue;
         }
-        return Ok(Judge::new(&dir, options).report(reads, tail));
+        return Ok(report);
     }
 }
 
-/// Reads all segments: those at the end in this thread, the others in a pool.
-fn read_all(dir: &TrailDir, options: &Options<'_>) -> (Vec<Read>, Tail) {
+/// Reads and judges all segments: those at the end are read in this thread, the others in a pool.
+/// Also says whether one was not there any more.
+fn read_all(dir: &TrailDir, options: &Options<'_>) -> (Report, bool) {
     let how = How { limit: None, progress: options.progress };
     let older = &dir.segments[..dir.segments.len() - Tail::len(dir)];
-    let threads = options
-        .threads
-        .or_else(|| std::thread::available_parallelism().ok())
-        .map_or(1, NonZero::get)
-        .min(older.len());
-    let next = AtomicUsize::new(0);
-    let slots: Vec<Mutex<Option<io::Result<SegmentRead>>>> =
-        older.iter().map(|_| Mutex::new(None)).collect();
-    let work = || {
-        while let Some((file, slot)) = {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            older.get(index).zip(slots.get(index))
-        } {
-            let read = segment::read(dir, file, true, how);
-            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(read);
-        }
-    };
-    let tail = std::thread::scope(|scope| {
+    let default = || std::thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX);
+    let threads = options.threads.map_or_else(default, NonZero::get).min(older.len());
+    // Enough that who is done early finds another segment while a slow one is waited for.
+    let pool = Pool::new(older, 2 * threads + 2);
+    let read = |file: &SegmentFile| segment::read(dir, file, true, how);
+    std::thread::scope(|scope| {
         for _ in 1..threads {
             // Without another thread it takes longer, and nothing else.
-            if std::thread::Builder::new().spawn_scoped(scope, work).is_err() {
+            if std::thread::Builder::new().spawn_scoped(scope, || pool.work(read)).is_err() {
                 break;
             }
         }
         let tail = Tail::read(dir, true, how);
+        let is_gone =
+            |(_, read): &Read| matches!(read, Err(why) if why.kind() == io::ErrorKind::NotFound);
+        let mut gone = tail.segments.iter().any(is_gone);
+        let (mut judge, mut before) = (Judge::new(dir, options), None);
         // This thread is one of the pool once it has read the end.
-        work();
-        tail
-    });
-    let reads = older
-        .iter()
-        .zip(slots)
-        .map(|(file, slot)| {
-            let read = slot.into_inner().unwrap_or_else(PoisonError::into_inner);
-            let read = read.unwrap_or_else(|| Err(io::Error::other("was not read")));
-            (file.clone(), read)
-        })
-        .collect();
-    (reads, tail)
+        pool.take_all(read, |file, read| {
+            let this = (file.clone(), read);
+            gone |= is_gone(&this);
+            judge.segment(before.as_ref(), &this, &tail);
+            before = Some(this);
+        });
+        (judge.report(before.as_ref(), &tail), gone)
+    })
 }

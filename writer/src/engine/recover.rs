@@ -10,6 +10,7 @@ use super::segment;
 use crate::clock::Now;
 use crate::disk::{Disk, Geometry, Op};
 use crate::error::OpenError;
+use crate::hash::Lanes;
 use files::RECOVERY_FILE;
 use graven_format::consts::{FRAME_BYTES_MAX, SEGMENT_HEADER_FIXED_BYTES, TRAILER_FOOTER_BYTES};
 use graven_format::merkle::CompactRange;
@@ -241,7 +242,7 @@ impl<D: Disk> Recovery<'_, D> {
         }
         let name = entry.name();
         let expect = Expect { segment, first_seq, trail_id: Some(self.trail_id), merkle: true };
-        let mut scanner = Scanner::new(expect);
+        let mut scanner = Scanner::with_hashing(expect, Lanes::new());
         let mut findings = Vec::new();
         let mut buf = vec![0; READ_BYTES];
         let mut offset = 0;
