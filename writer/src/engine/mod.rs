@@ -46,6 +46,7 @@ mod commit;
 pub mod durability;
 pub mod metrics;
 pub mod recover;
+mod room;
 mod segment;
 mod spare;
 mod tree;
@@ -216,19 +217,6 @@ impl<D: Disk> Engine<D> {
         self.active.is_some() || self.spare.is_ready()
     }
 
-    /// Whether the disk has no room for the next segment.
-    #[must_use]
-    pub fn waits_for_room(&self) -> bool {
-        self.spare.waits_for_room()
-    }
-
-    /// Whether a record waits for a segment for which the disk has no room, and waiting is what was
-    /// asked for. It stays so while the disk is asked again.
-    #[must_use]
-    pub fn is_held_up(&self) -> bool {
-        self.settings.on_full == OnFull::Wait && self.held.is_some() && self.spare.lacks_room()
-    }
-
     /// Whether no operation of the preparation of the next segment is in flight.
     #[must_use]
     pub fn is_settled(&self) -> bool {
@@ -239,12 +227,6 @@ impl<D: Disk> Engine<D> {
     #[must_use]
     pub fn durable(&self) -> u64 {
         self.watermark.durable()
-    }
-
-    /// The next turn ends as with [`OnFull::End`] if it finds the engine waiting for room and nothing
-    /// in flight; otherwise this is forgotten.
-    pub fn give_up(&mut self) {
-        self.giving_up = true;
     }
 
     /// Ends the zeroing of the next segment early: it is needed now.
@@ -393,25 +375,6 @@ impl<D: Disk> Engine<D> {
             let id = self.submit(op);
             self.spare.submitted(id);
         }
-    }
-
-    /// Whether the disk is full and the writer was told to end then, or to wait no longer.
-    fn check_room(&mut self) -> Result<(), WriteError> {
-        let given_up = std::mem::take(&mut self.giving_up);
-        // What is in flight becomes durable first: what is given up is not on the disk then.
-        let waits = self.held.is_some() && self.spare.waits_for_room();
-        if !waits || !self.commits.is_empty() {
-            return Ok(());
-        }
-        let error = match self.settings.on_full {
-            OnFull::End => io::Error::from(rustix::io::Errno::NOSPC),
-            OnFull::Wait if given_up => {
-                io::Error::new(io::ErrorKind::StorageFull, "no room, and the wait was given up")
-            }
-            OnFull::Wait => return Ok(()),
-        };
-        let (_, file, _) = self.spare.describe();
-        Err(WriteError { no_room: true, ..self.fault("preparation", file, None, error) })
     }
 
     /// Takes batches while the disk is free for them: a partial one only when nothing else is in
