@@ -44,6 +44,7 @@ fn a_failing_device_ends_the_writer_and_what_was_announced_is_there() {
 /// Records that are durable before the device fails.
 const BEFORE: u64 = 20;
 const DISK_MIB: u64 = 64;
+const EIO: &str = "Input/output error (os error 5)";
 
 /// Larger segments than other tests have: for most of the time none is being prepared.
 fn record_to_4m_segments(trail: &Path, driver: &str) -> Command {
@@ -70,7 +71,7 @@ fn a_frame_that_fails_with_eio_is_named_and_nothing_after_it_is_acknowledged() {
         drop(stdin);
         let ran =
             running.end().expect(5).says("write of 0000000000000000-").says(".seg at offset 0x");
-        ran_into_eio(&ran, Some(BEFORE - 1));
+        said_the_truth(&ran.says(EIO), BEFORE - 1);
         goes_on_elsewhere(disk, BEFORE, 500);
     }
 }
@@ -88,7 +89,7 @@ fn a_trailer_that_fails_with_eio_is_an_error_after_the_last_acknowledgement() {
         drop(stdin);
         let ran = running.end().expect(5).says("write of the trailer of 0000000000000000-");
         let ran = ran.says(".seg at offset 0x");
-        ran_into_eio(&ran, Some(BEFORE - 1));
+        said_the_truth(&ran.says(EIO), BEFORE - 1);
         goes_on_elsewhere(disk, BEFORE, BEFORE);
     }
 }
@@ -123,7 +124,10 @@ fn eio_under_load_ends_the_writer_and_what_was_acknowledged_is_on_the_device() {
         let ran = running.end().expect(5);
         feeder.join();
         let acknowledged = ran.acknowledged().expect("records were acknowledged");
-        ran_into_eio(&ran, Some(acknowledged));
+        // A filesystem whose own journal failed first lets nobody write any more.
+        let read_only = !in_part && ran.stderr.contains("Read-only file system (os error 30)");
+        assert!(read_only || ran.stderr.contains(EIO), "{}", ran.stderr);
+        said_the_truth(&ran, acknowledged);
         eprintln!("EIO under load, GRAVEN_E2E_SEED={seed}, round {round}: {}", ran.stderr);
         goes_on_elsewhere(disk, acknowledged + 1, LINES_SENT);
     }
@@ -138,16 +142,15 @@ fn with_records(trail: &Path, driver: &str) -> (Running, std::process::ChildStdi
     (running, stdin)
 }
 
-/// The end said EIO and which file, and what it called durable is what was acknowledged: nothing was
-/// announced after the failure, and nothing before it was left out.
+/// The end said which file, and what it called durable is what was acknowledged: nothing was announced after
+/// the failure, and nothing before it was left out.
 #[track_caller]
-fn ran_into_eio(ran: &Ran, acknowledged: Option<u64>) {
-    assert!(ran.stderr.contains("Input/output error (os error 5)"), "{}", ran.stderr);
+fn said_the_truth(ran: &Ran, acknowledged: u64) {
     assert!(ran.stderr.contains("0000000000"), "a file is named: {}", ran.stderr);
     let seq = ran.stderr.split_once("all records up to seq ").map(|(_, rest)| rest);
     let seq = seq.and_then(|rest| rest.split_once(' ')).and_then(|(seq, _)| seq.parse().ok());
     assert_eq!(seq, ran.acknowledged(), "{}", ran.stderr);
-    assert_eq!(ran.acknowledged(), acknowledged, "{}", ran.stderr);
+    assert_eq!(ran.acknowledged(), Some(acknowledged), "{}", ran.stderr);
 }
 
 /// What the failed device really holds is moved to one that works: at least `durable` records are there, at

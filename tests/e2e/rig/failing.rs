@@ -1,7 +1,7 @@
 //! A device that fails with EIO when it is told to: a loop device over a file in memory, whose seals then
 //! forbid the kernel to write to it, or to its end. What was written before stays readable.
 
-use super::mount::Mounted;
+use super::mount::{Mounted, PAGE_BYTES};
 use super::{skip, temp_dir};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use std::fs::File;
@@ -25,7 +25,8 @@ impl Failing {
             return None;
         }
         memory.set_len(mib << 20).expect("a length");
-        let disk = Mounted::ext4_made_of(temp_dir(), None, &path(&memory), 512);
+        let mut disk = Mounted::ext4_made_of(temp_dir(), None, &path(&memory), PAGE_BYTES);
+        disk.fail_by_pages();
         Some(Self { disk, memory })
     }
 

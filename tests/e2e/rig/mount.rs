@@ -10,6 +10,9 @@ use std::time::Duration;
 /// its own time.
 const UNMOUNT_TRIES: u32 = 500;
 
+/// What a file in memory takes whole or not at all.
+pub(crate) const PAGE_BYTES: u32 = 4096;
+
 /// A filesystem with a directory in it.
 #[derive(Debug)]
 pub(crate) struct Mounted {
@@ -60,18 +63,25 @@ impl Mounted {
     /// ext4 whose device fails: it says that it has `mib` MiB, and is a file on a tmpfs of less. What finds
     /// no room there is an error here.
     ///
-    /// The loop driver calls a write a success of which only the beginning found room, which is a lie that
-    /// no writer can see through. So its requests are made as small as a page, which tmpfs takes whole or
-    /// not at all.
+    /// See [`Mounted::fail_by_pages`].
     pub(crate) fn ext4_on_failing_device(mib: u64, good_mib: u64) -> Self {
         let below = Self::tmpfs(good_mib);
         let dir = tempfile::Builder::new().tempdir_in(below.path()).expect("a directory");
-        let mut disk = Self::ext4_in(dir, Some(Box::new(below)), mib, 512);
-        let limit = disk.queue_limit();
-        let before = std::fs::read_to_string(&limit).expect("a number").trim().to_owned();
-        disk.request_kib_before = Some(before);
-        std::fs::write(&limit, "4").expect("a limit");
+        let mut disk = Self::ext4_in(dir, Some(Box::new(below)), mib, PAGE_BYTES);
+        disk.fail_by_pages();
         disk
+    }
+
+    /// Makes its device's requests as small as a page, so that a file in memory takes each whole or not at
+    /// all; its sectors have to be pages, or a request would span two.
+    ///
+    /// For the loop driver calls a write a success of which only the beginning was taken, which is a lie
+    /// that no writer can see through.
+    pub(crate) fn fail_by_pages(&mut self) {
+        let limit = self.queue_limit();
+        let before = std::fs::read_to_string(&limit).expect("a number").trim().to_owned();
+        self.request_kib_before = Some(before);
+        std::fs::write(&limit, (PAGE_BYTES >> 10).to_string()).expect("a limit");
     }
 
     /// Where the size of its device's requests is limited, in KiB.
