@@ -38,6 +38,10 @@ fn every_file_that_a_session_opens_is_an_exact_event() {
             child.wait();
         },
         |datagram| {
+            if raw.is_empty() {
+                // What is made meanwhile must not carry the time of before.
+                std::thread::sleep(Duration::from_millis(50));
+            }
             raw.push(datagram.to_vec());
             true
         },
@@ -62,6 +66,11 @@ fn every_file_that_a_session_opens_is_an_exact_event() {
             records.iter().map(|record| kind::Kind(record.kind).to_string()).collect();
         assert_eq!(kinds, ["SYSCALL", "CWD", "PATH", "PROCTITLE", "EOE"]);
         assert!(has(records[0], "key=\"graven\"") && has(records[2], "name=\"/dev/null\""));
+    }
+    for record in kept.iter() {
+        let made = nlmsg::stamp(&record.bytes).expect("stamp");
+        let made_ns = made.seconds * 1_000_000_000 + u64::from(made.millis) * 1_000_000;
+        assert!(record.realtime_ns >= made_ns, "taken before it was made: {record:?}");
     }
     // Byte for byte what came over the socket, in its order, and nothing beside it.
     let sent: Vec<_> = raw

@@ -66,7 +66,7 @@ const POLL_TIME: Duration = Duration::from_millis(100);
 /// Time between two looks that counts as waiting; what is longer was time in which this
 /// thread was kept from running.
 const ACTIVE_NS_MAX: u64 = 200_000_000;
-/// Calls to the socket between two looks at the clock.
+/// Calls to the socket between two looks at everything else.
 const BATCH_CALLS: usize = 16;
 /// Reports of the pulse that wait for a receiver which waits for the disk. A status that finds no room
 /// is left out: the next one says more.
@@ -141,7 +141,7 @@ pub enum NetlinkError {
 /// Receives until asked to stop, then drains; see the module's text for the order.
 ///
 /// `now` gives the realtime (nanoseconds since 1970) and the time since boot (nanoseconds); it is
-/// read once a batch. A `daemon` is received from once: detach after this returned.
+/// read after each call to the socket. A `daemon` is received from once: detach after this returned.
 ///
 /// # Errors
 /// [`NetlinkError`]. Records that the socket still holds are then not in the sink.
@@ -330,7 +330,7 @@ impl Receiver<'_> {
         let mut traffic_when_empty = 0;
         loop {
             self.look_at_the_clock(now());
-            let empty = self.take_batch(&mut datagrams, &mut tap)?;
+            let empty = self.take_batch(&mut datagrams, &now, &mut tap)?;
             self.traffic.store(self.intake.traffic(), Ordering::Relaxed);
             while let Ok(report) = self.reports.try_recv() {
                 self.report(report);
@@ -381,11 +381,14 @@ impl Receiver<'_> {
     fn take_batch(
         &mut self,
         datagrams: &mut Datagrams,
+        now: &impl Fn() -> (u64, u64),
         tap: &mut impl FnMut(&[u8]) -> bool,
     ) -> Result<bool, NetlinkError> {
         for _ in 0..BATCH_CALLS {
             match self.daemon.socket().receive(datagrams).map_err(NetlinkError::Socket)? {
                 Received::Some => {
+                    // After the receiving: the time before it may be before the kernel's own.
+                    self.look_at_the_clock(now());
                     self.progress_ns = self.now.active_ns;
                     let passed = datagrams.iter().filter(|&(bytes, _)| tap(bytes));
                     for seen in self.intake.datagrams(passed)? {

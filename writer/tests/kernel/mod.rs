@@ -62,6 +62,7 @@ pub(crate) struct Kept {
     pub(crate) source: Source,
     pub(crate) kind: u16,
     pub(crate) seq: u64,
+    pub(crate) realtime_ns: u64,
     pub(crate) bytes: Vec<u8>,
 }
 
@@ -88,6 +89,7 @@ impl Sink for List {
             source: record.source,
             kind: record.kind,
             seq: record.source_seq,
+            realtime_ns: record.realtime_ns,
             bytes: record.bytes.to_vec(),
         });
         Ok(seq)
