@@ -1,6 +1,6 @@
 //! The writer on the real disk.
 
-use crate::fio::dsync_overwrite;
+use crate::fio::{dsync_one_by_one, dsync_overwrite};
 use crate::stats::{open_loop, print};
 use anyhow::{Context, Result, ensure};
 use graven_format::{Flags, Record, Source};
@@ -211,8 +211,8 @@ impl Bench<'_> {
             let summary = self.pace(&trail, load)?;
             fs::remove_dir_all(&trail)?;
             settle();
-            let fio = dsync_overwrite(self.dir, 4, 1, load.seconds)?;
-            let (loop_p50, loop_p99) = open_loop(&fio.cycles_ns, load.rate);
+            let (fio, times_ns) = dsync_one_by_one(self.dir, load.seconds)?;
+            let (loop_p50, loop_p99) = open_loop(&times_ns, load.rate);
             let at = |q: f64| summary.totals.latency.value_at_quantile(q) as f64 / 1e3;
             let (p50, p99) = (at(0.5), at(0.99));
             let row = [

@@ -6,7 +6,7 @@ use crate::rig::lines::Lines;
 use crate::rig::mount::{Mounted, can_mount};
 use crate::rig::{Running, on, record, run};
 use rustix::process::Signal;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -44,18 +44,38 @@ fn standstill(running: &mut Running, disk: &Mounted) -> u64 {
     }
 }
 
-#[test]
-fn a_full_disk_makes_producers_wait_and_goes_on_when_there_is_room() {
-    if !can_mount() {
-        return;
-    }
-    for driver in ["uring", "sync"] {
+/// A writer that waits for room on a full disk.
+struct Waiting {
+    disk: Mounted,
+    /// Takes the room that it waits for.
+    ballast: PathBuf,
+    trail: PathBuf,
+    running: Running,
+    feeder: Feeder,
+    /// Records that it has acknowledged.
+    durable: u64,
+}
+
+impl Waiting {
+    fn new(driver: &str) -> Self {
         let disk = Mounted::ext4(DISK_MIB, 512);
         let ballast = disk.fill(BALLAST_LEAVES);
         let trail = disk.trail();
         let mut command = recording(&trail, "wait");
         let (mut running, feeder) = Feeder::start(command.args(["--disk", driver]), plan(COUNT));
         let durable = standstill(&mut running, &disk);
+        Self { disk, ballast, trail, running, feeder, durable }
+    }
+}
+
+#[test]
+fn a_full_disk_makes_producers_wait_and_goes_on_when_there_is_room() {
+    if !can_mount() {
+        return;
+    }
+    for driver in ["uring", "sync"] {
+        let Waiting { disk: _disk, ballast, trail, running, feeder, durable } =
+            Waiting::new(driver);
         let said = running.said();
         assert_eq!(said.matches("has no room").count(), 1, "{driver}: once a wait: {said}");
         assert!(said.contains(trail.to_str().expect("a name of letters")), "{said}");
@@ -83,11 +103,7 @@ fn a_full_disk_and_a_kill_lose_nothing_announced() {
     if !can_mount() {
         return;
     }
-    let disk = Mounted::ext4(DISK_MIB, 512);
-    let ballast = disk.fill(BALLAST_LEAVES);
-    let trail = disk.trail();
-    let (mut running, feeder) = Feeder::start(&mut recording(&trail, "wait"), plan(COUNT));
-    standstill(&mut running, &disk);
+    let Waiting { disk, ballast, trail, running, feeder, .. } = Waiting::new("auto");
     let ran = running.kill();
     feeder.join();
     let durable = ran.acknowledged().expect("records were acknowledged") + 1;
@@ -117,11 +133,8 @@ fn a_signal_ends_a_writer_that_waits_for_room() {
     if !can_mount() {
         return;
     }
-    let disk = Mounted::ext4(DISK_MIB, 512);
-    let ballast = disk.fill(BALLAST_LEAVES);
-    let trail = disk.trail();
-    let (mut running, feeder) = Feeder::start(&mut recording(&trail, "wait"), plan(COUNT));
-    let durable = standstill(&mut running, &disk);
+    let waiting = Waiting::new("auto");
+    let Waiting { disk: _disk, ballast, trail, mut running, feeder, durable } = waiting;
     running.signal(Signal::TERM);
     // What was read is kept in memory until it can be made durable: there is no end before that.
     std::thread::sleep(STANDSTILL);
@@ -153,12 +166,8 @@ fn a_second_signal_gives_up_what_waits_and_says_how_much() {
         return;
     }
     for driver in ["uring", "sync"] {
-        let disk = Mounted::ext4(DISK_MIB, 512);
-        let ballast = disk.fill(BALLAST_LEAVES);
-        let trail = disk.trail();
-        let mut command = recording(&trail, "wait");
-        let (mut running, feeder) = Feeder::start(command.args(["--disk", driver]), plan(COUNT));
-        standstill(&mut running, &disk);
+        let waiting = Waiting::new(driver);
+        let Waiting { disk: _disk, ballast, trail, mut running, feeder, .. } = waiting;
         running.signal(Signal::TERM);
         running.wait_until("the question", |it| it.said().contains("with exit code 6"));
         assert!(!running.has_ended(), "{driver}: {}", running.said());
@@ -258,6 +267,10 @@ fn sectors_of_either_size_work_and_are_said() {
         running.end().expect(0);
         let files = std::fs::read_dir(&trail).expect("it is there").flatten();
         let bytes: u64 = files.filter_map(|it| it.metadata().ok()).map(|it| it.len()).sum();
+        assert!(
+            sector_bytes > 512 || bytes / RECORDS <= 1024,
+            "{bytes} bytes of {RECORDS} records"
+        );
         eprintln!(
             "sectors of {sector_bytes}: {} bytes of trail for a record of 100 at 10 a second",
             bytes / RECORDS

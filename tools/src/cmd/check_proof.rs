@@ -5,6 +5,7 @@ use crate::diag::Diagnostic;
 use crate::escape::{self, Escaped};
 use crate::exit::Exit;
 use crate::output;
+use crate::verify::report::hex;
 use graven_format::Record;
 use graven_format::merkle::Hash;
 use graven_format::proof::text::{self, Document, TEXT_BYTES_MAX};
@@ -144,10 +145,6 @@ fn refusal(args: &Args, document: &Document) -> Option<String> {
         return differs("earlier size", from.to_string(), proof.from.to_string());
     }
     None
-}
-
-fn hex(hash: &Hash) -> String {
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What is said behind a value that the caller gave, or did not give.

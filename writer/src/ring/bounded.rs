@@ -110,11 +110,17 @@ enum Life {
     Poisoned(Arc<str>),
 }
 
-/// A record made ready before the lock is taken.
+/// A record made ready to be copied.
 struct Prepared<'a> {
     record: &'a Record<'a>,
     header: [u8; RECORD_HEADER_BYTES],
     len: usize,
+}
+
+impl<'a> Prepared<'a> {
+    fn new(record: &'a Record<'a>) -> Self {
+        Self { record, header: record.header(), len: record.stored_len() }
+    }
 }
 
 impl<B> Ring<B>
@@ -164,7 +170,8 @@ where
     /// The record is too long, or the ring is closed or poisoned, possibly while waiting; the
     /// record was not taken.
     pub fn append(&self, record: &Record<'_>) -> Result<u64, AppendError> {
-        let prepared = self.prepare(record)?;
+        self.check_len(record)?;
+        let prepared = Prepared::new(record);
         let (state, seq) = self.append_locked(self.lock(), &prepared)?;
         self.unlock_and_wake(state);
         Ok(seq)
@@ -181,7 +188,7 @@ where
         let mut state = self.lock();
         for record in records {
             // Whoever closes or poisons the ring wakes the engine, also for what is left here.
-            (state, _) = self.append_locked(state, &self.prepare(record)?)?;
+            (state, _) = self.append_locked(state, &Prepared::new(record))?;
         }
         self.unlock_and_wake(state);
         Ok(())
@@ -193,7 +200,8 @@ where
     /// As [`Ring::append`], and [`AppendError::Full`] instead of a wait; the record was not
     /// taken and is still the caller's to keep.
     pub fn try_append(&self, record: &Record<'_>) -> Result<u64, AppendError> {
-        let prepared = self.prepare(record)?;
+        self.check_len(record)?;
+        let prepared = Prepared::new(record);
         let mut state = self.lock();
         state.life.check()?;
         let admitted = state.admit(prepared.len);
@@ -276,16 +284,10 @@ where
         }
     }
 
+    /// Refuses a record that no batch can hold.
     fn check_len(&self, record: &Record<'_>) -> Result<(), AppendError> {
         let (len, max) = (record.bytes.len(), self.payload_bytes_max);
         if len > max { Err(AppendError::TooLong { len, max }) } else { Ok(()) }
-    }
-
-    /// Everything that needs no lock: the check of the length and the header.
-    fn prepare<'a>(&self, record: &'a Record<'a>) -> Result<Prepared<'a>, AppendError> {
-        self.check_len(record)?;
-        let header = record.header();
-        Ok(Prepared { record, header, len: record.stored_len() })
     }
 
     /// Appends one record as soon as there is room, and returns the lock and its `seq`.
