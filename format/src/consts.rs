@@ -32,7 +32,7 @@ pub const ALIGN_BYTES_MIN: u32 = 512;
 pub const ALIGN_BYTES_MAX: u32 = 4096;
 
 /// Bytes of a segment header before the Merkle nodes. See [`crate::segment`].
-pub const SEGMENT_HEADER_FIXED_BYTES: usize = 176;
+pub const SEGMENT_HEADER_FIXED_BYTES: usize = 216;
 
 /// Longest host name kept in a segment header: the kernel's own limit (`__NEW_UTS_LEN`).
 pub const HOST_BYTES_MAX: usize = 64;
@@ -44,7 +44,14 @@ pub const PEAKS_MAX: usize = 64;
 pub const RANGE_NODES_MAX: usize = 2 * PEAKS_MAX;
 
 /// Bytes of a trailer before its nodes and index. See [`crate::trailer`].
-pub const TRAILER_FIXED_BYTES: usize = 152;
+pub const TRAILER_FIXED_BYTES: usize = 168;
+
+/// Records of a block, as a power of two: a segment's trailer has the hash of every whole block,
+/// so that a proof is made by hashing one of them.
+pub const BLOCK_LEVEL: u32 = 10;
+
+/// Most block hashes in a trailer; where there would be more, each is of twice as many records.
+pub const BLOCKS_MAX: usize = 2048;
 
 /// Bytes that end a trailer and so a sealed file: magic, length, checksum.
 pub const TRAILER_FOOTER_BYTES: usize = 16;
@@ -55,6 +62,9 @@ pub const INDEX_ENTRY_BYTES: usize = 24;
 /// Distance in a segment between frames that get an index entry: one read of this size finds
 /// any record.
 pub const INDEX_STRIDE_BYTES: u64 = 256 * 1024;
+
+/// Longest signed note in a trailer or a record: a head, a successor's key, one signature.
+pub const NOTE_STORED_BYTES_MAX: usize = 768;
 
 /// Bytes of a Merkle hash (SHA-256).
 pub const HASH_BYTES: usize = 32;
@@ -74,8 +84,12 @@ pub const SEGMENT_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
 #[must_use]
 pub const fn trailer_bytes_max(segment_bytes: u64, align_bytes: u32) -> u64 {
     let entries = segment_bytes / INDEX_STRIDE_BYTES + 1;
+    let blocks = (segment_bytes / RECORD_HEADER_BYTES as u64) >> BLOCK_LEVEL;
+    let blocks = if blocks < BLOCKS_MAX as u64 { blocks as usize } else { BLOCKS_MAX };
     let bytes = TRAILER_FIXED_BYTES
         + RANGE_NODES_MAX * HASH_BYTES
+        + blocks * HASH_BYTES
+        + NOTE_STORED_BYTES_MAX
         + entries as usize * INDEX_ENTRY_BYTES
         + TRAILER_FOOTER_BYTES;
     align_up(bytes as u64, align_bytes)

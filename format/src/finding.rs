@@ -1,7 +1,8 @@
 //! What a reader finds wrong, as data: where, which records, and what it means.
 
 use crate::error::FormatError;
-use crate::record::RecordError;
+use crate::lines::TextError;
+use crate::record::{RecordError, Source};
 use core::fmt;
 
 /// Something in a segment that is not as the writer wrote it.
@@ -71,6 +72,8 @@ pub enum FindingKind {
     },
     /// The Merkle tree over the records is not the one that the trailer states.
     Root,
+    /// A checkpoint, in a record or in the trailer, does not cover what it stands behind.
+    Checkpoint(CheckpointError),
     /// Bytes after the trailer.
     AfterTrailer,
     /// The file is not as long as was reserved, and has no trailer.
@@ -78,6 +81,31 @@ pub enum FindingKind {
         /// Bytes that were reserved.
         reserved: u64,
     },
+}
+
+/// Why a checkpoint does not belong where it stands. Signatures are for who has the keys.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CheckpointError {
+    /// It is no signed note.
+    #[error("{0}")]
+    Text(#[from] TextError),
+    /// It is a record of another source than Graven itself.
+    #[error("it is a record of source {}", .0.name())]
+    Source(Source),
+    /// It is another log's.
+    #[error("its origin is not this trail")]
+    Origin,
+    /// It covers another number of records than are before it.
+    #[error("it covers {stated} records, {before} are before it")]
+    Size {
+        /// What it says.
+        stated: u64,
+        /// What is there.
+        before: u64,
+    },
+    /// Its root is not that of the records before it.
+    #[error("its root is not that of the records before it")]
+    Root,
 }
 
 /// What a [`Finding`] means for whoever relies on the trail.
@@ -141,6 +169,7 @@ impl fmt::Display for Finding {
                 write!(f, "trailer field {field} is not what the frames show")
             }
             FindingKind::Root => write!(f, "Merkle root is not that of the records"),
+            FindingKind::Checkpoint(why) => write!(f, "checkpoint: {why}"),
             FindingKind::AfterTrailer => write!(f, "bytes after the trailer"),
             FindingKind::Truncated { reserved } => {
                 write!(

@@ -6,8 +6,8 @@
 //!
 //! A trail is a directory of segments ([`name`]). A segment is a header ([`segment`]), frames
 //! ([`frame`]) of records ([`record`]), and once it is sealed a trailer ([`trailer`]). Records
-//! are the leaves of one Merkle tree ([`merkle`]), and are proven by it ([`proof`]). What a crash leaves is put in order by a
-//! decision table ([`recovery`]).
+//! are the leaves of one Merkle tree ([`merkle`]), whose roots are signed ([`note`]), and are proven
+//! by it ([`proof`]). What a crash leaves is put in order by a decision table ([`recovery`]).
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -21,9 +21,11 @@ pub mod finding;
 pub mod frame;
 pub mod identity;
 pub mod kind;
+pub mod lines;
 pub mod loss;
 pub mod merkle;
 pub mod name;
+pub mod note;
 pub mod proof;
 pub mod record;
 pub mod recovery;

@@ -5,10 +5,11 @@
 //! two: the whole trail's, stored in segment headers, and the current segment's own, stored in
 //! its trailer. With the trailers, a proof for any record needs at most one segment's records.
 
-use crate::consts::{HASH_BYTES, PEAKS_MAX, RANGE_NODES_MAX};
+use crate::consts::{BLOCK_LEVEL, BLOCKS_MAX, HASH_BYTES, PEAKS_MAX, RANGE_NODES_MAX};
 use crate::record::{self, Record};
 use crate::sha256;
 use alloc::vec::Vec;
+use core::ops::Range;
 use sha2::{Digest, Sha256};
 
 /// A SHA-256 hash.
@@ -123,6 +124,12 @@ impl CompactRange {
         Some(range)
     }
 
+    /// Forgets the leaves and starts at `begin`, keeping the memory.
+    fn restart(&mut self, begin: u64) {
+        (self.begin, self.end) = (begin, begin);
+        self.nodes.clear();
+    }
+
     /// The first leaf's number.
     #[must_use]
     pub const fn begin(&self) -> u64 {
@@ -232,6 +239,102 @@ impl CompactRange {
         }
         self.nodes.push(node);
     }
+}
+
+/// The leaves of one segment: their compact range, and the hash of every whole block among them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentTree {
+    /// Leaves up to the block that is being filled.
+    whole: CompactRange,
+    /// Leaves of the block that is being filled.
+    open: CompactRange,
+    /// The hashes of whole blocks of 2^[`BLOCK_LEVEL`] leaves.
+    blocks: Vec<Hash>,
+}
+
+impl SegmentTree {
+    /// No leaf, before the leaf of number `begin`.
+    #[must_use]
+    pub fn new(begin: u64) -> Self {
+        let (whole, open) = (CompactRange::new(begin), CompactRange::new(begin));
+        Self { whole, open, blocks: Vec::new() }
+    }
+
+    /// One past the last leaf's number.
+    #[must_use]
+    pub const fn end(&self) -> u64 {
+        self.open.end
+    }
+
+    /// Appends `leaves` as [`CompactRange::append_all`] does.
+    pub fn append_all(
+        &mut self,
+        leaves: &[Hash],
+        scratch: &mut Scratch,
+        hashing: &mut impl Hashing,
+    ) {
+        let mut left = leaves;
+        while !left.is_empty() {
+            let to_end = (1 << BLOCK_LEVEL) - (self.open.end & ((1 << BLOCK_LEVEL) - 1));
+            let (block, rest) = left.split_at(left.len().min(to_end as usize));
+            self.open.append_all(block, scratch, hashing);
+            left = rest;
+            if block.len() as u64 == to_end {
+                self.end_block();
+            }
+        }
+    }
+
+    fn end_block(&mut self) {
+        if let ([hash], true) =
+            (&self.open.nodes[..], self.open.end - self.open.begin == 1 << BLOCK_LEVEL)
+        {
+            self.blocks.push(*hash);
+        }
+        self.whole.extend(&self.open);
+        self.open.restart(self.whole.end);
+    }
+
+    /// The compact range of all leaves.
+    #[must_use]
+    pub fn range(&self) -> CompactRange {
+        let mut range = self.whole.clone();
+        range.extend(&self.open);
+        range
+    }
+
+    /// The hashes of whole blocks as a trailer has them, and their level: see [`block_level`].
+    #[must_use]
+    pub fn blocks(&self) -> (u32, Vec<Hash>) {
+        let (begin, end) = (self.whole.begin, self.open.end);
+        let level = block_level(begin, end);
+        let mut blocks = self.blocks.clone();
+        for below in BLOCK_LEVEL..level {
+            // Only pairs that are siblings; what is left over is no whole block of the next level.
+            let odd = usize::from(whole_blocks(begin, end, below).start & 1 == 1);
+            let pairs = blocks.get(odd..).unwrap_or_default().as_chunks::<2>().0;
+            blocks = pairs.iter().map(|[left, right]| node_hash(left, right)).collect();
+        }
+        (level, blocks)
+    }
+}
+
+/// The level of a segment's blocks: the smallest from [`BLOCK_LEVEL`] on at which no more than
+/// [`BLOCKS_MAX`] blocks of 2^level leaves lie whole in `begin..end`.
+#[must_use]
+pub fn block_level(begin: u64, end: u64) -> u32 {
+    let few = |level: &u32| {
+        let blocks = whole_blocks(begin, end, *level);
+        blocks.end - blocks.start <= BLOCKS_MAX as u64
+    };
+    (BLOCK_LEVEL..u64::BITS).find(few).unwrap_or(u64::BITS - 1)
+}
+
+/// The numbers of the blocks of 2^`level` leaves that lie whole in `begin..end`.
+#[must_use]
+pub const fn whole_blocks(begin: u64, end: u64, level: u32) -> Range<u64> {
+    let (first, last) = (begin.div_ceil(1 << level), end >> level);
+    first..if last > first { last } else { first }
 }
 
 /// How many nodes the compact range `begin..end` has.

@@ -89,7 +89,11 @@ impl Flags {
     /// The source ended without a line feed after this record, so `export` prints none.
     pub const UNTERMINATED: Self = Self(1 << 1);
 
-    const KNOWN: u8 = Self::LOSS.0 | Self::UNTERMINATED.0;
+    /// The record is a checkpoint: its payload is a signed note over all records before it, see
+    /// [`crate::note`].
+    pub const CHECKPOINT: Self = Self(1 << 2);
+
+    const KNOWN: u8 = Self::LOSS.0 | Self::UNTERMINATED.0 | Self::CHECKPOINT.0;
 
     /// The bits as stored.
     #[must_use]
@@ -227,6 +231,11 @@ impl<'a> Record<'a> {
         };
         Ok((record, rest))
     }
+}
+
+/// Whether what starts `stored` says that it is a checkpoint, if it is a record.
+pub(crate) fn is_checkpoint(stored: &[u8]) -> bool {
+    stored.get(7).is_some_and(|flags| flags & Flags::CHECKPOINT.bits() != 0)
 }
 
 /// The records that stand back to back in `records`, each as it is stored.

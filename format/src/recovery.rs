@@ -29,6 +29,7 @@
 //! Anything else contradicts what had been announced and is refused: it is evidence, and recovery
 //! must not write over it.
 
+use crate::consts::NOTE_STORED_BYTES_MAX;
 use crate::error::FormatError;
 use crate::finding::{Class, Finding, FindingKind};
 use crate::scan::{Outcome, Prefix};
@@ -178,9 +179,11 @@ fn decide_one(found: &Found, announced: u64) -> Result<(Label, Action), Refusal>
 
 /// What is wrong if no trailer fits behind the prefix: the writer always keeps room for one.
 fn no_room(found: &Found, prefix: &Prefix) -> Option<Finding> {
-    let (header, range) = (found.outcome.header.as_ref()?, prefix.range.as_ref()?);
+    let (header, tree) = (found.outcome.header.as_ref()?, prefix.tree.as_ref()?);
     let (index, frames_end) = (prefix.tally.index.len(), prefix.tally.frames_end);
-    let trailer_len = Trailer::stored_len(range.nodes().len(), index, header.align_bytes) as u64;
+    let hashes = tree.range().nodes().len() + tree.blocks().1.len();
+    let trailer_len =
+        Trailer::stored_len(hashes, index, NOTE_STORED_BYTES_MAX, header.align_bytes) as u64;
     (frames_end + trailer_len > header.segment_len).then_some(Finding {
         kind: FindingKind::Unreadable(FormatError::Field {
             what: "segment",

@@ -17,7 +17,7 @@ use crate::consts::{ALIGN_BYTES_MIN, SEGMENT_BYTES_MAX};
 use crate::error::FormatError;
 use crate::finding::{Finding, FindingKind};
 use crate::frame::FrameHeader;
-use crate::merkle::{CompactRange, Hashing, OneByOne};
+use crate::merkle::{Hashing, OneByOne, SegmentTree};
 use crate::record::Record;
 use crate::segment::{SegmentHeader, TrailId};
 use crate::trailer::{IndexEntry, Tally, Trailer};
@@ -77,9 +77,9 @@ pub struct Prefix {
     pub next_seq: u64,
     /// Its frames.
     pub tally: Tally,
-    /// The compact range of its records, if the scanner was told to hash them and the prefix
-    /// does not end at a frame whose content is no records.
-    pub range: Option<CompactRange>,
+    /// The tree of its records, if the scanner was told to hash them and the prefix does not end
+    /// at a frame whose content is no records.
+    pub tree: Option<SegmentTree>,
 }
 
 /// What is known at the end of a segment.
@@ -115,6 +115,8 @@ struct Current {
     at: usize,
     /// Where its records end, from the frame's start.
     end: usize,
+    /// Up to where its records are in the tree, from the frame's start, and how many.
+    hashed: (usize, u32),
     index: u32,
     realtime_first_ns: u64,
     realtime_min_ns: u64,
@@ -244,7 +246,7 @@ impl<H: Hashing> Scanner<H> {
         self.cut.get_or_insert_with(|| Prefix {
             next_seq: self.next_seq,
             tally: self.tally.clone(),
-            range: self.tree.range().cloned(),
+            tree: self.tree.so_far().cloned(),
         });
         self.used = self.buf.len();
         self.offset = entry.offset;
@@ -277,8 +279,8 @@ impl<H: Hashing> Scanner<H> {
     pub fn outcome(mut self) -> Outcome {
         // A frame's records are hashed at its end: who stops before it gets those that were read.
         self.append_frame();
-        let range = self.tree.range().cloned();
-        let now = Prefix { next_seq: self.next_seq, tally: self.tally, range };
+        let tree = self.tree.so_far().cloned();
+        let now = Prefix { next_seq: self.next_seq, tally: self.tally, tree };
         Outcome {
             header: self.header,
             trailer: self.trailer,
@@ -303,7 +305,7 @@ impl<H: Hashing> Scanner<H> {
             // A prefix is whole frames: the tally does not have the one being read.
             next_seq: self.current.as_ref().map_or(self.next_seq, |now| now.header.first_seq),
             tally: self.tally.clone(),
-            range: self.tree.range().filter(|_| self.current.is_none()).cloned(),
+            tree: self.tree.so_far().filter(|_| self.current.is_none()).cloned(),
         });
         let finding = Finding { kind, offset, len, seq: self.next_seq, missing };
         self.pending.push_back(Step::Finding(finding));

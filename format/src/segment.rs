@@ -9,7 +9,7 @@
 //! | 16 | 4 | `features`: bits without which the segment cannot be read; none in version 1 |
 //! | 20 | 4 | `header_len`: bytes of the header, a multiple of `align` |
 //! | 24 | 4 | `align`: bytes to which frames are aligned, 512 to 4096 |
-//! | 28 | 4 | `prev_crc`: `crc` of the previous segment's trailer; 0 for segment 0 |
+//! | 28 | 4 | `prev_crc`: `crc` of the previous segment's first trailer; 0 for segment 0 |
 //! | 32 | 16 | `trail_id` |
 //! | 48 | 8 | `segment`: its number, dense from 0 |
 //! | 56 | 8 | `first_seq`: seq of its first record |
@@ -21,7 +21,9 @@
 //! | 105 | 1 | `peak_count` |
 //! | 106 | 6 | zero |
 //! | 112 | 64 | `host`: the node name, then zeros |
-//! | 176 | 32 × `peak_count` | the compact range of all records before this segment |
+//! | 176 | 8 | `epoch`: how many keys have signed before the one that signs now; 0 if none does |
+//! | 184 | 32 | `key`: the Ed25519 public key that signs when the segment begins; zeros if none does |
+//! | 216 | 32 × `peak_count` | the compact range of all records before this segment |
 //!
 //! The place of magic, `crc`, `version`, `features` and `header_len`, and what `crc` covers, are
 //! the same in every version, so that an old reader can name what it does not know.
@@ -82,6 +84,10 @@ pub struct SegmentHeader {
     pub boot_id: [u8; 16],
     /// The node name, at most 64 bytes.
     pub host: Vec<u8>,
+    /// How many keys have signed before `key`; 0 if there is none.
+    pub epoch: u64,
+    /// The public key that signs when the segment begins; zeros if none does.
+    pub key: [u8; 32],
     /// The compact range of all records before this segment.
     pub before: CompactRange,
 }
@@ -119,6 +125,8 @@ impl SegmentHeader {
         bytes[104] = self.host.len() as u8;
         bytes[105] = self.before.nodes().len() as u8;
         put(&mut bytes, 112, &self.host);
+        put(&mut bytes, 176, &self.epoch.to_le_bytes());
+        put(&mut bytes, 184, &self.key);
         for (node, at) in
             self.before.nodes().iter().zip((SEGMENT_HEADER_FIXED_BYTES..).step_by(HASH_BYTES))
         {
@@ -198,10 +206,14 @@ impl SegmentHeader {
         }
         if !is_zero(&bytes[14..16])
             || !is_zero(&bytes[106..112])
-            || !is_zero(&bytes[112 + host_len..SEGMENT_HEADER_FIXED_BYTES])
+            || !is_zero(&bytes[112 + host_len..112 + HOST_BYTES_MAX])
             || !is_zero(&bytes[nodes_end..])
         {
             return field("padding", 1);
+        }
+        let (epoch, key) = (get_u64(bytes, 176), get_array(bytes, 184));
+        if key == [0; 32] && epoch != 0 {
+            return field("epoch", epoch);
         }
         let first_seq = get_u64(bytes, 56);
         let nodes: Vec<Hash> = hashes(&bytes[SEGMENT_HEADER_FIXED_BYTES..nodes_end]);
@@ -220,6 +232,8 @@ impl SegmentHeader {
             created_boottime_ns: get_u64(bytes, 80),
             boot_id: get_array(bytes, 88),
             host: bytes[112..112 + host_len].to_vec(),
+            epoch,
+            key,
             before,
         })
     }

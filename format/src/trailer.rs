@@ -13,7 +13,8 @@
 //! | 64 | 8 | `frames_end`: offset of the first byte after the last frame; zeros follow |
 //! | 72 | 4 | `last_crc`: the last frame's `crc`; the segment header's if there is none |
 //! | 76 | 1 | `reason`: 0 full, 1 clean stop, 2 recovery after a crash |
-//! | 77 | 3 | zero |
+//! | 77 | 1 | `level`: a block is 2^`level` records |
+//! | 78 | 2 | `note_len` |
 //! | 80 | 8 | `realtime_min_ns`: smallest record time |
 //! | 88 | 8 | `realtime_max_ns`: largest record time |
 //! | 96 | 8 | `record_bytes`: sum of the records' stored lengths |
@@ -21,21 +22,28 @@
 //! | 112 | 32 | `root`: RFC 6962 root over all records of the trail up to the end of this segment |
 //! | 144 | 4 | `node_count` |
 //! | 148 | 4 | `index_count` |
-//! | 152 | 32 × `node_count` | the compact range of this segment's records |
+//! | 152 | 4 | `first_crc`: `crc` of the trailer with which a rewritten segment was sealed; else 0 |
+//! | 156 | 1 | `rewritten`: 1 if the segment was rewritten since it was sealed, else 0 |
+//! | 157 | 3 | zero |
+//! | 160 | 4 | `block_count` |
+//! | 164 | 4 | zero |
+//! | 168 | 32 × `node_count` | the compact range of this segment's records |
+//! | … | 32 × `block_count` | the hash of each whole block in the segment |
 //! | … | 24 × `index_count` | index: seq, offset, realtime ns of frames, one each 256 KiB |
+//! | … | `note_len` | a signed note, over all records up to the end of this segment; nothing if it is not signed |
 //! | `trailer_len` − 16 | 8 | footer magic `GRAVENED` |
 //! | `trailer_len` − 8 | 4 | `trailer_len` again |
 //! | `trailer_len` − 4 | 4 | `crc` again |
 
-use crate::bytes::{get_array, get_u32, get_u64, is_zero, put};
+use crate::bytes::{get_array, get_u16, get_u32, get_u64, is_zero, put};
 use crate::checksum::crc32;
 use crate::consts::{
-    FRAME_BYTES_MAX, HASH_BYTES, INDEX_ENTRY_BYTES, INDEX_STRIDE_BYTES, RANGE_NODES_MAX,
-    TRAILER_FIXED_BYTES, TRAILER_FOOTER_BYTES, align_up,
+    BLOCKS_MAX, FRAME_BYTES_MAX, HASH_BYTES, INDEX_ENTRY_BYTES, INDEX_STRIDE_BYTES,
+    NOTE_STORED_BYTES_MAX, RANGE_NODES_MAX, TRAILER_FIXED_BYTES, TRAILER_FOOTER_BYTES, align_up,
 };
 use crate::error::FormatError;
-use crate::merkle::{CompactRange, Hash};
-use crate::segment::{TrailId, hashes};
+use crate::merkle::{CompactRange, Hash, SegmentTree, block_level, whole_blocks};
+use crate::segment::{SegmentHeader, TrailId, hashes};
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -166,7 +174,7 @@ impl Tally {
 /// The trailer of a sealed segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trailer {
-    /// CRC-32 as stored; the next segment header's `prev_crc`.
+    /// CRC-32 as stored.
     pub crc: u32,
     /// Bytes of the trailer.
     pub trailer_len: u32,
@@ -186,21 +194,78 @@ pub struct Trailer {
     pub root: Hash,
     /// The compact range of this segment's records.
     pub range: CompactRange,
+    /// The hash of each whole block, from left to right; see [`SegmentTree::blocks`].
+    pub blocks: Vec<Hash>,
+    /// CRC of the trailer with which the segment was sealed, if it was rewritten since.
+    pub first_crc: Option<u32>,
+    /// The signed note over all records up to the end of this segment, at most
+    /// [`NOTE_STORED_BYTES_MAX`] bytes; none if it is not signed.
+    pub note: Vec<u8>,
 }
 
 impl Trailer {
+    /// The trailer of a segment with these frames and records, not signed; `crc` and `trailer_len`
+    /// are 0 as long as it is not [encoded](Trailer::encode).
+    #[must_use]
+    pub fn new(
+        header: &SegmentHeader,
+        tally: Tally,
+        tree: &SegmentTree,
+        reason: SealReason,
+        sealed_realtime_ns: u64,
+    ) -> Self {
+        let range = tree.range();
+        let mut whole = header.before.clone();
+        whole.extend(&range);
+        Self {
+            crc: 0,
+            trailer_len: 0,
+            trail_id: header.trail_id,
+            segment: header.segment,
+            first_seq: header.first_seq,
+            tally,
+            reason,
+            sealed_realtime_ns,
+            // A header's range begins at 0, so it has a root.
+            root: whole.root().unwrap_or_default(),
+            range,
+            blocks: tree.blocks().1,
+            first_crc: None,
+            note: Vec::new(),
+        }
+    }
+
+    /// The next segment header's `prev_crc`: it stays what it was when this one is rewritten.
+    #[must_use]
+    pub fn chain_crc(&self) -> u32 {
+        self.first_crc.unwrap_or(self.crc)
+    }
+
+    /// A block's records, as a power of two.
+    #[must_use]
+    pub fn block_level(&self) -> u32 {
+        block_level(self.first_seq, self.end_seq())
+    }
+
     /// Seq of the first record after this segment.
     #[must_use]
     pub const fn end_seq(&self) -> u64 {
         self.first_seq + self.tally.record_count
     }
 
-    /// Bytes of a trailer with so many nodes and index entries.
+    /// Bytes of a trailer with so many hashes (nodes and blocks) and index entries, and a note of
+    /// this length.
     #[must_use]
-    pub fn stored_len(node_count: usize, index_count: usize, align_bytes: u32) -> usize {
+    pub fn stored_len(
+        hash_count: usize,
+        index_count: usize,
+        note_len: usize,
+        align_bytes: u32,
+    ) -> usize {
         let bytes = TRAILER_FIXED_BYTES
-            + node_count * HASH_BYTES
+            + hash_count * HASH_BYTES
             + index_count * INDEX_ENTRY_BYTES
+            + note_len
             + TRAILER_FOOTER_BYTES;
         align_up(bytes as u64, align_bytes) as usize
     }
@@ -212,9 +277,12 @@ impl Trailer {
     #[must_use]
     pub fn encode(&self, align_bytes: u32) -> (Vec<u8>, u32) {
         assert_eq!((self.range.begin(), self.range.end()), (self.first_seq, self.end_seq()));
-        let nodes_end = TRAILER_FIXED_BYTES + self.range.nodes().len() * HASH_BYTES;
-        let (node_count, index_count) = (self.range.nodes().len(), self.tally.index.len());
-        let trailer_len = Self::stored_len(node_count, index_count, align_bytes);
+        assert!(self.note.len() <= NOTE_STORED_BYTES_MAX);
+        let (nodes, index_count) = (self.range.nodes(), self.tally.index.len());
+        let hash_count = nodes.len() + self.blocks.len();
+        let hashes_end = TRAILER_FIXED_BYTES + hash_count * HASH_BYTES;
+        let index_end = hashes_end + index_count * INDEX_ENTRY_BYTES;
+        let trailer_len = Self::stored_len(hash_count, index_count, self.note.len(), align_bytes);
         let footer = trailer_len - TRAILER_FOOTER_BYTES;
         let mut bytes = vec![0; trailer_len];
         put(&mut bytes, 0, &MAGIC);
@@ -227,22 +295,28 @@ impl Trailer {
         put(&mut bytes, 64, &self.tally.frames_end.to_le_bytes());
         put(&mut bytes, 72, &self.tally.last_crc.to_le_bytes());
         bytes[76] = self.reason as u8;
+        bytes[77] = self.block_level() as u8;
+        put(&mut bytes, 78, &(self.note.len() as u16).to_le_bytes());
         put(&mut bytes, 80, &self.tally.realtime_min_ns.to_le_bytes());
         put(&mut bytes, 88, &self.tally.realtime_max_ns.to_le_bytes());
         put(&mut bytes, 96, &self.tally.record_bytes.to_le_bytes());
         put(&mut bytes, 104, &self.sealed_realtime_ns.to_le_bytes());
         put(&mut bytes, 112, &self.root);
-        put(&mut bytes, 144, &(self.range.nodes().len() as u32).to_le_bytes());
-        put(&mut bytes, 148, &(self.tally.index.len() as u32).to_le_bytes());
-        for (node, at) in self.range.nodes().iter().zip((TRAILER_FIXED_BYTES..).step_by(HASH_BYTES))
-        {
-            put(&mut bytes, at, node);
+        put(&mut bytes, 144, &(nodes.len() as u32).to_le_bytes());
+        put(&mut bytes, 148, &(index_count as u32).to_le_bytes());
+        put(&mut bytes, 152, &self.first_crc.unwrap_or(0).to_le_bytes());
+        bytes[156] = self.first_crc.is_some().into();
+        put(&mut bytes, 160, &(self.blocks.len() as u32).to_le_bytes());
+        let hashes = nodes.iter().chain(&self.blocks);
+        for (hash, at) in hashes.zip((TRAILER_FIXED_BYTES..).step_by(HASH_BYTES)) {
+            put(&mut bytes, at, hash);
         }
-        for (entry, at) in self.tally.index.iter().zip((nodes_end..).step_by(INDEX_ENTRY_BYTES)) {
+        for (entry, at) in self.tally.index.iter().zip((hashes_end..).step_by(INDEX_ENTRY_BYTES)) {
             put(&mut bytes, at, &entry.seq.to_le_bytes());
             put(&mut bytes, at + 8, &entry.offset.to_le_bytes());
             put(&mut bytes, at + 16, &entry.realtime_ns.to_le_bytes());
         }
+        put(&mut bytes, index_end, &self.note);
         let crc = crc32(&bytes[12..footer]);
         put(&mut bytes, 8, &crc.to_le_bytes());
         put(&mut bytes, footer, &FOOTER_MAGIC);
@@ -317,45 +391,81 @@ impl Trailer {
         {
             return field("footer", get_u64(bytes, footer));
         }
-        let (node_count, index_count) =
-            (get_u32(bytes, 144) as usize, get_u32(bytes, 148) as usize);
-        if node_count > RANGE_NODES_MAX {
-            return field("node_count", node_count as u64);
-        }
-        let nodes_end = TRAILER_FIXED_BYTES + node_count * HASH_BYTES;
-        let index_end = index_count
-            .checked_mul(INDEX_ENTRY_BYTES)
-            .map(|bytes| nodes_end + bytes)
-            .filter(|end| *end <= footer);
-        let Some(index_end) = index_end else {
-            return field("index_count", index_count as u64);
-        };
-        if !is_zero(&bytes[77..80]) || !is_zero(&bytes[index_end..footer]) {
+        let lens = Lens::decode(bytes, footer)?;
+        let zeros = [157..160, 164..168, lens.note_end..footer];
+        if zeros.into_iter().any(|zeros| !is_zero(&bytes[zeros])) {
             return field("padding", 1);
         }
         let Some(reason) = SealReason::from_number(bytes[76]) else {
             return field("reason", bytes[76].into());
         };
-        let (first_seq, record_count) = (get_u64(bytes, 40), get_u64(bytes, 48));
-        let nodes = hashes(&bytes[TRAILER_FIXED_BYTES..nodes_end]);
-        let range = first_seq
-            .checked_add(record_count)
-            .and_then(|end_seq| CompactRange::from_nodes(first_seq, end_seq, &nodes));
-        let Some(range) = range else {
-            return field("node_count", node_count as u64);
+        let first_crc = match (bytes[156], get_u32(bytes, 152)) {
+            (0, 0) => None,
+            (1, crc) => Some(crc),
+            (rewritten, _) => return field("rewritten", rewritten.into()),
         };
+        let (first_seq, record_count) = (get_u64(bytes, 40), get_u64(bytes, 48));
+        let nodes = hashes(&bytes[TRAILER_FIXED_BYTES..lens.nodes_end]);
+        let blocks = hashes(&bytes[lens.nodes_end..lens.blocks_end]);
+        let end_seq = first_seq.checked_add(record_count);
+        let range =
+            end_seq.and_then(|end_seq| CompactRange::from_nodes(first_seq, end_seq, &nodes));
+        let Some(range) = range else {
+            return field("node_count", nodes.len() as u64);
+        };
+        let level = block_level(first_seq, range.end());
+        if u32::from(bytes[77]) != level {
+            return field("level", bytes[77].into());
+        }
+        let whole = whole_blocks(first_seq, range.end(), level);
+        if whole.end - whole.start != blocks.len() as u64 {
+            return field("block_count", blocks.len() as u64);
+        }
         Ok(Self {
             crc: stored,
             trailer_len,
             trail_id: TrailId(get_array(bytes, 16)),
             segment: get_u64(bytes, 32),
             first_seq,
-            tally: decode_tally(bytes, record_count, &bytes[nodes_end..index_end]),
+            tally: decode_tally(bytes, record_count, &bytes[lens.blocks_end..lens.index_end]),
             reason,
             sealed_realtime_ns: get_u64(bytes, 104),
             root: get_array(bytes, 112),
             range,
+            blocks,
+            first_crc,
+            note: bytes[lens.index_end..lens.note_end].to_vec(),
         })
+    }
+}
+
+/// Where the parts of a trailer end.
+struct Lens {
+    nodes_end: usize,
+    blocks_end: usize,
+    index_end: usize,
+    note_end: usize,
+}
+
+impl Lens {
+    /// The ends that a trailer states, each within its limit and before the footer.
+    fn decode(bytes: &[u8], footer: usize) -> Result<Self, FormatError> {
+        let part = |field, start: usize, count: usize, size: usize, max: usize| {
+            count
+                .checked_mul(size)
+                .and_then(|len| start.checked_add(len))
+                .filter(|end| count <= max && *end <= footer)
+                .ok_or(FormatError::Field { what: WHAT, field, value: count as u64 })
+        };
+        let count = |at| get_u32(bytes, at) as usize;
+        let start = TRAILER_FIXED_BYTES;
+        let nodes_end = part("node_count", start, count(144), HASH_BYTES, RANGE_NODES_MAX)?;
+        let blocks_end = part("block_count", nodes_end, count(160), HASH_BYTES, BLOCKS_MAX)?;
+        let index_end =
+            part("index_count", blocks_end, count(148), INDEX_ENTRY_BYTES, FRAME_BYTES_MAX)?;
+        let note_len = usize::from(get_u16(bytes, 78));
+        let note_end = part("note_len", index_end, note_len, 1, NOTE_STORED_BYTES_MAX)?;
+        Ok(Self { nodes_end, blocks_end, index_end, note_end })
     }
 }
 

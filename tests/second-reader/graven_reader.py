@@ -8,9 +8,12 @@ Prints what is there: a line for each header, frame, record and trailer. The fir
 not as the document says ends it: file, offset and reason on standard error, exit 1. Exit 2 is a
 file that cannot be read.
 
-It needs one frame of memory and one pass, and Python's standard library.
+It needs one frame of memory and one pass, and Python's standard library, which is why it does not
+check signatures: only that a checkpoint covers what stands before it.
 """
 
+import base64
+import binascii
 import hashlib
 import os
 import re
@@ -20,14 +23,20 @@ import zlib
 
 SOURCES = ["graven", "netlink", "shim", "bpf", "stdin", "socket", "import"]
 REASONS = ["full", "stop", "recovery"]
-FLAGS_KNOWN = 3
+FLAGS_KNOWN = 7
+CHECKPOINT = 4
 RECORD_PAYLOAD_BYTES_MAX = 131072
+SEGMENT_HEADER_BYTES = 216
+TRAILER_BYTES = 168
 FRAME_HEADER_BYTES = 72
 FRAME_BYTES_MAX = 262144
 FRAME_RECORDS_MAX = 2048
 HEADER_BYTES_MAX = 65536
 RECORD_HEADER_BYTES = 32
 INDEX_STRIDE_BYTES = 262144
+BLOCK_LEVEL = 10
+BLOCKS_MAX = 2048
+NOTE_BYTES_MAX = 768
 SEGMENT_BYTES_MIN = 524288
 SEGMENT_BYTES_MAX = 1073741824
 SEGMENT_NAME = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})\.seg")
@@ -126,6 +135,40 @@ def levels_of(begin, end):
     return levels
 
 
+def whole_blocks(begin, end, level):
+    """How many blocks of 2^level leaves lie whole in [begin, end)."""
+    return max((end >> level) - (-(-begin >> level)), 0)
+
+
+def block_level(begin, end):
+    level = BLOCK_LEVEL
+    while whole_blocks(begin, end, level) > BLOCKS_MAX:
+        level += 1
+    return level
+
+
+class Blocks:
+    """The hash of each whole block of 2^BLOCK_LEVEL leaves."""
+
+    def __init__(self, begin):
+        self.begin, self.open, self.hashes = begin, Range(begin), []
+
+    def append(self, leaf):
+        self.open.append(leaf)
+        if self.open.end & ((1 << BLOCK_LEVEL) - 1) == 0:
+            if self.open.end - self.open.begin == 1 << BLOCK_LEVEL:
+                self.hashes += self.open.nodes
+            self.open = Range(self.open.end)
+
+    def at_level(self, level):
+        hashes = self.hashes
+        for below in range(BLOCK_LEVEL, level):
+            odd = -(-self.begin >> below) & 1
+            pairs = zip(hashes[odd::2], hashes[odd + 1 :: 2])
+            hashes = [node_hash(left, right) for left, right in pairs]
+        return hashes
+
+
 def read_range(data, at, count, begin, end, offset):
     expect(count == len(levels_of(begin, end)), offset, "a range with another number of hashes")
     hashes = [data[at + 32 * n : at + 32 * n + 32] for n in range(count)]
@@ -143,7 +186,7 @@ class Segment:
         self.len = os.fstat(self.file.fileno()).st_size
         self.emit = emit
         self.sealed = False
-        self.tree = None
+        self.tree = self.blocks = None
         self.index = []
         self.records = self.frames = self.record_bytes = 0
         self.times = []
@@ -168,9 +211,9 @@ class Segment:
     def read_header(self, number, first_seq):
         data = self.bytes_at(0, HEADER_BYTES_MAX)
         expect(data[:8] == b"GRAVENSG", 0, "no segment header")
-        expect(len(data) >= 176, 0, "a segment header that is cut off")
+        expect(len(data) >= SEGMENT_HEADER_BYTES, 0, "a segment header that is cut off")
         self.header_len = u32(data, 20)
-        fits = 176 <= self.header_len <= len(data)
+        fits = SEGMENT_HEADER_BYTES <= self.header_len <= len(data)
         expect(fits, 0, "a segment header of an impossible length")
         data = data[: self.header_len]
         self.crc = u32(data, 8)
@@ -189,18 +232,21 @@ class Segment:
         expect(self.len <= self.segment_len, self.segment_len, "bytes behind the segment's end")
         host_len, peak_count = data[104], data[105]
         expect(host_len <= 64, 0, "an impossible host")
-        end = 176 + 32 * peak_count
+        end = SEGMENT_HEADER_BYTES + 32 * peak_count
         expect(end <= self.header_len, 0, "more hashes than the header holds")
         zero = [data[14:16], data[106:112], data[112 + host_len : 176], data[end:]]
         expect(all(map(is_zero, zero)), 0, "padding that is not zero")
-        self.before = read_range(data, 176, peak_count, 0, self.first_seq, 0)
-        self.tree = Range(self.first_seq)
+        epoch, key = u64(data, 176), data[184:216]
+        expect(epoch == 0 or not is_zero(key), 0, "an epoch without a key")
+        self.before = read_range(data, SEGMENT_HEADER_BYTES, peak_count, 0, self.first_seq, 0)
+        self.tree, self.blocks = Range(self.first_seq), Blocks(self.first_seq)
         self.seq, self.last_crc = self.first_seq, self.crc
         self.emit(
             f"header crc={self.crc:08x} align={self.align} prev_crc={self.prev_crc:08x} "
             f"trail={self.trail_id.hex()} segment={self.number} first_seq={self.first_seq} "
             f"len={self.segment_len} realtime={u64(data, 72)} boottime={u64(data, 80)} "
             f"boot={data[88:104].hex()} host={data[112 : 112 + host_len].hex()} "
+            f"epoch={epoch} key={key.hex()} "
             f"before={b''.join(self.before.nodes).hex()}"
         )
 
@@ -255,7 +301,12 @@ class Segment:
             f"flags={flags} realtime={realtime} boottime={boottime} source_seq={source_seq} "
             f"bytes={data[place + RECORD_HEADER_BYTES : end].hex()}"
         )
-        self.tree.append(leaf_hash(data[place:end]))
+        if flags & CHECKPOINT:
+            expect(source == 0, offset, "a checkpoint of another source")
+            self.check_note(data[place + RECORD_HEADER_BYTES : end], self.seq, offset)
+        leaf = leaf_hash(data[place:end])
+        self.tree.append(leaf)
+        self.blocks.append(leaf)
         self.times.append(realtime)
         self.times = [min(self.times), max(self.times)]
         self.seq += 1
@@ -263,11 +314,34 @@ class Segment:
         self.record_bytes += end - place
         return end
 
+    def root(self):
+        whole = Range(0, self.before.nodes, self.before.end)
+        whole.join(self.tree)
+        return whole.root()
+
+    def check_note(self, note, size, at):
+        """A signed note over the `size` records before it, whose tree is what was read so far."""
+        expect(len(note) <= NOTE_BYTES_MAX, at, "a note that is too long")
+        try:
+            text, signatures = note.decode().split("\n\n")
+            origin, stated, root, *rest = text.split("\n")
+            root = base64.b64decode(root, validate=True)
+            lines = signatures.split("\n")
+        except (ValueError, binascii.Error):
+            raise Damage(at, "a checkpoint that is no signed note") from None
+        signed = len(lines) == 2 and lines[0].startswith("\u2014 ") and lines[1] == ""
+        expect(signed, at, "a checkpoint without its signature")
+        expect(origin == f"graven/{self.trail_id.hex()}", at, "a checkpoint of another trail")
+        expect(stated == str(size), at, "a checkpoint over another number of records")
+        expect(root == self.root(), at, "a checkpoint over other records")
+        plain = not rest or (len(rest) == 1 and rest[0].startswith(f"successor {origin}+"))
+        expect(plain, at, "a checkpoint with unknown lines")
+
     def read_trailer(self, at, frames_end):
-        head = self.bytes_at(at, 152)
-        expect(len(head) == 152, at, "a trailer that is cut off")
+        head = self.bytes_at(at, TRAILER_BYTES)
+        expect(len(head) == TRAILER_BYTES, at, "a trailer that is cut off")
         crc, length = u32(head, 8), u32(head, 12)
-        fits = 168 <= length <= min(FRAME_BYTES_MAX, self.len - at) and length % self.align == 0
+        fits = TRAILER_BYTES + 16 <= length <= min(FRAME_BYTES_MAX, self.len - at) and length % self.align == 0
         expect(fits, at, "a trailer of an impossible length")
         data = self.bytes_at(at, length)
         expect(zlib.crc32(data[12:-16]) == crc, at, "the trailer's checksum")
@@ -282,28 +356,41 @@ class Segment:
         found = (self.first_seq, self.records, self.frames, frames_end, self.last_crc)
         expect(stated == found + (low, high, self.record_bytes), at, "counts that do not agree")
         reason = data[76]
-        expect(reason < len(REASONS) and is_zero(data[77:80]), at, "an unknown reason")
-        nodes, entries = u32(data, 144), u32(data, 148)
-        index_at = 152 + 32 * nodes
+        expect(reason < len(REASONS), at, "an unknown reason")
+        level, note_len = data[77], u16(data, 78)
+        nodes, entries, first_crc = (u32(data, n) for n in (144, 148, 152))
+        rewritten, block_count = data[156], u32(data, 160)
+        expect(rewritten == 1 or (rewritten, first_crc) == (0, 0), at, "an impossible rewriting")
+        blocks_at = TRAILER_BYTES + 32 * nodes
+        index_at = blocks_at + 32 * block_count
         index_end = index_at + 24 * entries
-        expect(index_end <= length - 16, at, "more hashes than the trailer holds")
-        expect(is_zero(data[index_end:-16]), at, "padding that is not zero")
-        own = read_range(data, 152, nodes, first_seq, first_seq + records, at)
+        note_end = index_end + note_len
+        expect(note_end <= length - 16, at, "more than the trailer holds")
+        zero = [data[157:160], data[164:168], data[note_end:-16]]
+        expect(all(map(is_zero, zero)), at, "padding that is not zero")
+        own = read_range(data, TRAILER_BYTES, nodes, first_seq, first_seq + records, at)
         expect(own.nodes == self.tree.nodes, at, "a tree that is not that of the records")
+        expect(level == block_level(first_seq, self.seq), at, "blocks of an impossible size")
+        blocks = [data[blocks_at + 32 * n : blocks_at + 32 * n + 32] for n in range(block_count)]
+        expect(blocks == self.blocks.at_level(level), at, "blocks that are not those of the records")
         index = [struct.unpack_from("<QQQ", data, index_at + 24 * n) for n in range(entries)]
         expect(index == self.index, at, "an index that is not that of the frames")
-        self.before.join(self.tree)
         root = data[112:144]
-        expect(root == self.before.root(), at, "a root that is not that of the records")
+        expect(root == self.root(), at, "a root that is not that of the records")
+        note = data[index_end:note_end]
+        if note:
+            self.check_note(note, self.seq, at)
+        first = f"Some({first_crc:08x})" if rewritten else "None"
         places = ",".join(f"{seq}@{place}/{time}" for seq, place, time in index)
         self.emit(
             f"trailer crc={crc:08x} len={length} first_seq={first_seq} records={records} "
             f"frames={frames} frames_end={end} last_crc={self.last_crc:08x} "
             f"realtime={low}..{high} record_bytes={self.record_bytes} reason={REASONS[reason]} "
             f"sealed={u64(data, 104)} root={root.hex()} "
-            f"range={b''.join(own.nodes).hex()} index={places}"
+            f"range={b''.join(own.nodes).hex()} level={level} blocks={b''.join(blocks).hex()} "
+            f"index={places} first_crc={first} note={note.hex()}"
         )
-        self.crc_of_trailer = crc
+        self.crc_of_trailer = first_crc if rewritten else crc
         self.sealed = True
 
     def read_end(self, at):

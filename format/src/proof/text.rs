@@ -36,11 +36,9 @@
 //! leading zeros, base64 is the standard one with padding.
 
 use crate::consts::{HASH_BYTES, RECORD_HEADER_BYTES, RECORD_PAYLOAD_BYTES_MAX};
+use crate::lines::{Head, Lines, ORIGIN_BYTES_MAX, TextError};
 use crate::merkle::{Hash, leaf_hash_stored};
 use crate::proof::{Consistency, Inclusion, PATH_HASHES_MAX};
-use crate::segment::TrailId;
-use alloc::format;
-use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -50,9 +48,6 @@ use core::fmt;
 const INCLUSION: &str = "c2sp.org/tlog-proof@v1";
 /// First line of a consistency proof.
 const CONSISTENCY: &str = "graven/consistency-proof@v1";
-
-/// Longest origin.
-pub const ORIGIN_BYTES_MAX: usize = 256;
 
 /// Longest stored record.
 const RECORD_BYTES_MAX: usize = RECORD_HEADER_BYTES + RECORD_PAYLOAD_BYTES_MAX;
@@ -65,23 +60,6 @@ const _: () = assert!(ORIGIN_BYTES_MAX + 4 * 64 < 1024, "the other lines fit");
 
 const fn base64_len(bytes: usize) -> usize {
     bytes.div_ceil(3) * 4
-}
-
-/// The tree that a proof leads to: the text of a checkpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Head {
-    /// Which log it is the tree of; see [`origin`]. Not checked by the proof.
-    pub origin: String,
-    /// Leaves of the tree.
-    pub size: u64,
-    /// Its root.
-    pub root: Hash,
-}
-
-/// The origin of a trail: `graven/` and its id in hexadecimal.
-#[must_use]
-pub fn origin(trail: TrailId) -> String {
-    format!("graven/{trail}")
 }
 
 /// A proof that needs no trail.
@@ -107,30 +85,6 @@ pub enum Document {
     },
 }
 
-/// Why text is not a proof.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TextError {
-    /// The first line is of no kind of proof.
-    #[error("not a proof: the first line is neither `{INCLUSION}` nor `{CONSISTENCY}`")]
-    Kind,
-    /// It is over a limit.
-    #[error("a proof has at most {max} {what}")]
-    TooLong {
-        /// Of what.
-        what: &'static str,
-        /// How many.
-        max: usize,
-    },
-    /// A line is not what it should be.
-    #[error("line {line}: not {expected}")]
-    Line {
-        /// Its number, from 1.
-        line: usize,
-        /// What should be there.
-        expected: &'static str,
-    },
-}
-
 impl Document {
     /// Reads a proof. Nothing of it is proven yet: see [`Document::holds`].
     ///
@@ -141,14 +95,14 @@ impl Document {
         if text.len() > TEXT_BYTES_MAX {
             return Err(TextError::TooLong { what: "bytes", max: TEXT_BYTES_MAX });
         }
-        let mut lines = Lines { left: text, line: 0 };
+        let mut lines = Lines::new(text);
         match lines.next() {
             Some(kind) if kind == INCLUSION.as_bytes() => {
                 let extra = lines.field("extra ", "`extra`, a space, a record in base64")?;
                 let record = lines.base64(extra)?;
                 let seq = lines.number_after("index ", "`index`, a space, a number")?;
-                let path = lines.path()?;
-                let head = lines.head()?;
+                let path = path(&mut lines)?;
+                let head = last(&mut lines)?;
                 let proof = Inclusion { seq, size: head.size, path };
                 Ok(Self::Inclusion { record, proof, head })
             }
@@ -156,8 +110,8 @@ impl Document {
                 let from = lines.number_after("old ", "`old`, a space, a number")?;
                 let root = lines.field("root ", "`root`, a space, a hash in base64")?;
                 let from_root = lines.hash(root)?;
-                let path = lines.path()?;
-                let head = lines.head()?;
+                let path = path(&mut lines)?;
+                let head = last(&mut lines)?;
                 let proof = Consistency { from, size: head.size, path };
                 Ok(Self::Consistency { from_root, proof, head })
             }
@@ -202,116 +156,31 @@ impl fmt::Display for Document {
             }
         };
         path.iter().try_for_each(|hash| writeln!(f, "{}", BASE64.encode(hash)))?;
-        writeln!(f, "\n{}\n{}\n{}", head.origin, head.size, BASE64.encode(head.root))
+        write!(f, "\n{head}")
     }
 }
 
-/// A hash as people keep it: 64 hexadecimal digits, or base64 as in a checkpoint.
-#[must_use]
-pub fn parse_hash(text: &str) -> Option<Hash> {
-    if text.len() != 2 * HASH_BYTES {
-        return BASE64.decode(text).ok()?.try_into().ok();
-    }
-    let mut hash = [0; HASH_BYTES];
-    for (byte, digits) in hash.iter_mut().zip(text.as_bytes().as_chunks::<2>().0) {
-        let digit = |at: usize| char::from(digits[at]).to_digit(16);
-        *byte = (digit(0)? * 16 + digit(1)?) as u8;
-    }
-    Some(hash)
-}
-
-/// The lines of a proof, each with its line feed.
-struct Lines<'a> {
-    left: &'a [u8],
-    /// Number of the last line, from 1.
-    line: usize,
-}
-
-impl<'a> Lines<'a> {
-    /// The next line, or `None` if no line feed follows.
-    fn next(&mut self) -> Option<&'a [u8]> {
-        let end = self.left.iter().position(|byte| *byte == b'\n')?;
-        let (line, rest) = self.left.split_at(end);
-        self.left = &rest[1..];
-        self.line += 1;
-        Some(line)
-    }
-
-    const fn error(&self, expected: &'static str) -> TextError {
-        TextError::Line { line: self.line, expected }
-    }
-
-    /// The next line, which must be there.
-    fn needed(&mut self, expected: &'static str) -> Result<&'a [u8], TextError> {
-        let line = self.next();
-        line.ok_or(TextError::Line { line: self.line + 1, expected })
-    }
-
-    /// What follows `name` on the next line.
-    fn field(&mut self, name: &str, expected: &'static str) -> Result<&'a [u8], TextError> {
-        let line = self.needed(expected)?;
-        line.strip_prefix(name.as_bytes()).ok_or(self.error(expected))
-    }
-
-    fn number_after(&mut self, name: &str, expected: &'static str) -> Result<u64, TextError> {
-        let digits = self.field(name, expected)?;
-        number(digits).ok_or(self.error(expected))
-    }
-
-    fn base64(&self, text: &[u8]) -> Result<Vec<u8>, TextError> {
-        BASE64.decode(text).map_err(|_| self.error("base64"))
-    }
-
-    fn hash(&self, text: &[u8]) -> Result<Hash, TextError> {
-        const EXPECTED: &str = "a hash of 32 bytes in base64";
-        let bytes = BASE64.decode(text).map_err(|_| self.error(EXPECTED))?;
-        bytes.try_into().map_err(|_| self.error(EXPECTED))
-    }
-
-    /// Hashes up to an empty line.
-    fn path(&mut self) -> Result<Vec<Hash>, TextError> {
-        let mut path = Vec::new();
-        loop {
-            let line = self.needed("a hash, or an empty line after the last one")?;
-            if line.is_empty() {
-                return Ok(path);
-            }
-            if path.len() == PATH_HASHES_MAX {
-                return Err(TextError::TooLong { what: "hashes", max: PATH_HASHES_MAX });
-            }
-            path.push(self.hash(line)?);
+/// Hashes up to an empty line.
+fn path(lines: &mut Lines<'_>) -> Result<Vec<Hash>, TextError> {
+    let mut path = Vec::new();
+    loop {
+        let line = lines.needed("a hash, or an empty line after the last one")?;
+        if line.is_empty() {
+            return Ok(path);
         }
-    }
-
-    /// The text of a checkpoint, and nothing after it.
-    fn head(&mut self) -> Result<Head, TextError> {
-        const ORIGIN: &str = "an origin of 1 to 256 bytes of UTF-8 without control characters";
-        const SIZE: &str = "the tree's size";
-        let line = self.needed(ORIGIN)?;
-        let origin = core::str::from_utf8(line)
-            .ok()
-            .filter(|it| !it.is_empty() && it.len() <= ORIGIN_BYTES_MAX)
-            .filter(|it| !it.chars().any(char::is_control))
-            .ok_or(self.error(ORIGIN))?
-            .to_string();
-        let digits = self.needed(SIZE)?;
-        let size = number(digits).ok_or(self.error(SIZE))?;
-        let line = self.needed("the tree's root")?;
-        let root = self.hash(line)?;
-        if !self.left.is_empty() {
-            let line = self.line + 1;
-            return Err(TextError::Line {
-                line,
-                expected: "the end: this version has no signatures",
-            });
+        if path.len() == PATH_HASHES_MAX {
+            return Err(TextError::TooLong { what: "hashes", max: PATH_HASHES_MAX });
         }
-        Ok(Head { origin, size, root })
+        path.push(lines.hash(line)?);
     }
 }
 
-/// A decimal number without sign or leading zeros.
-fn number(digits: &[u8]) -> Option<u64> {
-    let plain = digits.iter().all(u8::is_ascii_digit)
-        && (digits.len() == 1 || digits.first() != Some(&b'0'));
-    core::str::from_utf8(digits).ok().filter(|_| plain && !digits.is_empty())?.parse().ok()
+/// The tree, and nothing after it.
+fn last(lines: &mut Lines<'_>) -> Result<Head, TextError> {
+    let head = lines.head()?;
+    if lines.left.is_empty() {
+        Ok(head)
+    } else {
+        Err(lines.error_next("the end: this version has no signatures"))
+    }
 }

@@ -3,13 +3,14 @@
 
 use super::{Bad, Current, Scanner, State, Step};
 use crate::bytes::is_zero;
-use crate::consts::FRAME_HEADER_BYTES;
+use crate::consts::{FRAME_HEADER_BYTES, RECORD_HEADER_BYTES};
 use crate::error::FormatError;
-use crate::finding::FindingKind;
+use crate::finding::{CheckpointError, FindingKind};
 use crate::frame::{CODEC_NONE, FrameHeader};
 use crate::merkle::Hashing;
-use crate::record::Record;
+use crate::record::{self, Record, Source};
 use crate::trailer::{TallyFrame, Trailer};
+use core::ops::Range;
 
 impl<H: Hashing> Scanner<H> {
     /// Looks at the next aligned offset: a frame, a trailer, or neither. Returns false when it
@@ -130,6 +131,7 @@ impl<H: Hashing> Scanner<H> {
             offset,
             at: FRAME_HEADER_BYTES,
             end: FRAME_HEADER_BYTES + header.payload_len as usize,
+            hashed: (FRAME_HEADER_BYTES, 0),
             index: 0,
             realtime_first_ns: 0,
             realtime_min_ns: u64::MAX,
@@ -173,13 +175,21 @@ impl<H: Hashing> Scanner<H> {
 
     /// The next record of the current frame; `None` at its end.
     pub(super) fn step_record(&mut self) -> Option<Step> {
-        let current = self.current.as_mut()?;
+        let current = self.current.as_ref()?;
         if current.at == current.end || current.index == current.header.record_count {
             self.end_frame();
             return None;
         }
         let (start, end) = (self.used + current.at, self.used + current.end);
         let offset = current.offset + current.at as u64;
+        if record::is_checkpoint(&self.buf[start..end])
+            && let Ok((record, _)) = Record::decode(&self.buf[start..end])
+        {
+            let note = start + RECORD_HEADER_BYTES..start + record.stored_len();
+            let source = record.source;
+            self.check_checkpoint(offset, source, note);
+        }
+        let current = self.current.as_mut()?;
         match Record::decode(&self.buf[start..end]) {
             Ok((record, _)) => {
                 let stored = start..start + record.stored_len();
@@ -201,6 +211,20 @@ impl<H: Hashing> Scanner<H> {
                 self.tree.stop();
                 None
             }
+        }
+    }
+
+    /// A record says that it is a checkpoint: it covers all records before it.
+    fn check_checkpoint(&mut self, offset: u64, source: Source, note: Range<usize>) {
+        self.append_frame();
+        let checked = if source == Source::Graven {
+            self.check_note(&self.buf[note.clone()], self.next_seq, self.root())
+        } else {
+            Err(CheckpointError::Source(source))
+        };
+        if let Err(why) = checked {
+            let len = (RECORD_HEADER_BYTES + note.len()) as u64;
+            self.report(FindingKind::Checkpoint(why), offset, len, 0);
         }
     }
 
@@ -282,6 +306,11 @@ impl<H: Hashing> Scanner<H> {
                 self.report(FindingKind::Root, offset, len, 0);
             }
         }
+        if !trailer.note.is_empty()
+            && let Err(why) = self.check_note(&trailer.note, trailer.end_seq(), Some(trailer.root))
+        {
+            self.report(FindingKind::Checkpoint(why), offset, len, 0);
+        }
         self.announced = self.announced.max(trailer.end_seq());
         self.trailer = Some(trailer);
         self.state = State::AfterTrailer;
@@ -312,13 +341,11 @@ impl<H: Hashing> Scanner<H> {
     }
 
     fn root_matches(&self, trailer: &Trailer) -> bool {
-        let (Some(range), Some(header)) = (self.tree.range(), &self.header) else { return true };
-        if *range != trailer.range {
+        let Some(so_far) = self.tree.so_far() else { return true };
+        if so_far.range() != trailer.range || so_far.blocks().1 != trailer.blocks {
             return false;
         }
-        let mut whole = header.before.clone();
-        whole.extend(range);
-        whole.root() == Some(trailer.root)
+        self.root().is_none_or(|root| root == trailer.root)
     }
 
     /// The first field of the trailer that is not what was read.

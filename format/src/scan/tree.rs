@@ -1,60 +1,98 @@
 //! The Merkle tree of the segment that is read.
 
 use super::Scanner;
-use crate::consts::FRAME_HEADER_BYTES;
-use crate::merkle::{CompactRange, Hash, Hashing, Scratch};
+use crate::finding::CheckpointError;
+use crate::lines::{Head, trail_of};
+use crate::merkle::{Hash, Hashing, Scratch, SegmentTree};
+use crate::note::Note;
 use alloc::vec::Vec;
 
-/// The compact range of the records read so far. A frame's leaves are hashed together, so that
+/// The tree of the records read so far. A frame's leaves are hashed together, so that
 /// the hashing may work on several at once.
 #[derive(Debug)]
 pub(super) struct Tree<H> {
     hashing: H,
     /// `None` if nothing is to be hashed, and from the moment on when leaves are missing, doubled
     /// or unreadable: what follows them cannot be computed.
-    range: Option<CompactRange>,
+    so_far: Option<SegmentTree>,
     /// The leaves of one frame.
     leaves: Vec<Hash>,
     scratch: Scratch,
 }
 
 impl<H: Hashing> Tree<H> {
-    /// A tree that has no range yet.
+    /// A tree that has not begun.
     pub(super) fn new(hashing: H) -> Self {
-        Self { hashing, range: None, leaves: Vec::new(), scratch: Scratch::default() }
+        Self { hashing, so_far: None, leaves: Vec::new(), scratch: Scratch::default() }
     }
 
     /// Starts with the leaf of this number.
     pub(super) fn begin(&mut self, seq: u64) {
-        self.range = Some(CompactRange::new(seq));
+        self.so_far = Some(SegmentTree::new(seq));
     }
 
     /// Gives up: the leaves that come next are not those that follow.
     pub(super) fn stop(&mut self) {
-        self.range = None;
+        self.so_far = None;
     }
 
-    pub(super) fn range(&self) -> Option<&CompactRange> {
-        self.range.as_ref()
+    pub(super) fn so_far(&self) -> Option<&SegmentTree> {
+        self.so_far.as_ref()
     }
 
     /// Appends `records`, which are as many as `count` says and stand one behind the other as
     /// stored.
     fn append(&mut self, records: &[u8], count: u32) {
-        let Some(range) = &mut self.range else { return };
+        let Some(so_far) = &mut self.so_far else { return };
         self.leaves.clear();
         self.hashing.leaves(records, &mut self.leaves);
         debug_assert_eq!(self.leaves.len(), count as usize, "a leaf for each record");
-        range.append_all(&self.leaves, &mut self.scratch, &mut self.hashing);
+        so_far.append_all(&self.leaves, &mut self.scratch, &mut self.hashing);
     }
 }
 
 impl<H: Hashing> Scanner<H> {
-    /// Appends those records of the current frame that were given out.
+    /// Appends those records of the current frame that were read and are not in the tree yet.
     pub(super) fn append_frame(&mut self) {
-        if let Some(current) = &self.current {
-            let records = self.used + FRAME_HEADER_BYTES..self.used + current.at;
-            self.tree.append(&self.buf[records], current.index);
+        if let Some(current) = &mut self.current {
+            let (hashed, count) = current.hashed;
+            let records = self.used + hashed..self.used + current.at;
+            self.tree.append(&self.buf[records], current.index - count);
+            current.hashed = (current.at, current.index);
         }
+    }
+
+    /// The root over all records of the trail up to the last one in the tree, as far as that can
+    /// be computed.
+    pub(super) fn root(&self) -> Option<Hash> {
+        let mut whole = self.header.as_ref()?.before.clone();
+        let range = self.tree.so_far()?.range();
+        if whole.end() != range.begin() {
+            return None;
+        }
+        whole.extend(&range);
+        whole.root()
+    }
+
+    /// What is wrong with the checkpoint `note` over `before` records, whose root is `root` if that
+    /// is known.
+    pub(super) fn check_note(
+        &self,
+        note: &[u8],
+        before: u64,
+        root: Option<Hash>,
+    ) -> Result<(), CheckpointError> {
+        let Head { origin, size, root: stated } = Note::parse(note)?.checkpoint.head;
+        let trail = self.expect.trail_id;
+        if trail_of(&origin).is_none_or(|found| trail.is_some_and(|trail| trail != found)) {
+            return Err(CheckpointError::Origin);
+        }
+        if size != before {
+            return Err(CheckpointError::Size { stated: size, before });
+        }
+        if root.is_some_and(|root| root != stated) {
+            return Err(CheckpointError::Root);
+        }
+        Ok(())
     }
 }

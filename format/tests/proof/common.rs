@@ -3,7 +3,10 @@
 
 use graven_format::consts::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES, SEGMENT_BYTES_MIN};
 use graven_format::frame::{self, FrameFields};
-use graven_format::merkle::{CompactRange, leaf_hash};
+use graven_format::kind::TRUSTED_APP;
+use graven_format::lines::{Head, origin};
+use graven_format::merkle::{CompactRange, OneByOne, Scratch, SegmentTree, leaf_hash};
+use graven_format::note::{Checkpoint, SecretKey};
 use graven_format::recovery::Found;
 use graven_format::scan::{Event, Expect, Outcome, Scanner};
 use graven_format::segment::SegmentHeader;
@@ -79,7 +82,28 @@ pub(crate) struct Segment {
     pub(crate) records: Vec<Rec>,
     pub(crate) frames: Vec<FrameAt>,
     pub(crate) tally: Tally,
-    pub(crate) range: CompactRange,
+    pub(crate) tree: SegmentTree,
+    /// What its trailer says of an earlier one.
+    pub(crate) first_crc: Option<u32>,
+    /// Who signs its trailer.
+    pub(crate) key: Option<SecretKey>,
+}
+
+/// A checkpoint over all records of the trail up to the end of `segment`.
+pub(crate) fn checkpoint(segment: &Segment, key: &SecretKey, next: Option<&SecretKey>) -> Rec {
+    let head = Head {
+        origin: origin(segment.header.trail_id),
+        size: segment.next_seq(),
+        root: segment.trailer(SealReason::Stop).root,
+    };
+    let checkpoint = Checkpoint { head, successor: next.map(|key| key.public().clone()) };
+    Rec {
+        source: Source::Graven,
+        kind: TRUSTED_APP,
+        flags: Flags::CHECKPOINT,
+        bytes: key.sign(&checkpoint).into_bytes(),
+        ..rec(segment.next_seq(), 0)
+    }
 }
 
 impl Segment {
@@ -89,7 +113,9 @@ impl Segment {
             records: Vec::new(),
             frames: Vec::new(),
             tally: Tally::new(bytes.len() as u64, crc),
-            range: CompactRange::new(header.first_seq),
+            tree: SegmentTree::new(header.first_seq),
+            first_crc: None,
+            key: None,
             bytes,
             header,
         }
@@ -109,6 +135,8 @@ impl Segment {
             created_boottime_ns: 4_000_000_000,
             boot_id: *b"sixteen bytes id",
             host: b"host.example".to_vec(),
+            epoch: 0,
+            key: [0; 32],
             before: CompactRange::new(0),
         })
     }
@@ -116,8 +144,8 @@ impl Segment {
     /// The segment after this one, when this one is sealed with `trailer`.
     pub(crate) fn successor(&self, trailer: &Trailer) -> Self {
         let mut before = self.header.before.clone();
-        before.extend(&self.range);
-        let prev_crc = trailer.encode(self.header.align_bytes).1;
+        before.extend(&self.tree.range());
+        let prev_crc = trailer.first_crc.unwrap_or(trailer.encode(self.header.align_bytes).1);
         Self::with(SegmentHeader {
             prev_crc,
             segment: self.header.segment + 1,
@@ -137,7 +165,8 @@ impl Segment {
         let mut end = FRAME_HEADER_BYTES;
         for rec in records {
             end += rec.record().encode(&mut buf[end..]);
-            self.range.append(leaf_hash(&rec.record()));
+            let leaf = [leaf_hash(&rec.record())];
+            self.tree.append_all(&leaf, &mut Scratch::default(), &mut OneByOne);
         }
         let first_seq = self.next_seq();
         let fields = FrameFields {
@@ -169,20 +198,15 @@ impl Segment {
     }
 
     pub(crate) fn trailer(&self, reason: SealReason) -> Trailer {
-        let mut whole = self.header.before.clone();
-        whole.extend(&self.range);
-        Trailer {
-            crc: 0,
-            trailer_len: 0,
-            trail_id: self.header.trail_id,
-            segment: self.header.segment,
-            first_seq: self.header.first_seq,
-            tally: self.tally.clone(),
-            reason,
-            sealed_realtime_ns: 1_700_000_009_000_000_000,
-            root: whole.root().expect("it starts at 0"),
-            range: self.range.clone(),
+        let sealed_ns = 1_700_000_009_000_000_000;
+        let new = Trailer::new(&self.header, self.tally.clone(), &self.tree, reason, sealed_ns);
+        let mut trailer = Trailer { first_crc: self.first_crc, ..new };
+        if let Some(key) = &self.key {
+            let origin = origin(self.header.trail_id);
+            let head = Head { origin, size: self.next_seq(), root: trailer.root };
+            trailer.note = key.sign(&Checkpoint { head, successor: None }).into_bytes();
         }
+        trailer
     }
 
     /// Sealed by a clean stop: the trailer directly after the last frame.

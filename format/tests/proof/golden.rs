@@ -1,9 +1,11 @@
 //! Format version 1, bit for bit: files kept beside the tests, which the encoders must reproduce
 //! and the reader must read as listed, for as long as version 1 is read.
 
-use crate::common::{Rec, Segment, rec, recs, scan};
+use crate::common::{Rec, Segment, checkpoint, rec, recs, scan};
 use graven_format::identity::Identity;
+use graven_format::lines::origin;
 use graven_format::merkle::{CompactRange, leaf_hash_stored, node_count};
+use graven_format::note::SecretKey;
 use graven_format::scan::{Event, Expect, Scanner};
 use graven_format::segment::SegmentHeader;
 use graven_format::trailer::{SealReason, Trailer};
@@ -84,6 +86,26 @@ fn longest_header() -> Segment {
     segment
 }
 
+/// Signed: a checkpoint that ends its key's epoch, records after it, a trailer that was written
+/// again and is signed by the next key.
+fn signed() -> Segment {
+    let key = |seed| SecretKey::from_seed(&origin(GOLDEN_TRAIL), &[seed; 32]).expect("a key");
+    let (old, new) = (key(1), key(2));
+    let before = longest_header();
+    let mut segment = Segment::with(SegmentHeader {
+        epoch: 3,
+        key: old.public().bytes(),
+        ..before.successor(&before.trailer(SealReason::Full)).header
+    });
+    segment.frame(&recs(segment.next_seq(), 3, 30), 0);
+    let last = checkpoint(&segment, &old, Some(&new));
+    let after = recs(segment.next_seq() + 1, 2, 10);
+    segment.frame(&[&[last][..], &after].concat(), 0);
+    segment.first_crc = Some(0x0102_0304);
+    segment.key = Some(new);
+    segment
+}
+
 /// Every golden segment: the bytes kept, and the whole file.
 pub(crate) fn segments() -> Vec<(Segment, Vec<u8>, Vec<u8>)> {
     let sealed = |segment: Segment, reason| {
@@ -98,6 +120,7 @@ pub(crate) fn segments() -> Vec<(Segment, Vec<u8>, Vec<u8>)> {
         sealed(second(), SealReason::Recovery),
         (third, kept, whole),
         sealed(longest_header(), SealReason::Full),
+        sealed(signed(), SealReason::Full),
     ]
 }
 
@@ -131,7 +154,7 @@ fn line(event: &Event<'_>) -> String {
     match event {
         Event::Header(header) => format!(
             "header crc={:08x} align={} prev_crc={:08x} trail={} segment={} first_seq={} len={} \
-             realtime={} boottime={} boot={} host={} before={}",
+             realtime={} boottime={} boot={} host={} epoch={} key={} before={}",
             header.crc,
             header.align_bytes,
             header.prev_crc,
@@ -143,6 +166,8 @@ fn line(event: &Event<'_>) -> String {
             header.created_boottime_ns,
             hex(&header.boot_id),
             hex(&header.host),
+            header.epoch,
+            hex(&header.key),
             hex(&header.before.nodes().concat()),
         ),
         Event::Frame { header, offset } => format!(
@@ -182,7 +207,7 @@ fn trailer_line(trailer: &Trailer) -> String {
     format!(
         "trailer crc={:08x} len={} first_seq={} records={} frames={} frames_end={} \
          last_crc={:08x} realtime={}..{} record_bytes={} reason={} sealed={} root={} range={} \
-         index={}",
+         level={} blocks={} index={} first_crc={:08x?} note={}",
         trailer.crc,
         trailer.trailer_len,
         trailer.first_seq,
@@ -197,7 +222,11 @@ fn trailer_line(trailer: &Trailer) -> String {
         trailer.sealed_realtime_ns,
         hex(&trailer.root),
         hex(&trailer.range.nodes().concat()),
+        trailer.block_level(),
+        hex(&trailer.blocks.concat()),
         index.join(","),
+        trailer.first_crc,
+        hex(&trailer.note),
     )
 }
 

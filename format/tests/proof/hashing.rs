@@ -56,7 +56,7 @@ fn records_of_a_frame_are_hashed_in_one_call() {
     let mut calls = Vec::new();
     let scanner = Scanner::with_hashing(segment.expect(), Counted(Some(&mut calls)));
     let (events, outcome) = read(scanner, &segment.full());
-    assert_eq!(outcome.prefix.range, Some(segment.range.clone()));
+    assert_eq!(outcome.prefix.tree, Some(segment.tree.clone()));
     assert_eq!(read(Scanner::new(segment.expect()), &segment.full()).0, events);
     assert_eq!(calls, [3, 5, 2]);
 }
@@ -121,7 +121,7 @@ fn the_range_of_who_stops_early_is_that_of_the_records_read() {
         segment.records[..stop as usize]
             .iter()
             .for_each(|rec| expected.append(leaf_hash(&rec.record())));
-        assert_eq!((prefix.next_seq, prefix.range), (stop, Some(expected)));
+        assert_eq!((prefix.next_seq, prefix.tree.map(|tree| tree.range())), (stop, Some(expected)));
     }
 }
 
@@ -133,5 +133,5 @@ fn frames_that_begin_in_the_middle_of_a_pair_have_the_same_tree() {
     second.frame(&recs(5, 6, 10), 5).frame(&recs(11, 40, 20), 11);
     let (events, outcome) = read(Scanner::new(second.expect()), &second.full());
     assert!(!events.iter().any(|event| event.starts_with("Finding")), "{events:#?}");
-    assert_eq!(outcome.prefix.range, Some(second.range));
+    assert_eq!(outcome.prefix.tree, Some(second.tree));
 }

@@ -218,7 +218,7 @@ fn frames_that_lie_about_their_records_are_found() {
         (72, 255, "left in the frame"),
         (74, 4, "over the limit"),
         (78, 7, "unknown source"),
-        (79, 4, "unknown record flags"),
+        (79, 8, "unknown record flags"),
     ] {
         let (_, scanned) = with_frame(|frame| frame[at] = value);
         let finding = &scanned.findings[0];
@@ -256,7 +256,7 @@ fn numbers_near_the_end_of_u64_do_not_overflow() {
 
 #[test]
 fn trailers_that_lie_are_found() {
-    let nodes_end = 152 + 32 * three_frames().trailer(SealReason::Stop).range.nodes().len();
+    let nodes_end = 168 + 32 * three_frames().trailer(SealReason::Stop).range.nodes().len();
     let fields: [(usize, &str); 11] = [
         (56, "frame_count"),
         (64, "frames_end"),
@@ -265,7 +265,7 @@ fn trailers_that_lie_are_found() {
         (88, "realtime_max_ns"),
         (96, "record_bytes"),
         (112, "root"),
-        (152, "node"),
+        (168, "node"),
         (nodes_end, "index"),
         (nodes_end + 9, "index"),
         (nodes_end + 16, "index"),

@@ -141,6 +141,8 @@ fn distinctive() -> Segment {
     header.segment_len = 0x0090_0000;
     header.created_realtime_ns = 0x3333_3333_3333_3334;
     header.created_boottime_ns = 0x4444_4444_4444_4445;
+    header.epoch = 0x5555_5555_5555_5556;
+    header.key = [0x66; 32];
     for n in 0..5u8 {
         header.before.append([0xA0 + n; 32]);
     }
@@ -176,10 +178,12 @@ fn the_segment_header_is_as_in_its_table() {
         ("peak_count", vec![2], None),
         ("zero", vec![0; 6], None),
         ("host", host, None),
+        ("epoch", u64le(header.epoch), None),
+        ("key", header.key.to_vec(), None),
         (
             "the compact range of all records before this segment",
             header.before.nodes().concat(),
-            Some(176),
+            Some(216),
         ),
     ];
     assert_values("segment", bytes, &expected);
@@ -227,7 +231,9 @@ fn the_record_header_is_as_in_its_table() {
 #[test]
 fn the_trailer_is_as_in_its_table() {
     let segment = distinctive();
-    let trailer = segment.trailer(SealReason::Recovery);
+    let mut trailer = segment.trailer(SealReason::Recovery);
+    trailer.first_crc = Some(0x7777_7778);
+    trailer.note = b"a note of this length".to_vec();
     let (bytes, _) = trailer.encode(1024);
     let times = [segment.records[0].realtime_ns, segment.records[1].realtime_ns];
     let IndexEntry { seq, offset, realtime_ns } = trailer.tally.index[0];
@@ -245,7 +251,8 @@ fn the_trailer_is_as_in_its_table() {
         ("frames_end", u64le(3072), None),
         ("last_crc", segment.bytes[1028..1032].to_vec(), None),
         ("reason", vec![2], None),
-        ("zero", vec![0; 3], None),
+        ("level", vec![10], None),
+        ("note_len", u16le(21), None),
         ("realtime_min_ns", u64le(times[0].min(times[1])), None),
         ("realtime_max_ns", u64le(times[0].max(times[1])), None),
         ("record_bytes", u64le(700 + 801 + 64), None),
@@ -253,12 +260,19 @@ fn the_trailer_is_as_in_its_table() {
         ("root", trailer.root.to_vec(), None),
         ("node_count", u32le(trailer.range.nodes().len() as u32), None),
         ("index_count", u32le(1), None),
-        ("the compact range of this segment's records", nodes.clone(), Some(152)),
+        ("first_crc", u32le(0x7777_7778), None),
+        ("rewritten", vec![1], None),
+        ("zero", vec![0; 3], None),
+        ("block_count", u32le(0), None),
+        ("zero", vec![0; 4], None),
+        ("the compact range of this segment's records", nodes.clone(), Some(168)),
+        ("the hash of each whole block in the segment", Vec::new(), Some(168 + nodes.len())),
         (
             "index",
             [u64le(seq), u64le(offset), u64le(realtime_ns)].concat(),
-            Some(152 + nodes.len()),
+            Some(168 + nodes.len()),
         ),
+        ("a signed note", trailer.note.clone(), Some(168 + nodes.len() + 24)),
         ("footer magic GRAVENED", b"GRAVENED".to_vec(), Some(1024 - 16)),
         ("trailer_len again", u32le(1024), Some(1024 - 8)),
         ("crc again", crc(&bytes[12..1024 - 16]), Some(1024 - 4)),
@@ -283,7 +297,7 @@ fn the_identity_is_as_in_its_table() {
 
 #[test]
 fn the_document_states_the_limits_of_the_code() {
-    let limits: [(&str, u64); 16] = [
+    let limits: [(&str, u64); 19] = [
         ("FORMAT_VERSION", FORMAT_VERSION.into()),
         ("FEATURES_KNOWN", FEATURES_KNOWN.into()),
         ("RECORD_HEADER_BYTES", RECORD_HEADER_BYTES as u64),
@@ -296,6 +310,9 @@ fn the_document_states_the_limits_of_the_code() {
         ("HOST_BYTES_MAX", HOST_BYTES_MAX as u64),
         ("PEAKS_MAX", PEAKS_MAX as u64),
         ("RANGE_NODES_MAX", RANGE_NODES_MAX as u64),
+        ("BLOCK_LEVEL", BLOCK_LEVEL.into()),
+        ("BLOCKS_MAX", BLOCKS_MAX as u64),
+        ("NOTE_STORED_BYTES_MAX", NOTE_STORED_BYTES_MAX as u64),
         ("INDEX_STRIDE_BYTES", INDEX_STRIDE_BYTES),
         ("SEGMENT_BYTES_MIN", SEGMENT_BYTES_MIN),
         ("SEGMENT_BYTES_MAX", SEGMENT_BYTES_MAX),
@@ -310,7 +327,11 @@ fn the_document_states_the_limits_of_the_code() {
 #[test]
 fn the_document_names_every_source_flag_and_reason() {
     let sources = Source::ALL.map(|source| (source as u8, source.name()));
-    let flags = [(Flags::LOSS.bits(), "LOSS"), (Flags::UNTERMINATED.bits(), "UNTERMINATED")];
+    let flags = [
+        (Flags::LOSS.bits(), "LOSS"),
+        (Flags::UNTERMINATED.bits(), "UNTERMINATED"),
+        (Flags::CHECKPOINT.bits(), "CHECKPOINT"),
+    ];
     let reasons = [SealReason::Full, SealReason::Stop, SealReason::Recovery]
         .map(|reason| (reason as u8, reason.name()));
     for (number, name) in sources.into_iter().chain(flags).chain(reasons) {

@@ -3,19 +3,21 @@
 use crate::common::{Segment, TRAIL, rec, scan};
 use graven_format::consts::{
     ALIGN_BYTES_MAX, ALIGN_BYTES_MIN, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FRAME_RECORDS_MAX,
-    INDEX_STRIDE_BYTES, RECORD_HEADER_BYTES, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX,
-    SEGMENT_BYTES_MIN, trailer_bytes_max,
+    INDEX_STRIDE_BYTES, NOTE_STORED_BYTES_MAX, RECORD_HEADER_BYTES, SEGMENT_BYTES_DEFAULT,
+    SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, trailer_bytes_max,
 };
-use graven_format::merkle::{CompactRange, node_count};
+use graven_format::merkle::{CompactRange, block_level, node_count, whole_blocks};
 use graven_format::name::Name;
 use graven_format::trailer::{SealReason, Tally, TallyFrame, Trailer};
 
 const ALIGNS_BYTES: [u32; 4] = [512, 1024, 2048, 4096];
 
-/// The trailer of a segment of `segment_bytes` with as many index entries as it can have and a
-/// range of as many nodes as any range has.
+/// The trailer of a segment of `segment_bytes` with as many index entries, blocks and bytes of a
+/// note as it can have.
 fn largest_trailer(segment_bytes: u64) -> Trailer {
-    let (begin, end) = (1, u64::MAX);
+    let records = segment_bytes / RECORD_HEADER_BYTES as u64;
+    let begin = (1 << 40) - records / 2 + 1;
+    let end = begin + records;
     let mut tally = Tally::new(0, 0);
     let frame_len = INDEX_STRIDE_BYTES / 8;
     for offset in (0..segment_bytes).step_by(frame_len as usize) {
@@ -33,6 +35,7 @@ fn largest_trailer(segment_bytes: u64) -> Trailer {
     }
     tally.record_count = end - begin;
     let nodes = vec![[0xFF; 32]; node_count(begin, end)];
+    let blocks = whole_blocks(begin, end, block_level(begin, end));
     Trailer {
         crc: 0,
         trailer_len: 0,
@@ -44,6 +47,9 @@ fn largest_trailer(segment_bytes: u64) -> Trailer {
         sealed_realtime_ns: u64::MAX,
         root: [0xFF; 32],
         range: CompactRange::from_nodes(begin, end, &nodes).expect("as many as it has"),
+        blocks: blocks.map(|_| [0xFF; 32]).collect(),
+        first_crc: Some(u32::MAX),
+        note: vec![0xFF; NOTE_STORED_BYTES_MAX],
     }
 }
 

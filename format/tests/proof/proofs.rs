@@ -3,10 +3,11 @@
 
 use ct_merkle::mem_backed_tree::MemoryBackedTree;
 use graven_format::TrailId;
+use graven_format::lines::{Head, TextError, origin, parse_hash};
 use graven_format::merkle::{
     CompactRange, Hash, OneByOne, Scratch, leaf_hash_stored, node_count, node_hash,
 };
-use graven_format::proof::text::{Document, Head, TEXT_BYTES_MAX, TextError, origin, parse_hash};
+use graven_format::proof::text::{Document, TEXT_BYTES_MAX};
 use graven_format::proof::{
     Consistency, Gather, GatherError, Gathered, Inclusion, PATH_HASHES_MAX,
 };

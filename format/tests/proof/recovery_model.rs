@@ -313,21 +313,8 @@ fn steps(disk: &Disk, last: Key, before: Option<Key>, decision: &Decision) -> Ve
 
 fn recovery_trailer(disk: &Disk, key: Key, prefix: &Prefix) -> (usize, Vec<u8>) {
     let header = disk.found(key).outcome.header.expect("a prefix has a header");
-    let range = prefix.range.clone().expect("read with hashes");
-    let mut whole = header.before.clone();
-    whole.extend(&range);
-    let trailer = Trailer {
-        crc: 0,
-        trailer_len: 0,
-        trail_id: header.trail_id,
-        segment: header.segment,
-        first_seq: header.first_seq,
-        tally: prefix.tally.clone(),
-        reason: SealReason::Recovery,
-        sealed_realtime_ns: 77,
-        root: whole.root().expect("it starts at 0"),
-        range,
-    };
+    let tree = prefix.tree.as_ref().expect("read with hashes");
+    let trailer = Trailer::new(&header, prefix.tally.clone(), tree, SealReason::Recovery, 77);
     (prefix.tally.frames_end as usize, trailer.encode(header.align_bytes).0)
 }
 

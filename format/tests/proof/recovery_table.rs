@@ -26,7 +26,7 @@ fn pair(a: (&Segment, &[u8]), b: (&Segment, &[u8])) -> Result<Decision, Refusal>
 fn sealed_at(decision: &Decision, label: Label) -> (usize, u64) {
     assert_eq!(decision.label, label);
     let Action::Seal(prefix) = &decision.action else { panic!("{decision:?}") };
-    assert!(prefix.range.is_some(), "read with hashes, so the trailer can be written");
+    assert!(prefix.tree.is_some(), "read with hashes, so the trailer can be written");
     (prefix.tally.frames_end as usize, prefix.next_seq)
 }
 

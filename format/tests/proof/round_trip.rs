@@ -92,7 +92,7 @@ proptest! {
                 prop_assert_eq!(&scanned.records, &expected);
                 let outcome = &scanned.outcome;
                 prop_assert_eq!(&outcome.prefix.tally, &segment.tally);
-                prop_assert_eq!(outcome.prefix.range.as_ref(), Some(&segment.range));
+                prop_assert_eq!(outcome.prefix.tree.as_ref(), Some(&segment.tree));
                 prop_assert_eq!(outcome.prefix.next_seq, segment.next_seq());
                 prop_assert_eq!(outcome.end_seq, segment.next_seq());
                 let reason = if bytes.len() < SEGMENT_BYTES_MIN as usize {

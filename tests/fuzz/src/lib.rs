@@ -102,21 +102,8 @@ fn carry_out(flags: u8, mut file: Vec<u8>, outcome: &Outcome, action: &Action) {
         Action::Trim(len) => file.truncate(*len as usize),
         Action::Seal(prefix) => {
             let header = outcome.header.as_ref().expect("what is sealed has a header");
-            let range = prefix.range.clone().expect("read with hashes");
-            let mut whole = header.before.clone();
-            whole.extend(&range);
-            let trailer = Trailer {
-                crc: 0,
-                trailer_len: 0,
-                trail_id: header.trail_id,
-                segment: header.segment,
-                first_seq: header.first_seq,
-                tally: prefix.tally.clone(),
-                reason: SealReason::Recovery,
-                sealed_realtime_ns: 0,
-                root: whole.root().expect("it starts at 0"),
-                range,
-            };
+            let tree = prefix.tree.as_ref().expect("read with hashes");
+            let trailer = Trailer::new(header, prefix.tally.clone(), tree, SealReason::Recovery, 0);
             let (bytes, _) = trailer.encode(header.align_bytes);
             file.truncate(prefix.tally.frames_end as usize);
             file.extend_from_slice(&bytes);

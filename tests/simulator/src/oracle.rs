@@ -307,7 +307,7 @@ impl Whole {
         if self.range.root() != Some(trailer.root) || self.range.end() != self.next_seq {
             violated!("{}: its trailer does not state the tree of its records", segment.name);
         }
-        self.prev_crc = trailer.crc;
+        self.prev_crc = trailer.chain_crc();
         self.next_segment += 1;
         Ok(())
     }

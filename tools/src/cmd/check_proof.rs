@@ -7,8 +7,9 @@ use crate::exit::Exit;
 use crate::output;
 use crate::verify::report::hex;
 use graven_format::Record;
+use graven_format::lines::parse_hash;
 use graven_format::merkle::Hash;
-use graven_format::proof::text::{self, Document, TEXT_BYTES_MAX};
+use graven_format::proof::text::{Document, TEXT_BYTES_MAX};
 use serde::Serialize;
 use std::io::{self, Read as _, Write};
 use std::path::{Path, PathBuf};
@@ -61,7 +62,7 @@ Examples:
 
 /// Reads a root.
 fn hash(text: &str) -> Result<Hash, String> {
-    text::parse_hash(text).ok_or_else(|| "no hash: 64 hexadecimal digits, or base64".to_owned())
+    parse_hash(text).ok_or_else(|| "no hash: 64 hexadecimal digits, or base64".to_owned())
 }
 
 /// Checks the proof, says what it proves, and returns whether it does.

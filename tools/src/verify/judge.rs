@@ -282,10 +282,11 @@ impl<'a> Judge<'a> {
             self.problems.push(damage("overlap", message).in_file(file.clone()).at(start, 0));
         }
         let Some(header) = &read.outcome.header else { return };
-        if header.prev_crc != trailer.crc {
+        if header.prev_crc != trailer.chain_crc() {
             let message = format!(
                 "does not follow the segment before it: names trailer checksum {:08x}, that is {:08x}",
-                header.prev_crc, trailer.crc
+                header.prev_crc,
+                trailer.chain_crc()
             );
             let problem = damage("chain", message).in_file(file.clone()).at(start, 0);
             self.problems.push(problem.note("a segment was replaced by another intact one"));
@@ -471,11 +472,11 @@ fn end_seq(read: &SegmentRead) -> u64 {
 /// that its header states.
 fn own_root(read: &SegmentRead) -> Option<Hash> {
     let mut whole: CompactRange = read.outcome.header.as_ref()?.before.clone();
-    let range = read.outcome.prefix.range.as_ref()?;
+    let range = read.outcome.prefix.tree.as_ref()?.range();
     if whole.end() != range.begin() {
         return None;
     }
-    whole.extend(range);
+    whole.extend(&range);
     whole.root()
 }
 

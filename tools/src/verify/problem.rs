@@ -108,6 +108,7 @@ fn word(kind: &FindingKind) -> &'static str {
         FindingKind::RecordCount { .. } => "record-count",
         FindingKind::Trailer { .. } => "trailer",
         FindingKind::Root => "root",
+        FindingKind::Checkpoint(_) => "checkpoint",
         FindingKind::AfterTrailer => "after-trailer",
         FindingKind::Truncated { .. } => "truncated",
     }

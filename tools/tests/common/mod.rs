@@ -5,8 +5,11 @@
 use graven_format::consts::{FRAME_HEADER_BYTES, SEGMENT_BYTES_MIN};
 use graven_format::frame::{self, FrameFields};
 use graven_format::identity::Identity;
+use graven_format::kind::TRUSTED_APP;
+use graven_format::lines::{Head, origin};
 use graven_format::loss::{Cause, Certainty, LossStatement};
-use graven_format::merkle::{CompactRange, leaf_hash};
+use graven_format::merkle::{CompactRange, OneByOne, Scratch, SegmentTree, leaf_hash};
+use graven_format::note::{Checkpoint, PublicKey, SecretKey};
 use graven_format::segment::SegmentHeader;
 use graven_format::trailer::{SealReason, Tally, TallyFrame, Trailer};
 use graven_format::{Flags, Record, Source, TrailId, name};
@@ -37,7 +40,7 @@ struct Open {
     file: File,
     header: SegmentHeader,
     tally: Tally,
-    range: CompactRange,
+    tree: SegmentTree,
     next_offset: u64,
 }
 
@@ -51,6 +54,10 @@ pub struct Maker {
     pub announced: Option<u64>,
     whole: CompactRange,
     prev_crc: u32,
+    /// How many keys came before [`Maker::key`].
+    pub epoch: u64,
+    /// Signs headers, checkpoints and trailers from here on; nothing is signed without.
+    pub key: Option<SecretKey>,
     open: Option<Open>,
 }
 
@@ -68,6 +75,8 @@ impl Maker {
             announced: None,
             whole: CompactRange::new(0),
             prev_crc: 0,
+            epoch: 0,
+            key: None,
             open: None,
         }
     }
@@ -99,6 +108,8 @@ impl Maker {
             created_boottime_ns: 1,
             boot_id: [7; 16],
             host: b"host".to_vec(),
+            epoch: self.epoch,
+            key: self.key.as_ref().map_or([0; 32], |key| key.public().bytes()),
             before: self.whole.clone(),
         };
         let (bytes, crc) = header.encode();
@@ -115,7 +126,7 @@ impl Maker {
         self.open = Some(Open {
             file,
             tally: Tally::new(bytes.len() as u64, crc),
-            range: CompactRange::new(header.first_seq),
+            tree: SegmentTree::new(header.first_seq),
             next_offset: bytes.len() as u64,
             header,
         });
@@ -133,7 +144,7 @@ impl Maker {
         for record in records {
             end += record.encode(&mut buf[end..]);
             let leaf = leaf_hash(record);
-            open.range.append(leaf);
+            open.tree.append_all(&[leaf], &mut Scratch::default(), &mut OneByOne);
             self.whole.append(leaf);
         }
         let fields = FrameFields {
@@ -164,6 +175,36 @@ impl Maker {
         self.next_seq += records.len() as u64;
     }
 
+    /// What a checkpoint over all records so far says.
+    fn head(&self, successor: Option<PublicKey>) -> Checkpoint {
+        let root = self.whole.root().expect("from 0 on");
+        let head = Head { origin: origin(self.trail_id), size: self.next_seq, root };
+        Checkpoint { head, successor }
+    }
+
+    /// The key of this seed: two trails of the same seeds have the same keys.
+    pub fn secret(&self, seed: u8) -> SecretKey {
+        SecretKey::from_seed(&origin(self.trail_id), &[seed; 32]).expect("a key")
+    }
+
+    /// One frame of one checkpoint over all records so far. A `successor` signs what follows.
+    pub fn checkpoint(&mut self, successor: Option<SecretKey>) {
+        let key = self.key.clone().expect("a key");
+        let note = key.sign(&self.head(successor.as_ref().map(|key| key.public().clone())));
+        let record = Record {
+            source: Source::Graven,
+            kind: TRUSTED_APP,
+            flags: Flags::CHECKPOINT,
+            source_seq: 0,
+            ..stdin(self.next_seq, note.as_bytes())
+        };
+        self.frame(&[record]);
+        if successor.is_some() {
+            self.epoch += 1;
+            self.key = successor;
+        }
+    }
+
     /// `count` frames of three records that are all different.
     pub fn frames(&mut self, count: usize) {
         for _ in 0..count {
@@ -183,18 +224,10 @@ impl Maker {
             self.begin();
         }
         let open = self.open.take().expect("a segment");
-        let trailer = Trailer {
-            crc: 0,
-            trailer_len: 0,
-            trail_id: self.trail_id,
-            segment: open.header.segment,
-            first_seq: open.header.first_seq,
-            tally: open.tally,
-            reason,
-            sealed_realtime_ns: TIME_NS,
-            root: self.whole.root().expect("from 0 on"),
-            range: open.range,
-        };
+        let mut trailer = Trailer::new(&open.header, open.tally, &open.tree, reason, TIME_NS);
+        if let Some(key) = &self.key {
+            trailer.note = key.sign(&self.head(None)).into_bytes();
+        }
         let (bytes, crc) = trailer.encode(ALIGN_BYTES);
         open.file.write_all_at(&bytes, open.next_offset).expect("the trailer");
         open.file.set_len(open.next_offset + bytes.len() as u64).expect("cut");

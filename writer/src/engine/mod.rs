@@ -461,10 +461,10 @@ impl<D: Disk> Engine<D> {
     /// Forms the active segment's trailer; it is submitted when it comes to the front.
     fn seal(&mut self, reason: SealReason) {
         let Some(active) = self.active.take() else { return };
-        self.before.extend(&active.range);
+        self.before.extend(&active.tree.range());
         let (file, header) = (active.file(), &active.header);
         let (segment, first_seq) = (header.segment, header.first_seq);
-        let (trailer, crc, offset) = active.trailer(&self.before, reason, self.now);
+        let (trailer, crc, offset) = active.trailer(reason, self.now);
         self.prev_trailer_crc = crc;
         let buf = self.trailer_buf.take().expect("one change of segment at a time");
         let op = write_op(file, offset, buf, &trailer);

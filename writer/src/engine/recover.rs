@@ -6,7 +6,6 @@
 //! what the disk says.
 
 use super::durability::{Durable, Watermark};
-use super::segment;
 use crate::clock::Now;
 use crate::disk::{Disk, Geometry, Op};
 use crate::error::OpenError;
@@ -18,7 +17,7 @@ use graven_format::name::{self, Name};
 use graven_format::recovery::{Action, Decision, Found, Label, decide};
 use graven_format::scan::{Event, Expect, Outcome, Prefix, Scanner};
 use graven_format::segment::SegmentHeader;
-use graven_format::trailer::{SealReason, Tally, Trailer};
+use graven_format::trailer::{SealReason, Trailer};
 use graven_format::{FormatError, TrailId};
 use std::io;
 use std::ops::Range;
@@ -132,7 +131,7 @@ pub fn recover(disk: &mut impl Disk, trail_id: TrailId, now: Now) -> Result<Reco
             let (header, trailer) = sealed_parts(&last.outcome)
                 .ok_or_else(|| damaged_tree(&last, "a sealed segment has header and trailer"))?;
             recovered.next_segment = last.segment + 1;
-            recovered.prev_trailer_crc = trailer.crc;
+            recovered.prev_trailer_crc = trailer.chain_crc();
             recovered.before = header.before.clone();
             recovered.before.extend(&trailer.range);
         }
@@ -298,7 +297,8 @@ impl<D: Disk> Recovery<'_, D> {
         let prefix = Prefix {
             next_seq: end_seq,
             tally: trailer.tally.clone(),
-            range: Some(trailer.range.clone()),
+            // Only what is not sealed needs it, to be sealed.
+            tree: None,
         };
         self.settle_trailer(&name, trailer_at..entry.len)?;
         Ok(Some(Outcome {
@@ -365,15 +365,12 @@ impl<D: Disk> Recovery<'_, D> {
 
     /// Writes a trailer after the prefix, which is durable already, and cuts the file behind it.
     fn seal(&mut self, file: &str, target: &Found, prefix: &Prefix) -> Result<(), OpenError> {
-        let (Some(header), Some(range)) = (&target.outcome.header, &prefix.range) else {
+        let (Some(header), Some(tree)) = (&target.outcome.header, &prefix.tree) else {
             return Err(damaged_tree(target, "an unsealed segment has a header and its tree"));
         };
-        let mut whole = header.before.clone();
-        whole.extend(range);
-        let tally: Tally = prefix.tally.clone();
-        let offset = tally.frames_end;
-        let trailer =
-            segment::trailer(header, tally, range.clone(), &whole, SealReason::Recovery, self.now);
+        let offset = prefix.tally.frames_end;
+        let (reason, sealed_ns) = (SealReason::Recovery, self.now.realtime_ns);
+        let trailer = Trailer::new(header, prefix.tally.clone(), tree, reason, sealed_ns);
         let (bytes, _) = trailer.encode(header.align_bytes);
         debug_assert!(bytes.len() <= FRAME_BYTES_MAX);
         self.open(file)?;

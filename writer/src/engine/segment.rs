@@ -8,7 +8,7 @@ use crate::disk::FileId;
 use crate::ring::Batch;
 use graven_format::TrailId;
 use graven_format::consts::trailer_bytes_max;
-use graven_format::merkle::CompactRange;
+use graven_format::merkle::{CompactRange, SegmentTree};
 use graven_format::name;
 use graven_format::segment::SegmentHeader;
 use graven_format::trailer::{SealReason, Tally, TallyFrame, Trailer};
@@ -18,8 +18,8 @@ use graven_format::trailer::{SealReason, Tally, TallyFrame, Trailer};
 pub(super) struct Active {
     pub(super) header: SegmentHeader,
     pub(super) tally: Tally,
-    /// The compact range of its own records.
-    pub(super) range: CompactRange,
+    /// The tree of its own records.
+    pub(super) tree: SegmentTree,
     /// Offset that no frame may pass: the trailer needs what follows.
     frames_end_max: u64,
 }
@@ -52,6 +52,8 @@ impl Active {
             created_boottime_ns: around.now.boottime_ns,
             boot_id: around.settings.boot_id,
             host: around.settings.host.clone(),
+            epoch: 0,
+            key: [0; 32],
             before: before.clone(),
         };
         let (bytes, crc) = header.encode();
@@ -59,7 +61,7 @@ impl Active {
         let reserve = trailer_bytes_max(header.segment_len, header.align_bytes);
         let active = Self {
             tally: Tally::new(bytes.len() as u64, crc),
-            range: CompactRange::new(header.first_seq),
+            tree: SegmentTree::new(header.first_seq),
             frames_end_max: header.segment_len - reserve,
             header,
         };
@@ -88,7 +90,7 @@ impl Active {
         crc: u32,
         realtime_first_ns: u64,
     ) {
-        tree.append_to(&mut self.range, batch.count);
+        tree.append_to(&mut self.tree, batch.count);
         self.tally.add(&TallyFrame {
             first_seq: batch.first_seq,
             offset: self.tally.frames_end,
@@ -102,18 +104,12 @@ impl Active {
         });
     }
 
-    /// The trailer that ends this segment, its CRC, and where it goes. `whole` is the compact
-    /// range of all records up to its end.
-    pub(super) fn trailer(
-        self,
-        whole: &CompactRange,
-        reason: SealReason,
-        now: Now,
-    ) -> (Vec<u8>, u32, u64) {
+    /// The trailer that ends this segment, its CRC, and where it goes.
+    pub(super) fn trailer(self, reason: SealReason, now: Now) -> (Vec<u8>, u32, u64) {
         let (align_bytes, frames_end) = (self.header.align_bytes, self.tally.frames_end);
         let segment_len = self.header.segment_len;
-        let (bytes, crc) =
-            trailer(&self.header, self.tally, self.range, whole, reason, now).encode(align_bytes);
+        let trailer = Trailer::new(&self.header, self.tally, &self.tree, reason, now.realtime_ns);
+        let (bytes, crc) = trailer.encode(align_bytes);
         let offset = match reason {
             // The file keeps its size: a trailer is always the end of its file.
             SealReason::Full => segment_len - bytes.len() as u64,
@@ -121,28 +117,5 @@ impl Active {
             SealReason::Stop | SealReason::Recovery => frames_end,
         };
         (bytes, crc, offset)
-    }
-}
-
-/// The trailer of a segment with these frames and records.
-pub(super) fn trailer(
-    header: &SegmentHeader,
-    tally: Tally,
-    range: CompactRange,
-    whole: &CompactRange,
-    reason: SealReason,
-    now: Now,
-) -> Trailer {
-    Trailer {
-        crc: 0,
-        trailer_len: 0,
-        trail_id: header.trail_id,
-        segment: header.segment,
-        first_seq: header.first_seq,
-        tally,
-        reason,
-        sealed_realtime_ns: now.realtime_ns,
-        root: whole.root().expect("the whole trail's range begins at 0"),
-        range,
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::hash::Lanes;
 use graven_format::consts::{FRAME_RECORDS_MAX, HASH_BYTES};
-use graven_format::merkle::{CompactRange, Hash, Hashing, Scratch};
+use graven_format::merkle::{Hash, Hashing, Scratch, SegmentTree};
 
 /// What a [`Tree`] takes of memory: the leaves of a batch, and two levels of nodes above them
 /// with half as many each, and the copy of a small batch.
@@ -57,19 +57,20 @@ impl Tree {
     }
 
     /// Appends the `count` records that were taken last.
-    pub(super) fn append_to(&mut self, range: &mut CompactRange, count: u32) {
+    pub(super) fn append_to(&mut self, tree: &mut SegmentTree, count: u32) {
         if !self.staged.is_empty() {
             let staged = std::mem::take(&mut self.staged);
             self.hash(&staged, count);
             self.staged = staged;
         }
-        range.append_all(&self.leaves, &mut self.scratch, &mut self.lanes);
+        tree.append_all(&self.leaves, &mut self.scratch, &mut self.lanes);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use graven_format::merkle::CompactRange;
     use graven_format::{Flags, Record, Source};
     use sha2::{Digest, Sha256};
 
@@ -105,7 +106,7 @@ mod tests {
     }
 
     fn become_the_tree(mut tree: Tree) {
-        let (mut range, mut expected) = (CompactRange::new(5), CompactRange::new(5));
+        let (mut appended, mut expected) = (SegmentTree::new(5), CompactRange::new(5));
         let memory = |tree: &Tree| {
             (
                 tree.leaves.capacity(),
@@ -118,10 +119,10 @@ mod tests {
         for count in [1, 2, 3, 700, 1, 40, FRAME_RECORDS_MAX, 17] {
             let (stored, leaves) = batch(count, |n| (n * 37 + count) % 700);
             tree.take(&stored, count as u32);
-            tree.append_to(&mut range, count as u32);
+            tree.append_to(&mut appended, count as u32);
             assert_eq!(tree.leaves, leaves, "{count} records");
             leaves.iter().for_each(|leaf| expected.append(*leaf));
-            assert_eq!(range, expected, "{count} records");
+            assert_eq!(appended.range(), expected, "{count} records");
         }
         assert_eq!(memory(&tree), at_start, "no growth after the start");
         let stated = FRAME_RECORDS_MAX * HASH_BYTES + tree.scratch.memory_bytes();
@@ -134,6 +135,6 @@ mod tests {
         let (stored, _) = batch(3, |_| 10);
         let mut tree = Tree::new();
         tree.take(&stored[..stored.len() - 1], 3);
-        tree.append_to(&mut CompactRange::new(0), 3);
+        tree.append_to(&mut SegmentTree::new(0), 3);
     }
 }
