@@ -1,5 +1,6 @@
 //! What proves `graven-format`: one binary, one module an idea.
 
+mod checkpoints;
 mod common;
 mod corpus;
 mod damage;
