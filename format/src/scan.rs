@@ -17,7 +17,7 @@ use crate::consts::{ALIGN_BYTES_MIN, SEGMENT_BYTES_MAX};
 use crate::error::FormatError;
 use crate::finding::{Finding, FindingKind};
 use crate::frame::FrameHeader;
-use crate::merkle::{Hashing, OneByOne, SegmentTree};
+use crate::merkle::{Hash, Hashing, OneByOne, SegmentTree};
 use crate::record::Record;
 use crate::segment::{SegmentHeader, TrailId};
 use crate::trailer::{IndexEntry, Tally, Trailer};
@@ -95,6 +95,9 @@ pub struct Outcome {
     pub announced: u64,
     /// Seq after the last intact record, whatever is missing before it.
     pub end_seq: u64,
+    /// The sizes that [`Scanner::want_roots`] asked for and the roots of the trees of so many
+    /// records, as far as they could be computed, in rising order.
+    pub roots: Vec<(u64, Hash)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,6 +176,9 @@ pub struct Scanner<H = OneByOne> {
     cut: Option<Prefix>,
     trailer: Option<Trailer>,
     after_trailer: u64,
+    /// Sizes of trees whose roots are wanted, the smallest last, and the roots so far.
+    wanted: Vec<u64>,
+    roots: Vec<(u64, Hash)>,
     /// What is to be said next; one push of bytes adds few.
     pending: VecDeque<Step>,
 }
@@ -213,9 +219,17 @@ impl<H: Hashing> Scanner<H> {
             cut: None,
             trailer: None,
             after_trailer: 0,
+            wanted: Vec::new(),
+            roots: Vec::new(),
             pending: VecDeque::new(),
             expect,
         }
+    }
+
+    /// Asks for the roots over as many records as `sizes` says, in rising order. Those that lie in this segment, both
+    /// ends included, are in the [`Outcome`] if its tree can be computed so far.
+    pub fn want_roots(&mut self, sizes: &[u64]) {
+        self.wanted = sizes.iter().rev().copied().collect();
     }
 
     /// Adds the next bytes of the file. Call [`Scanner::next_event`] until it returns `None`
@@ -279,6 +293,7 @@ impl<H: Hashing> Scanner<H> {
     pub fn outcome(mut self) -> Outcome {
         // A frame's records are hashed at its end: who stops before it gets those that were read.
         self.append_frame();
+        self.note_root();
         let tree = self.tree.so_far().cloned();
         let now = Prefix { next_seq: self.next_seq, tally: self.tally, tree };
         Outcome {
@@ -287,6 +302,7 @@ impl<H: Hashing> Scanner<H> {
             prefix: self.cut.unwrap_or(now),
             announced: self.announced,
             end_seq: self.next_seq,
+            roots: self.roots,
         }
     }
 
