@@ -95,9 +95,6 @@ pub struct Outcome {
     pub announced: u64,
     /// Seq after the last intact record, whatever is missing before it.
     pub end_seq: u64,
-    /// The sizes that [`Scanner::want_roots`] asked for and the roots of the trees of so many
-    /// records, as far as they could be computed, in rising order.
-    pub roots: Vec<(u64, Hash)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -226,8 +223,8 @@ impl<H: Hashing> Scanner<H> {
         }
     }
 
-    /// Asks for the roots over as many records as `sizes` says, in rising order. Those that lie in this segment, both
-    /// ends included, are in the [`Outcome`] if its tree can be computed so far.
+    /// Asks for the roots of the trees of so many records as `sizes` says, in rising order. See
+    /// [`Scanner::roots`].
     pub fn want_roots(&mut self, sizes: &[u64]) {
         self.wanted = sizes.iter().rev().copied().collect();
     }
@@ -287,13 +284,20 @@ impl<H: Hashing> Scanner<H> {
         })
     }
 
+    /// The sizes that were asked for and that lie in this segment, both ends included, and their
+    /// roots as far as they can be computed. Complete when [`Scanner::outcome`] would be.
+    pub fn roots(&mut self) -> Vec<(u64, Hash)> {
+        self.append_frame();
+        self.note_root();
+        core::mem::take(&mut self.roots)
+    }
+
     /// What is known at the end; complete once [`Scanner::end`] was called and
     /// [`Scanner::next_event`] has returned `None`.
     #[must_use]
     pub fn outcome(mut self) -> Outcome {
         // A frame's records are hashed at its end: who stops before it gets those that were read.
         self.append_frame();
-        self.note_root();
         let tree = self.tree.so_far().cloned();
         let now = Prefix { next_seq: self.next_seq, tally: self.tally, tree };
         Outcome {
@@ -302,7 +306,6 @@ impl<H: Hashing> Scanner<H> {
             prefix: self.cut.unwrap_or(now),
             announced: self.announced,
             end_seq: self.next_seq,
-            roots: self.roots,
         }
     }
 

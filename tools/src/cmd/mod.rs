@@ -4,6 +4,8 @@ pub mod check_proof;
 pub mod completions;
 pub mod doctor;
 pub mod export;
+mod key;
+pub mod keys;
 pub mod man;
 pub mod prove;
 mod reading;
