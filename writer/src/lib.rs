@@ -2,6 +2,7 @@
 //! into frames, the disk makes them durable, and the watermark says up to where.
 
 pub mod clock;
+pub mod codec;
 pub mod dir;
 pub mod disk;
 pub mod engine;
