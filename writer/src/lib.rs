@@ -8,6 +8,7 @@ pub mod disk;
 pub mod engine;
 pub mod error;
 pub mod hash;
+pub mod rewrite;
 pub mod ring;
 mod room;
 pub mod source;

@@ -284,6 +284,12 @@ impl Trail {
         self.shared.ring.stats()
     }
 
+    /// Tells whether producers wait for room in the ring; it outlives the trail.
+    pub fn producers_wait(&self) -> impl Fn() -> bool + Send + use<> {
+        let ring = Arc::clone(&self.shared.ring);
+        move || ring.stats().producers_waiting > 0
+    }
+
     /// Takes no more records, so that producers that wait or come later are refused; what was
     /// accepted becomes durable. [`Trail::close`] waits for that.
     pub fn stop(&self) {
