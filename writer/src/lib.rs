@@ -14,9 +14,9 @@ mod room;
 pub mod source;
 mod trail;
 
-pub use engine::OnFull;
 pub use engine::durability::{WaitError, Watermark};
 pub use engine::metrics::Totals;
+pub use engine::{Compress, OnFull};
 pub use error::{OpenError, WriteError};
 pub use room::{Room, RoomChange};
 pub use trail::{
