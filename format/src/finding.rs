@@ -1,5 +1,6 @@
 //! What a reader finds wrong, as data: where, which records, and what it means.
 
+use crate::codec::DecodeError;
 use crate::error::FormatError;
 use crate::lines::TextError;
 use crate::record::{RecordError, Source};
@@ -56,6 +57,8 @@ pub enum FindingKind {
         /// The seq that the frame has.
         found: u64,
     },
+    /// A frame is intact, but what is compressed in it is not what it states.
+    Decode(DecodeError),
     /// A frame is intact, but what is in it are not records.
     Record(RecordError),
     /// A frame is intact, but does not hold as many records as it says.
@@ -161,6 +164,7 @@ impl fmt::Display for Finding {
             FindingKind::Sequence { expected, found } => {
                 write!(f, "frame starts at seq {found}, seq {expected} should follow")
             }
+            FindingKind::Decode(why) => write!(f, "frame is intact, but {why}"),
             FindingKind::Record(why) => write!(f, "{why}"),
             FindingKind::RecordCount { stated, found } => {
                 write!(f, "frame states {stated} records and holds {found}")

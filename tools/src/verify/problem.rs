@@ -104,6 +104,7 @@ fn word(kind: &FindingKind) -> &'static str {
         FindingKind::Gap => "gap",
         FindingKind::Chain { .. } => "chain",
         FindingKind::Sequence { .. } => "sequence",
+        FindingKind::Decode(_) => "decode",
         FindingKind::Record(_) => "record",
         FindingKind::RecordCount { .. } => "record-count",
         FindingKind::Trailer { .. } => "trailer",
