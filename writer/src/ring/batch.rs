@@ -22,8 +22,13 @@ pub struct Batch<B> {
     pub realtime_ns_min: u64,
     /// Largest `realtime_ns` of the records; 0 while there is none.
     pub realtime_ns_max: u64,
+    /// Whether the seq behind the last record is kept for a checkpoint, which whoever takes the
+    /// batch puts there: see [`Batch::push_checkpoint`].
+    pub checkpoint: bool,
     /// Offset behind which no record may end.
     limit: usize,
+    /// Bytes in front of `limit` that are kept free for a checkpoint; 0 if there will be none.
+    reserve: usize,
 }
 
 impl<B> Batch<B> {
@@ -35,9 +40,19 @@ impl<B> Batch<B> {
 
     /// The buffer on its own, for as long as the disk has it, and all else.
     pub fn split(self) -> (B, Batch<()>) {
-        let Self { buf, first_seq, count, end, realtime_ns_min, realtime_ns_max, limit } = self;
-        let rest =
-            Batch { buf: (), first_seq, count, end, realtime_ns_min, realtime_ns_max, limit };
+        let Self { buf, first_seq, count, end, .. } = self;
+        let Self { realtime_ns_min, realtime_ns_max, checkpoint, limit, reserve, .. } = self;
+        let rest = Batch {
+            buf: (),
+            first_seq,
+            count,
+            end,
+            realtime_ns_min,
+            realtime_ns_max,
+            checkpoint,
+            limit,
+            reserve,
+        };
         (buf, rest)
     }
 }
@@ -45,8 +60,19 @@ impl<B> Batch<B> {
 impl Batch<()> {
     /// What [`Batch::split`] took apart.
     pub fn join<B>(self, buf: B) -> Batch<B> {
-        let Self { buf: (), first_seq, count, end, realtime_ns_min, realtime_ns_max, limit } = self;
-        Batch { buf, first_seq, count, end, realtime_ns_min, realtime_ns_max, limit }
+        let Self { buf: (), first_seq, count, end, .. } = self;
+        let Self { realtime_ns_min, realtime_ns_max, checkpoint, limit, reserve, .. } = self;
+        Batch {
+            buf,
+            first_seq,
+            count,
+            end,
+            realtime_ns_min,
+            realtime_ns_max,
+            checkpoint,
+            limit,
+            reserve,
+        }
     }
 }
 
@@ -68,8 +94,19 @@ where
             end: FRAME_HEADER_BYTES,
             realtime_ns_min: u64::MAX,
             realtime_ns_max: 0,
+            checkpoint: false,
             limit,
+            reserve: 0,
         }
+    }
+
+    /// Keeps so many bytes, and one record of the batch's, for a checkpoint.
+    pub(super) fn reserve(&mut self, bytes: usize) {
+        assert!(
+            self.limit >= FRAME_HEADER_BYTES + RECORD_HEADER_BYTES + bytes,
+            "a batch holds a record beside its checkpoint"
+        );
+        self.reserve = bytes;
     }
 
     /// Forgets the records and starts again at `first_seq`, keeping all memory.
@@ -79,16 +116,18 @@ where
         self.end = FRAME_HEADER_BYTES;
         self.realtime_ns_min = u64::MAX;
         self.realtime_ns_max = 0;
+        self.checkpoint = false;
     }
 
     /// Bytes of records that an empty batch holds.
     pub(super) fn room_when_empty(&self) -> usize {
-        self.limit - FRAME_HEADER_BYTES
+        self.limit - self.reserve - FRAME_HEADER_BYTES
     }
 
     /// Whether `records` more records of `len` stored bytes together fit.
     pub(super) fn fits(&self, records: usize, len: usize) -> bool {
-        len <= self.limit - self.end && records <= FRAME_RECORDS_MAX - self.count as usize
+        let records_max = FRAME_RECORDS_MAX - usize::from(self.reserve > 0);
+        len <= self.limit - self.reserve - self.end && records <= records_max - self.count as usize
     }
 
     /// Copies one record behind the last and returns its `seq`.
@@ -109,15 +148,32 @@ where
         seq
     }
 
+    /// Puts the checkpoint where the batch keeps its seq, behind the last record, and returns
+    /// that seq. From then on it is a record like the others.
+    ///
+    /// # Panics
+    /// If the batch keeps none, or has no room for one of this length.
+    pub fn push_checkpoint(&mut self, record: &Record<'_>) -> u64 {
+        assert!(self.checkpoint, "the ring has kept a seq for it");
+        self.checkpoint = false;
+        self.push(&record.header(), record)
+    }
+
+    /// Offset behind the last record once the checkpoint is there, at most.
+    #[must_use]
+    pub fn end_max(&self) -> usize {
+        if self.checkpoint { self.end + self.reserve } else { self.end }
+    }
+
     /// The records as stored, one after the other, without the room in front.
     #[must_use]
     pub fn records(&self) -> &[u8] {
         &self.buf[FRAME_HEADER_BYTES..self.end]
     }
 
-    /// Whether no record is in it.
+    /// Whether no record is in it, and none will be.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.count == 0
+        self.count == 0 && !self.checkpoint
     }
 }
