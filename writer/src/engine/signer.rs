@@ -194,8 +194,8 @@ impl Signer {
     }
 
     /// Goes on with the change of keys as far as it can; returns whether a checkpoint is wanted from
-    /// the ring.
-    fn go_on(&mut self, now: Now, durable: u64, segment: u64) -> bool {
+    /// the ring. `segment` is the one in use, and none once the engine closes down.
+    fn go_on(&mut self, now: Now, durable: u64, segment: Option<u64>) -> bool {
         if let Some(done) = self.store.poll() {
             self.store_ended(done, now);
         }
@@ -206,6 +206,8 @@ impl Signer {
             *self.epoch_end_ns.get_or_insert(now.boottime_ns.saturating_add(epoch_ns - age_ns));
         match self.change {
             Change::None => {
+                // Who closes down begins nothing new.
+                let Some(segment) = segment else { return false };
                 let segments = segment.saturating_sub(self.key.segment);
                 let over = segments >= self.cadence.epoch_segments && !self.is_put_off(now);
                 if self.signed && (over || now.boottime_ns >= epoch_end_ns) {
@@ -312,6 +314,7 @@ impl<D: Disk> Engine<D> {
     /// Goes on with what is to be signed and with the change of keys.
     pub(super) fn drive_signer(&mut self) {
         let segment = self.active.as_ref().map_or(self.spare.segment(), |it| it.header.segment);
+        let segment = Some(segment).filter(|_| self.closing.is_none());
         let durable = self.watermark.durable();
         if let Some(signer) = &mut self.signer
             && signer.go_on(self.now, durable, segment)

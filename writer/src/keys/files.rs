@@ -89,14 +89,17 @@ pub fn create(dir: &Path, file: &KeyFile) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Erases `key` and puts `key.next` in its place, durably.
+/// Erases `key` and puts `key.next` in its place, durably. If it was cut off, it goes on.
 ///
 /// # Errors
 /// What the system says.
 pub fn install(dir: &Path) -> io::Result<()> {
-    let key = dir.join(name::KEY);
-    overwrite(&key)?;
-    fs::rename(dir.join(name::KEY_NEXT), key)?;
+    let (key, next) = (dir.join(name::KEY), dir.join(name::KEY_NEXT));
+    // Without it, what is in `key` is the next key already.
+    if next.try_exists()? {
+        overwrite(&key)?;
+        fs::rename(next, key)?;
+    }
     File::open(dir)?.sync_all()
 }
 
