@@ -182,8 +182,16 @@ impl KeyStore for SimStore {
 }
 
 /// Goes on with the store, which works on its own time, and wakes the engine when it has ended.
-pub(crate) fn go_on(keys: &SharedKeys, wake: &Arc<dyn Wake>) {
-    if keys.borrow_mut().step() {
-        wake.wake();
+/// Returns how that went.
+pub(crate) fn go_on(keys: &SharedKeys, wake: &Arc<dyn Wake>) -> Option<&'static str> {
+    let mut keys = keys.borrow_mut();
+    if !keys.step() {
+        return None;
     }
+    wake.wake();
+    Some(match (&keys.done, &keys.next) {
+        (Some(Err(())), _) => "keys: failed",
+        (_, Content::Key(_)) => "keys: prepared",
+        _ => "keys: installed",
+    })
 }

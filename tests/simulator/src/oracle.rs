@@ -133,16 +133,17 @@ impl Oracle {
         Ok(())
     }
 
-    /// This checkpoint can be seen.
-    pub(crate) fn publish(&mut self, newest: Option<&Published>) -> Result<(), Violation> {
-        let Some(Published { size, note, .. }) = newest else { return Ok(()) };
+    /// This checkpoint can be seen. Returns whether it is a new one.
+    pub(crate) fn publish(&mut self, newest: Option<&Published>) -> Result<bool, Violation> {
+        let Some(Published { size, note, .. }) = newest else { return Ok(false) };
         if *size > self.announced {
             violated!("a checkpoint over {size} is published, {} are announced", self.announced);
         }
-        if !self.published.contains(note) {
+        let new = !self.published.contains(note);
+        if new {
             self.published.insert(note.clone());
         }
-        Ok(())
+        Ok(new)
     }
 
     /// The watermark has been seen at `durable`.
@@ -319,6 +320,8 @@ impl Oracle {
                 }
                 Event::Finding(finding) => {
                     findings.push(finding);
+                    // What is missing may have named the next key.
+                    signed.in_force = None;
                     continue;
                 }
                 Event::Record { seq, record, .. } => (seq, record),

@@ -168,7 +168,9 @@ impl<'a> Session<'a> {
             }
             let keys = self.engine.disk().keys();
             if keys.borrow().is_busy() && self.rng.one_in(3) {
-                keys::go_on(&keys, &self.waker);
+                if let Some(how) = keys::go_on(&keys, &self.waker) {
+                    self.engine.disk().note(how);
+                }
                 self.engine.disk().moment();
             }
             if self.rng.below(8) < 3 && !self.opening {
@@ -238,7 +240,9 @@ impl<'a> Session<'a> {
         }
         self.oracle.reserve(self.ring.stats().next_seq)?;
         self.oracle.announce(self.watermark.durable())?;
-        self.oracle.publish(self.engine.checkpoints().newest().as_deref())?;
+        if self.oracle.publish(self.engine.checkpoints().newest().as_deref())? {
+            self.engine.disk().note("checkpoints published");
+        }
         if self.opening {
             if self.engine.is_ready() {
                 self.opening = false;
