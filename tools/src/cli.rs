@@ -45,6 +45,10 @@ pub enum Command {
     Prove(cmd::prove::Args),
     /// Check a proof, without the trail
     CheckProof(cmd::check_proof::Args),
+    /// Print a signed checkpoint of a trail, to be kept elsewhere
+    Checkpoint(cmd::checkpoint::Args),
+    /// Make the first key of a trail, and print the public key
+    Keygen(cmd::keygen::Args),
     /// Say what this machine offers for recording, and what stands in the way
     Doctor(cmd::doctor::Args),
     /// Print a completion script for a shell
@@ -65,6 +69,8 @@ impl Command {
             Self::Export(args) => cmd::export::run(&args).code(),
             Self::Prove(args) => cmd::prove::run(&args).code(),
             Self::CheckProof(args) => cmd::check_proof::run(&args).code(),
+            Self::Checkpoint(args) => cmd::checkpoint::run(&args).code(),
+            Self::Keygen(args) => cmd::keygen::run(&args).code(),
             Self::Doctor(args) => cmd::doctor::run(&args).code(),
             Self::Completions(args) => cmd::completions::run(&args).code(),
             Self::Man(args) => cmd::man::run(&args).code(),

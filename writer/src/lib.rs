@@ -20,6 +20,7 @@ pub use engine::metrics::Totals;
 pub use error::{OpenError, WriteError};
 pub use room::{Room, RoomChange};
 pub use trail::{
-    CHECKPOINT_DEFAULT, CheckpointError, EPOCH_DEFAULT, EPOCH_SEGMENTS_DEFAULT, IN_FLIGHT_DEFAULT,
-    Opened, Options, RING_BYTES_DEFAULT, RING_BYTES_MAX, RING_BYTES_MIN, Summary, Ticket, Trail,
+    Asker, CHECKPOINT_DEFAULT, CheckpointError, EPOCH_DEFAULT, EPOCH_SEGMENTS_DEFAULT,
+    IN_FLIGHT_DEFAULT, Opened, Options, RING_BYTES_DEFAULT, RING_BYTES_MAX, RING_BYTES_MIN,
+    Summary, Ticket, Trail,
 };

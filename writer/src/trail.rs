@@ -195,6 +195,8 @@ pub struct Summary {
     pub ring: RingStats,
     /// The newest durable checkpoint.
     pub checkpoint: Option<Arc<Published>>,
+    /// The public key of the trail's writer when it was opened; each later one follows from it.
+    pub key: Option<PublicKey>,
 }
 
 /// A trail open for writing. Share it between threads by reference or in an [`Arc`].
@@ -331,41 +333,18 @@ impl Trail {
         Arc::clone(&self.shared.checkpoints)
     }
 
-    /// A durable checkpoint over all that has been accepted: the newest, if it covers that, or else one
-    /// that is made now and waited for.
+    /// Who asks for checkpoints: it outlives the trail, and then says that it has ended.
+    #[must_use]
+    pub fn asker(&self) -> Asker {
+        Asker { shared: self.shared.clone() }
+    }
+
+    /// As [`Asker::checkpoint`].
     ///
     /// # Errors
     /// [`CheckpointError`] if the trail is not signed, or ended before.
     pub fn checkpoint(&self) -> Result<Arc<Published>, CheckpointError> {
-        let size = self.ask_checkpoint()?;
-        let waited = self.shared.checkpoints.wait_covering(size);
-        waited.map_err(|_| CheckpointError::Ended(self.how_ended()))
-    }
-
-    /// The same, without blocking the thread.
-    ///
-    /// # Errors
-    /// As [`Trail::checkpoint`].
-    pub async fn checkpoint_async(&self) -> Result<Arc<Published>, CheckpointError> {
-        let size = self.ask_checkpoint()?;
-        let waited = self.shared.checkpoints.covering(size).await;
-        waited.map_err(|_| CheckpointError::Ended(self.how_ended()))
-    }
-
-    /// Asks for a checkpoint if one is needed, and says what it must cover.
-    fn ask_checkpoint(&self) -> Result<u64, CheckpointError> {
-        if self.shared.opened.key.is_none() {
-            return Err(CheckpointError::Unsigned);
-        }
-        let size = self.shared.ring.stats().next_seq;
-        let covered = self.shared.checkpoints.newest().is_some_and(|it| it.size >= size);
-        Ok(if covered { size } else { self.shared.ring.cover() })
-    }
-
-    /// Why no checkpoint comes any more.
-    fn how_ended(&self) -> WaitError {
-        // It ends before or with the watermark.
-        self.shared.watermark.wait_past(u64::MAX - 1).err().unwrap_or(WaitError::Closed)
+        self.asker().checkpoint()
     }
 
     /// Counts and latencies so far.
@@ -408,7 +387,59 @@ impl Trail {
             totals: self.totals(),
             ring: self.ring(),
             checkpoint: self.shared.checkpoints.newest(),
+            key: self.shared.opened.key.clone(),
         })
+    }
+}
+
+/// Asks the writer of a trail for checkpoints.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    shared: Shared,
+}
+
+impl Asker {
+    /// The durable checkpoints, to look at and to wait for.
+    #[must_use]
+    pub fn checkpoints(&self) -> Arc<Checkpoints> {
+        Arc::clone(&self.shared.checkpoints)
+    }
+
+    /// A durable checkpoint over all that has been accepted: the newest, if it covers that, or else one
+    /// that is made now and waited for.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if the trail is not signed, or ended before.
+    pub fn checkpoint(&self) -> Result<Arc<Published>, CheckpointError> {
+        let size = self.ask_checkpoint()?;
+        let waited = self.shared.checkpoints.wait_covering(size);
+        waited.map_err(|_| CheckpointError::Ended(self.how_ended()))
+    }
+
+    /// The same, without blocking the thread.
+    ///
+    /// # Errors
+    /// As [`Asker::checkpoint`].
+    pub async fn checkpoint_durable(&self) -> Result<Arc<Published>, CheckpointError> {
+        let size = self.ask_checkpoint()?;
+        let waited = self.shared.checkpoints.covering(size).await;
+        waited.map_err(|_| CheckpointError::Ended(self.how_ended()))
+    }
+
+    /// Asks for a checkpoint if one is needed, and says what it must cover.
+    fn ask_checkpoint(&self) -> Result<u64, CheckpointError> {
+        if self.shared.opened.key.is_none() {
+            return Err(CheckpointError::Unsigned);
+        }
+        let size = self.shared.ring.stats().next_seq;
+        let covered = self.shared.checkpoints.newest().is_some_and(|it| it.size >= size);
+        Ok(if covered { size } else { self.shared.ring.cover() })
+    }
+
+    /// Why no checkpoint comes any more.
+    fn how_ended(&self) -> WaitError {
+        // It ends before or with the watermark.
+        self.shared.watermark.wait_past(u64::MAX - 1).err().unwrap_or(WaitError::Closed)
     }
 }
 

@@ -1,9 +1,11 @@
 //! One module a subcommand: its arguments, its help, and `run`.
 
 pub mod check_proof;
+pub mod checkpoint;
 pub mod completions;
 pub mod doctor;
 pub mod export;
+pub mod keygen;
 pub mod man;
 pub mod prove;
 mod reading;

@@ -62,6 +62,12 @@ impl Checkpoints {
         self.lock().trouble.clone()
     }
 
+    /// Whether nothing more will be published.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.lock().ended
+    }
+
     /// Waits for one that is newer than the one of this number, or for any.
     ///
     /// # Errors
