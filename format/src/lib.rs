@@ -15,6 +15,7 @@ extern crate alloc;
 
 mod bytes;
 pub mod checksum;
+pub mod codec;
 pub mod consts;
 pub mod error;
 pub mod finding;
@@ -33,6 +34,7 @@ pub mod recovery;
 pub mod scan;
 pub mod segment;
 mod sha256;
+pub mod signer;
 pub mod trailer;
 
 pub use error::FormatError;

@@ -45,6 +45,10 @@ pub enum Command {
     Prove(cmd::prove::Args),
     /// Check a proof, without the trail
     CheckProof(cmd::check_proof::Args),
+    /// Print the keys that have signed a trail, each proven from the first
+    Keys(cmd::keys::Args),
+    /// Compress a trail's sealed segments
+    Compress(cmd::compress::Args),
     /// Print a signed checkpoint of a trail, to be kept elsewhere
     Checkpoint(cmd::checkpoint::Args),
     /// Make the first key of a trail, and print the public key
@@ -69,6 +73,8 @@ impl Command {
             Self::Export(args) => cmd::export::run(&args).code(),
             Self::Prove(args) => cmd::prove::run(&args).code(),
             Self::CheckProof(args) => cmd::check_proof::run(&args).code(),
+            Self::Keys(args) => cmd::keys::run(&args).code(),
+            Self::Compress(args) => cmd::compress::run(&args).code(),
             Self::Checkpoint(args) => cmd::checkpoint::run(&args).code(),
             Self::Keygen(args) => cmd::keygen::run(&args).code(),
             Self::Doctor(args) => cmd::doctor::run(&args).code(),

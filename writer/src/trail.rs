@@ -30,7 +30,9 @@ use crate::engine::checkpoints::{Checkpoints, Published};
 use crate::engine::durability::{WaitError, Watermark};
 use crate::engine::metrics::{Metrics, Totals};
 use crate::engine::recover::{Recovered, recover};
-use crate::engine::{Cadence, Engine, OnFull, Settings, Signing, TREE_BYTES, Turn};
+use crate::engine::{
+    Cadence, Compress, Engine, OnFull, SQUEEZE_BYTES, Settings, Signing, TREE_BYTES, Turn,
+};
 use crate::error::{OpenError, WriteError};
 use crate::keys::files::{self, KeyFiles};
 use crate::keys::{Choice, InForce, KeyOption, KeyTrouble, LocalKeys, choose};
@@ -92,6 +94,8 @@ pub struct Options {
     pub on_full: OnFull,
     /// Whether segments are zeroed ahead of use; by default where that makes commits faster.
     pub zero_ahead: Option<bool>,
+    /// Whether frames are compressed on their way to the disk.
+    pub compress: Compress,
     /// Where the first key comes from.
     pub key: KeyOption,
     /// How old a record grows before a checkpoint covers it, 10 ms to a day; without, only what ends a
@@ -112,6 +116,7 @@ impl Default for Options {
             disk: DiskChoice::Auto,
             on_full: OnFull::Wait,
             zero_ahead: None,
+            compress: Compress::Auto,
             key: KeyOption::Auto,
             checkpoint: Some(CHECKPOINT_DEFAULT),
             epoch: EPOCH_DEFAULT,
@@ -121,11 +126,12 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Memory that a writer with these options has fixed at start, in bytes: the buffers and the
-    /// hashes of the batch that is being added to the tree.
+    /// Memory that a writer with these options has fixed at start, in bytes: the buffers, the
+    /// hashes of the batch that is being added to the tree, and what compressing takes.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
-        self.ring_buffers() as u64 * FRAME_BYTES_MAX as u64 + TREE_BYTES as u64
+        let squeeze_bytes = if self.compress == Compress::Never { 0 } else { SQUEEZE_BYTES };
+        self.ring_buffers() as u64 * FRAME_BYTES_MAX as u64 + (TREE_BYTES + squeeze_bytes) as u64
     }
 
     fn ring_buffers(&self) -> usize {
@@ -365,6 +371,12 @@ impl Trail {
         self.shared.ring.stats()
     }
 
+    /// Tells whether producers wait for room in the ring; it outlives the trail.
+    pub fn producers_wait(&self) -> impl Fn() -> bool + Send + use<> {
+        let ring = Arc::clone(&self.shared.ring);
+        move || ring.stats().producers_waiting > 0
+    }
+
     /// Takes no more records, so that producers that wait or come later are refused; what was
     /// accepted becomes durable. [`Trail::close`] waits for that.
     pub fn stop(&self) {
@@ -551,6 +563,7 @@ fn start(dir: &LockedDir, options: &Options) -> Result<(Engine<Box<dyn Disk>>, S
         in_flight_max: options.in_flight_max,
         zero_ahead: options.zero_ahead.unwrap_or_else(|| zeroing_helps(&report)),
         on_full: options.on_full,
+        compress: options.compress,
         boot_id: boot_id(),
         host: host(),
     };

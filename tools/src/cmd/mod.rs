@@ -3,9 +3,12 @@
 pub mod check_proof;
 pub mod checkpoint;
 pub mod completions;
+pub mod compress;
 pub mod doctor;
 pub mod export;
+mod key;
 pub mod keygen;
+pub mod keys;
 pub mod man;
 pub mod prove;
 mod reading;

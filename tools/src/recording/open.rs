@@ -5,7 +5,7 @@ use crate::escape;
 use crate::recording::Failure;
 use graven_writer::disk::DiskChoice;
 use graven_writer::keys::KeyOption;
-use graven_writer::{OnFull, Opened, Options, Trail};
+use graven_writer::{Compress, OnFull, Opened, Options, Trail};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -29,6 +29,9 @@ pub struct TrailArgs {
     /// How to write
     #[arg(long, value_enum, default_value_t = DiskArg::Auto, value_name = "DRIVER")]
     pub disk: DiskArg,
+    /// Whether frames are compressed on their way to the disk
+    #[arg(long, value_enum, default_value_t = CompressArg::Auto, value_name = "WHEN")]
+    pub compress: CompressArg,
     /// The first key of a new trail, as `graven keygen` made it; it is moved into the trail and the
     /// file is erased
     #[arg(long, value_name = "FILE", conflicts_with_all = ["no_key", "restart_key"])]
@@ -70,6 +73,17 @@ pub enum OnFullArg {
     End,
 }
 
+/// Whether frames are compressed on their way to the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum CompressArg {
+    /// While the disk is too slow for what is to be written
+    Auto,
+    /// As they are, always
+    Never,
+    /// Each frame that becomes shorter by it: fewer bytes written, more processor time
+    Always,
+}
+
 /// How to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum DiskArg {
@@ -98,6 +112,11 @@ impl TrailArgs {
             on_full: match self.on_full {
                 OnFullArg::Wait => OnFull::Wait,
                 OnFullArg::End => OnFull::End,
+            },
+            compress: match self.compress {
+                CompressArg::Auto => Compress::Auto,
+                CompressArg::Never => Compress::Never,
+                CompressArg::Always => Compress::Always,
             },
             key: match (&self.key, self.no_key, self.restart_key) {
                 (Some(file), ..) => KeyOption::Given(file.clone()),

@@ -36,9 +36,12 @@ use graven_format::{Record, TrailId, name};
 use metrics::Metrics;
 use recover::Recovered;
 use segment::{Active, Surroundings};
-use signer::Signer;
 pub use signer::{Cadence, Signing};
+use signer::{Hashed, Signer};
 use spare::Spare;
+pub use squeeze::Compress;
+pub(crate) use squeeze::SQUEEZE_BYTES;
+use squeeze::Squeeze;
 use std::io;
 use std::sync::Arc;
 pub(crate) use tree::TREE_BYTES;
@@ -54,6 +57,7 @@ mod room;
 mod segment;
 mod signer;
 mod spare;
+mod squeeze;
 mod tree;
 
 /// What to do when there is no room for another segment.
@@ -77,6 +81,8 @@ pub struct Settings {
     pub zero_ahead: bool,
     /// What to do when there is no room for another segment.
     pub on_full: OnFull,
+    /// Whether frames are compressed.
+    pub compress: Compress,
     /// The kernel's id of this boot.
     pub boot_id: [u8; 16],
     /// The node name, at most [`graven_format::consts::HOST_BYTES_MAX`] bytes.
@@ -120,6 +126,9 @@ pub struct Engine<D> {
     prev_trailer_crc: u32,
     /// A batch that waits for the next segment.
     held: Option<Batch<IoBuf>>,
+    /// A batch that was packed while as many frames were in flight as may be.
+    ahead: Option<Batch<IoBuf>>,
+    squeeze: Squeeze,
     /// Whether that wait is given up, if it is for room.
     giving_up: bool,
     /// For the one header and the one trailer that can be in flight.
@@ -175,6 +184,8 @@ impl<D: Disk> Engine<D> {
             tree: Tree::new(),
             prev_trailer_crc: recovered.prev_trailer_crc,
             held: None,
+            ahead: None,
+            squeeze: Squeeze::new(settings.compress),
             giving_up: false,
             header_buf: Some(IoBuf::new(ALIGN_BYTES_MAX as usize)?),
             trailer_buf: Some(IoBuf::new(trailer_len as usize)?),
@@ -287,7 +298,8 @@ impl<D: Disk> Engine<D> {
         let in_flight = self.commits.frames_in_flight();
         if self.closing.is_some() || self.ring.is_closed() {
             let queued = self.ring.stats().queued_records;
-            if self.held.is_none() && queued == 0 && self.commits.is_empty() {
+            if self.held.is_none() && self.ahead.is_none() && queued == 0 && self.commits.is_empty()
+            {
                 return self.close_down();
             }
         }
@@ -333,6 +345,7 @@ impl<D: Disk> Engine<D> {
             let (operation, file, offset) = commit.describe();
             return Err(self.fault(operation, file, offset, error));
         }
+        self.squeeze.pressure.completed(commit.frame_bytes());
         if let Some(op) = self.commits.succeeded(id, buf) {
             let next = self.submit(op);
             self.commits.continue_with(next);
@@ -415,10 +428,10 @@ impl<D: Disk> Engine<D> {
         loop {
             let in_flight = self.commits.frames_in_flight();
             if in_flight >= self.settings.in_flight_max {
+                self.pack_ahead();
                 return went_on;
             }
-            let batch = self.held.take().or_else(|| self.ring.take(in_flight == 0));
-            let Some(batch) = batch else { return went_on };
+            let Some(batch) = self.next_batch(in_flight) else { return went_on };
             if let Some(batch) = self.place(batch) {
                 self.held = Some(batch);
                 return went_on;
@@ -448,14 +461,8 @@ impl<D: Disk> Engine<D> {
         };
         let (file, offset) = (active.file(), active.tally.frames_end);
         let place = Place { segment: fields.segment, first_seq: active.header.first_seq, offset };
-        let realtime_first_ns = Record::decode(&buf[FRAME_HEADER_BYTES..batch.end])
-            .map_or(0, |(record, _)| record.realtime_ns);
-        let (len, crc) = frame::seal(&mut buf, batch.end, self.align_bytes, &fields);
-        // Before the submission, because from then on the driver has the buffer. After the
-        // checksum, which reads from front to back and so fetches what producers wrote on other
-        // processors faster than sixteen records at once could.
+        let (len, crc, realtime_first_ns) = self.seal_frame(&mut buf, &batch, &fields, hashed);
         let fresh = batch.count - hashed.count;
-        self.tree.take(&buf[hashed.end..batch.end], fresh);
         let id = self.submit(Op::Write { file, offset, buf, len });
         // Start the device before the tree is computed; completions wait for the next turn.
         self.disk.poll(&mut self.completions);
@@ -465,6 +472,30 @@ impl<D: Disk> Engine<D> {
         self.metrics.note_frame(len as u64);
         self.commits.push(Commit::frame(id, place, batch));
         None
+    }
+
+    /// Makes a frame of a batch whose records are in the tree as far as `hashed` says, and come into
+    /// it. Returns its length, its CRC and the time of its first record.
+    fn seal_frame(
+        &mut self,
+        buf: &mut IoBuf,
+        batch: &Batch<()>,
+        fields: &FrameFields,
+        hashed: Hashed,
+    ) -> (usize, u32, u64) {
+        if let Some(packed) = batch.packed() {
+            let raw_len = batch.records_len();
+            let (len, crc) = frame::seal_zstd(buf, packed.end, self.align_bytes, fields, raw_len);
+            return (len, crc, packed.realtime_first_ns);
+        }
+        let realtime_first_ns = Record::decode(&buf[FRAME_HEADER_BYTES..batch.end])
+            .map_or(0, |(record, _)| record.realtime_ns);
+        let (len, crc) = frame::seal(buf, batch.end, self.align_bytes, fields);
+        // Before the submission, because from then on the driver has the buffer. After the
+        // checksum, which reads from front to back and so fetches what producers wrote on other
+        // processors faster than sixteen records at once could.
+        self.tree.take(&buf[hashed.end..batch.end], batch.count - hashed.count);
+        (len, crc, realtime_first_ns)
     }
 
     /// Seals the active segment and activates the spare; false if that cannot begin now.

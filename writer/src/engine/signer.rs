@@ -265,6 +265,7 @@ impl Signer {
 }
 
 /// The part of a batch that is in the tree before its frame is submitted.
+#[derive(Clone, Copy)]
 pub(super) struct Hashed {
     /// Offset in the buffer of the first record that is not.
     pub(super) end: usize,

@@ -259,6 +259,12 @@ where
         }
     }
 
+    /// Whether a full batch waits to be taken.
+    #[must_use]
+    pub fn has_full(&self) -> bool {
+        !self.lock().full.is_empty()
+    }
+
     /// Sees to it that the next batch that is closed ends with a seq kept for a checkpoint, also if
     /// it holds nothing else. Asked again before that, it is the same checkpoint.
     pub fn request_checkpoint(&self) {
