@@ -31,11 +31,10 @@ use durability::{Durable, Watermark};
 use graven_format::consts::{ALIGN_BYTES_MAX, FRAME_HEADER_BYTES, align_up, trailer_bytes_max};
 use graven_format::frame::{self, FrameFields};
 use graven_format::merkle::CompactRange;
-use graven_format::trailer::SealReason;
-use graven_format::{Record, TrailId, name};
+use graven_format::{Record, TrailId};
 use metrics::Metrics;
 use recover::Recovered;
-use segment::{Active, Surroundings};
+use segment::Active;
 pub use signer::{Cadence, Signing};
 use signer::{Hashed, Signer};
 use spare::Spare;
@@ -47,6 +46,7 @@ use std::sync::Arc;
 pub(crate) use tree::TREE_BYTES;
 use tree::Tree;
 
+mod change;
 pub mod checkpoints;
 mod closing;
 mod commit;
@@ -497,52 +497,4 @@ impl<D: Disk> Engine<D> {
         self.tree.take(&buf[hashed.end..batch.end], batch.count - hashed.count);
         (len, crc, realtime_first_ns)
     }
-
-    /// Seals the active segment and activates the spare; false if that cannot begin now.
-    fn change_segment(&mut self) -> bool {
-        if self.commits.changes_segment() {
-            return false;
-        }
-        self.spare.hurry();
-        let Some(segment) = self.spare.take_ready() else { return false };
-        self.seal(SealReason::Full);
-        let around = Surroundings {
-            trail_id: self.trail_id,
-            align_bytes: self.align_bytes,
-            prev_trailer_crc: self.prev_trailer_crc,
-            in_force: self.signer.as_ref().map_or((0, [0; 32]), Signer::in_force),
-            settings: &self.settings,
-            now: self.now,
-        };
-        let (active, header) = Active::new(segment, &self.before, &around);
-        let buf = self.header_buf.take().expect("one change of segment at a time");
-        let op = write_op(Spare::file(segment), 0, buf, &header);
-        let id = self.submit(op);
-        self.commits.push(Commit::activation(id, name::temporary(segment), active.name()));
-        self.active = Some(active);
-        self.drive_spare();
-        true
-    }
-
-    /// Forms the active segment's trailer; it is submitted when it comes to the front.
-    fn seal(&mut self, reason: SealReason) {
-        let Some(active) = self.active.take() else { return };
-        self.before.extend(&active.tree.range());
-        let (file, header) = (active.file(), &active.header);
-        let (segment, first_seq) = (header.segment, header.first_seq);
-        let signer = self.signer.as_mut();
-        let note = signer.map(|it| it.sign_trailer(segment, &self.before)).unwrap_or_default();
-        let (trailer, crc, offset) = active.trailer(reason, note, self.now);
-        self.prev_trailer_crc = crc;
-        let buf = self.trailer_buf.take().expect("one change of segment at a time");
-        let op = write_op(file, offset, buf, &trailer);
-        self.commits.push(Commit::seal(Place { segment, first_seq, offset }, op));
-    }
-}
-
-/// A write of `bytes`, which is a whole number of blocks, from a buffer that is large enough.
-fn write_op(file: FileId, offset: u64, mut buf: IoBuf, bytes: &[u8]) -> Op {
-    let len = bytes.len();
-    buf[..len].copy_from_slice(bytes);
-    Op::Write { file, offset, buf, len }
 }
