@@ -86,7 +86,8 @@ fn a_compressed_trail_says_the_same_as_before_and_so_does_a_mixed_one() {
         let is_rewritten =
             name.ends_with(".seg") && !maker.segments[4].path.ends_with(name.as_str());
         assert_eq!(after[name].len() < old.len(), is_rewritten, "{name}");
-        assert_eq!(after[name][..512], old[..512], "{name}: the header is the same");
+        let header = 0..old.len().min(4096);
+        assert_eq!(after[name][header.clone()], old[header], "{name}: the header is the same");
     }
     // Mixed: some of them as they were.
     for segment in [1, 2] {
