@@ -33,6 +33,7 @@ pub mod recovery;
 pub mod scan;
 pub mod segment;
 mod sha256;
+pub mod signer;
 pub mod trailer;
 
 pub use error::FormatError;

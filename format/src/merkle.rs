@@ -148,6 +148,13 @@ impl CompactRange {
         &self.nodes
     }
 
+    /// The first leaf, the level and the hash of each subtree, left to right.
+    pub fn subtrees(&self) -> impl Iterator<Item = (u64, u32, &Hash)> {
+        subtrees(self.begin, self.end)
+            .zip(&self.nodes)
+            .map(|((start, level), node)| (start, level, node))
+    }
+
     /// Appends the leaf of number [`CompactRange::end`].
     pub fn append(&mut self, leaf: Hash) {
         self.append_node(0, leaf);

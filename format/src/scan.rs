@@ -18,7 +18,7 @@ use crate::consts::{ALIGN_BYTES_MIN, SEGMENT_BYTES_MAX};
 use crate::error::FormatError;
 use crate::finding::{Finding, FindingKind};
 use crate::frame::FrameHeader;
-use crate::merkle::{Hashing, OneByOne, SegmentTree};
+use crate::merkle::{Hash, Hashing, OneByOne, SegmentTree};
 use crate::record::Record;
 use crate::segment::{SegmentHeader, TrailId};
 use crate::trailer::{IndexEntry, Tally, Trailer};
@@ -183,6 +183,9 @@ pub struct Scanner<H = OneByOne> {
     cut: Option<Prefix>,
     trailer: Option<Trailer>,
     after_trailer: u64,
+    /// Sizes of trees whose roots are wanted, the smallest last, and the roots so far.
+    wanted: Vec<u64>,
+    roots: Vec<(u64, Hash)>,
     /// What is to be said next; one push of bytes adds few.
     pending: VecDeque<Step>,
 }
@@ -225,9 +228,17 @@ impl<H: Hashing + Decoding> Scanner<H> {
             cut: None,
             trailer: None,
             after_trailer: 0,
+            wanted: Vec::new(),
+            roots: Vec::new(),
             pending: VecDeque::new(),
             expect,
         }
+    }
+
+    /// Asks for the roots of the trees of so many records as `sizes` says, in rising order. See
+    /// [`Scanner::roots`].
+    pub fn want_roots(&mut self, sizes: &[u64]) {
+        self.wanted = sizes.iter().rev().copied().collect();
     }
 
     /// Adds the next bytes of the file. Call [`Scanner::next_event`] until it returns `None`
@@ -285,6 +296,14 @@ impl<H: Hashing + Decoding> Scanner<H> {
             Step::Trailer => Event::Trailer(self.trailer.as_ref()?),
             Step::Finding(finding) => Event::Finding(finding),
         })
+    }
+
+    /// The sizes that were asked for and that lie in this segment, both ends included, and their
+    /// roots as far as they can be computed. Complete when [`Scanner::outcome`] would be.
+    pub fn roots(&mut self) -> Vec<(u64, Hash)> {
+        self.append_frame();
+        self.note_root();
+        core::mem::take(&mut self.roots)
     }
 
     /// What is known at the end; complete once [`Scanner::end`] was called and

@@ -247,6 +247,21 @@ impl Trailer {
         block_level(self.first_seq, self.end_seq())
     }
 
+    /// The first leaf, the level and the hash of every subtree that the trailer has the hash of: the
+    /// nodes of its range and its blocks, in the order of the first leaf, larger ones in front.
+    #[must_use]
+    pub fn subtrees(&self) -> Vec<(u64, u32, Hash)> {
+        let level = self.block_level();
+        let blocks = whole_blocks(self.first_seq, self.end_seq(), level);
+        let blocks = blocks.map(|block| (block << level, level)).zip(&self.blocks);
+        let blocks = blocks.map(|((start, level), hash)| (start, level, *hash));
+        let nodes = self.range.subtrees().map(|(start, level, node)| (start, level, *node));
+        let mut all: Vec<_> = nodes.chain(blocks).collect();
+        all.sort_by_key(|(start, level, _)| (*start, core::cmp::Reverse(*level)));
+        all.dedup_by_key(|(start, level, _)| (*start, *level));
+        all
+    }
+
     /// Seq of the first record after this segment.
     #[must_use]
     pub const fn end_seq(&self) -> u64 {

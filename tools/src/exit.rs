@@ -23,6 +23,8 @@
 //! made: usage, out of range, I/O, a later version. `check-proof` ends with 0 if the proof holds and
 //! leads to the roots and sizes that were given, 1 if not, 2 if it cannot be read.
 //!
+//! `keys` ends with 0 if every key follows from the first, 1 if one does not, 2 if they cannot be read.
+//!
 //! `compress` ends with 0 if all was done, 1 if a segment is damaged and was left as it is, 2 if it
 //! could not be done.
 //!

@@ -9,6 +9,7 @@ pub mod diag;
 pub mod doctor;
 pub mod escape;
 pub mod exit;
+pub mod keys;
 pub mod output;
 pub mod prove;
 pub mod range;

@@ -3,11 +3,13 @@
 //! [`graven_format::proof`] says why that is enough. What is read of a trail:
 //!
 //! - the names of its segments, and the trailer of the last sealed one: where the sealed part ends;
-//! - of the segment that holds the record (or the earlier tree's end): header, trailer, frames;
+//! - of the segment that holds the record (or the earlier tree's end): header and trailer, and the
+//!   frames of the one block that holds it;
 //! - of each later segment up to the size of the tree: the trailer;
-//! - the frames of the segment in which the tree ends, if it does not end with a segment: which of
-//!   its leaves are in the tree is not written anywhere else;
-//! - the end of the trail, only if the tree reaches into the segments that are not sealed.
+//! - of the segment in which the tree ends, if it does not end with a segment: the frames of the block
+//!   in which it ends;
+//! - the end of the trail, only if the tree reaches into the segments that are not sealed;
+//! - the checkpoint over the tree ([`notes`]), in a trailer as a rule.
 
 use crate::trail::scan::How;
 use crate::trail::tail::Tail;
@@ -22,8 +24,10 @@ use graven_format::{Finding, FormatError, TrailId};
 use std::io;
 
 mod leaves;
+mod notes;
 
 use leaves::Leaves;
+use notes::Wish;
 
 /// What is to be proven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +65,9 @@ pub enum ProveError {
         /// It is intact and of a later version: no damage.
         unsupported: bool,
     },
+    /// The trail is signed, and no checkpoint covers what is to be proven.
+    #[error("no checkpoint of {0} is in the trail")]
+    NoCheckpoint(String),
     /// A segment cannot be read.
     #[error("cannot read the segment: {why}")]
     Unreadable {
@@ -93,8 +100,8 @@ impl ProveError {
     }
 }
 
-/// Proves `goal` in the tree of `size` records; `None`: of the sealed segments, or of all that is
-/// durable if the sealed ones do not reach so far.
+/// Proves `goal` in the tree of `size` records. `None`: in that of the newest checkpoint; in a trail
+/// that is not signed, of the sealed segments, or of all that is durable if those do not reach so far.
 ///
 /// # Errors
 /// [`ProveError`] says what stands in the way.
@@ -116,10 +123,11 @@ pub fn prove(dir: &TrailDir, goal: Goal, size: Option<u64>) -> Result<Document, 
     if needed > end {
         return out(what, asked, trail, end);
     }
-    let size = size.unwrap_or(end);
-    if size > end {
+    if let Some(size) = size.filter(|size| *size > end) {
         return out("size", size, trail, end);
     }
+    let note = notes::find(dir, &sealed, Wish { pivot, needed, end, size })?;
+    let size = note.as_ref().map(|note| note.head.size).or(size).unwrap_or(end);
     let gather = match goal {
         Goal::Inclusion(seq) => Gather::inclusion(seq, size),
         Goal::Consistency(from) => Gather::consistency(from, size),
@@ -127,7 +135,9 @@ pub fn prove(dir: &TrailDir, goal: Goal, size: Option<u64>) -> Result<Document, 
     let Some(gather) = gather else {
         return out(what, asked, "the tree that was asked for has", size);
     };
-    Walk::new(dir, goal, size, &sealed, Leaves::new(gather, goal)).run(pivot)
+    let mut walk = Walk::new(dir, size, &sealed, Leaves::new(gather, goal));
+    walk.note = note;
+    walk.run(pivot)
 }
 
 /// The part of a trail that is sealed.
@@ -136,6 +146,8 @@ struct Sealed {
     end: u64,
     /// How many segments it has; the others are at the end of the trail.
     segments: usize,
+    /// The note in the last trailer; empty if there is none.
+    note: Vec<u8>,
 }
 
 impl Sealed {
@@ -144,7 +156,8 @@ impl Sealed {
         for (index, file) in dir.segments.iter().enumerate().rev() {
             match trailer(dir, file)? {
                 Ok((trailer, _)) => {
-                    return Ok(Self { end: trailer.end_seq(), segments: index + 1 });
+                    let (end, segments) = (trailer.end_seq(), index + 1);
+                    return Ok(Self { end, segments, note: trailer.note });
                 }
                 Err(bad) if dir.segments.len() - index > 2 => {
                     return Err(ProveError::format(file, bad.offset, &bad.why));
@@ -152,7 +165,8 @@ impl Sealed {
                 Err(_) => {}
             }
         }
-        Ok(Self { end: dir.segments.first().map_or(0, |file| file.first_seq), segments: 0 })
+        let end = dir.segments.first().map_or(0, |file| file.first_seq);
+        Ok(Self { end, segments: 0, note: Vec::new() })
     }
 }
 
@@ -213,17 +227,18 @@ fn durable_end(dir: &TrailDir, sealed: &Sealed) -> Result<u64, ProveError> {
 /// One walk from the segment that a proof begins in to the end of its tree.
 struct Walk<'a> {
     dir: &'a TrailDir,
-    goal: Goal,
     size: u64,
     sealed: &'a Sealed,
     leaves: Leaves,
+    /// The checkpoint over the tree.
+    note: Option<notes::Found>,
     /// The root that the trailer of the segment with which the tree ends states, and where.
     stated: Option<(Hash, SegmentFile, u64)>,
 }
 
 impl<'a> Walk<'a> {
-    fn new(dir: &'a TrailDir, goal: Goal, size: u64, sealed: &'a Sealed, leaves: Leaves) -> Self {
-        Self { dir, goal, size, sealed, leaves, stated: None }
+    fn new(dir: &'a TrailDir, size: u64, sealed: &'a Sealed, leaves: Leaves) -> Self {
+        Self { dir, size, sealed, leaves, note: None, stated: None }
     }
 
     fn run(mut self, pivot: u64) -> Result<Document, ProveError> {
@@ -244,7 +259,7 @@ impl<'a> Walk<'a> {
                 let what = format!("records from seq {end} on are missing before this segment");
                 return Err(ProveError::damage(file, 0, what));
             }
-            self.segment(index, file, (index == first).then_some(pivot))?;
+            self.segment(index, file)?;
         }
         let last = &dir.segments[dir.segments.len() - 1];
         let finished = self.leaves.gather.finish();
@@ -255,12 +270,17 @@ impl<'a> Walk<'a> {
             return Err(ProveError::damage(&file, offset, what));
         }
         let head = Head { origin: origin(trail_id), size, root };
+        if let Some(found) = self.note.as_ref().filter(|found| found.head != head) {
+            let what = "the checkpoint here is not over the trail's records";
+            return Err(ProveError::damage(&found.file, found.offset, what));
+        }
+        let note = self.note.map(|found| found.text);
         Ok(match gathered {
             Gathered::Inclusion { proof, .. } => {
-                Document::Inclusion { record: self.leaves.record, proof, head }
+                Document::Inclusion { record: self.leaves.record, proof, head, note }
             }
             Gathered::Consistency { proof, from_root, .. } => {
-                Document::Consistency { from_root, proof, head }
+                Document::Consistency { from_root, proof, head, note }
             }
         })
     }
@@ -277,30 +297,16 @@ impl<'a> Walk<'a> {
         Ok(header.trail_id)
     }
 
-    /// Takes one segment: its trailer's range, or its leaves where the proof needs them.
-    fn segment(
-        &mut self,
-        index: usize,
-        file: &SegmentFile,
-        pivot: Option<u64>,
-    ) -> Result<(), ProveError> {
+    /// Takes one segment: the hashes in its trailer, and leaves where the proof needs them.
+    fn segment(&mut self, index: usize, file: &SegmentFile) -> Result<(), ProveError> {
         if index >= self.sealed.segments {
             return self.leaves.read(self.dir, file, self.size);
         }
         let (trailer, offset) = trailer(self.dir, file)?
             .map_err(|bad| ProveError::format(file, bad.offset, &bad.why))?;
-        let end = trailer.end_seq();
-        if end == self.size {
+        if trailer.end_seq() == self.size {
             self.stated = Some((trailer.root, file.clone(), offset));
         }
-        let inside = pivot.is_some_and(|pivot| match self.goal {
-            Goal::Inclusion(_) => true,
-            Goal::Consistency(_) => file.first_seq < pivot && pivot < end,
-        });
-        if inside || self.size < end {
-            return self.leaves.read(self.dir, file, end.min(self.size));
-        }
-        let taken = self.leaves.gather.range(&trailer.range);
-        taken.map_err(|why| ProveError::damage(file, offset, why.to_string()))
+        self.leaves.sealed(self.dir, file, &trailer, self.size)
     }
 }

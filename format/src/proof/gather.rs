@@ -121,14 +121,29 @@ impl Gather {
             return Err(GatherError::Hole { expected: self.end(), found: range.begin() });
         }
         for ((start, level), node) in subtrees(range.begin(), range.end()).zip(range.nodes()) {
-            let Some(tile) = self.tiles.get(self.now) else { break };
-            if tile.leaves.end - start < 1 << level {
+            if self.now == self.tiles.len() {
+                break;
+            }
+            if !self.subtree(level, node) {
                 return Err(GatherError::Crosses(start));
             }
-            self.joined.append_node(level, *node);
-            self.step();
         }
         Ok(())
+    }
+
+    /// Adds the perfect subtree of 2^`level` leaves that begins at [`Gather::end`], if it is a part
+    /// of the proof. Returns whether it was; if not, smaller ones or its leaves are needed.
+    pub fn subtree(&mut self, level: u32, node: &Hash) -> bool {
+        let Some((tile, leaves)) = self.tiles.get(self.now).zip(1_u64.checked_shl(level)) else {
+            return false;
+        };
+        let at = self.end();
+        if tile.leaves.end - at < leaves || !at.is_multiple_of(leaves) {
+            return false;
+        }
+        self.joined.append_node(level, *node);
+        self.step();
+        true
     }
 
     /// Adds leaves, the first of them of number [`Gather::end`]. What lies behind the tree's last

@@ -30,14 +30,16 @@
 //! <root, base64>
 //! ```
 //!
-//! The last three lines are the text of a C2SP checkpoint. It is not signed in this version: a
-//! reader is told by somebody else which root and size to trust, and C2SP's own verifiers, which
+//! The last three lines are the text of a C2SP checkpoint. In a signed trail they are followed by the
+//! rest of the signed note ([`crate::note`]): its other lines, an empty line, its signatures. Without
+//! it a reader is told by somebody else which root and size to trust, and C2SP's own verifiers, which
 //! want a signature, refuse the file. Every line ends with a line feed. Numbers have no sign and no
 //! leading zeros, base64 is the standard one with padding.
 
 use crate::consts::{HASH_BYTES, RECORD_HEADER_BYTES, RECORD_PAYLOAD_BYTES_MAX};
 use crate::lines::{Head, Lines, ORIGIN_BYTES_MAX, TextError};
 use crate::merkle::{Hash, leaf_hash_stored};
+use crate::note::{NOTE_BYTES_MAX, Note};
 use crate::proof::{Consistency, Inclusion, PATH_HASHES_MAX};
 use alloc::vec::Vec;
 use base64::Engine as _;
@@ -52,9 +54,11 @@ const CONSISTENCY: &str = "graven/consistency-proof@v1";
 /// Longest stored record.
 const RECORD_BYTES_MAX: usize = RECORD_HEADER_BYTES + RECORD_PAYLOAD_BYTES_MAX;
 
-/// Longest proof: the longest record, the longest path, and a kilobyte for the other lines.
-pub const TEXT_BYTES_MAX: usize =
-    base64_len(RECORD_BYTES_MAX) + PATH_HASHES_MAX * (base64_len(HASH_BYTES) + 1) + 1024;
+/// Longest proof: the longest record, the longest path, the longest note, and what stands in front.
+pub const TEXT_BYTES_MAX: usize = base64_len(RECORD_BYTES_MAX)
+    + PATH_HASHES_MAX * (base64_len(HASH_BYTES) + 1)
+    + NOTE_BYTES_MAX
+    + 1024;
 
 const _: () = assert!(ORIGIN_BYTES_MAX + 4 * 64 < 1024, "the other lines fit");
 
@@ -73,6 +77,8 @@ pub enum Document {
         proof: Inclusion,
         /// The tree; its size is the proof's.
         head: Head,
+        /// The signed note that says so, whole; `None` of a trail that is not signed.
+        note: Option<Vec<u8>>,
     },
     /// That a tree contains an earlier one.
     Consistency {
@@ -82,6 +88,8 @@ pub enum Document {
         proof: Consistency,
         /// The later tree; its size is the proof's.
         head: Head,
+        /// The signed note that says so, whole; `None` of a trail that is not signed.
+        note: Option<Vec<u8>>,
     },
 }
 
@@ -102,18 +110,18 @@ impl Document {
                 let record = lines.base64(extra)?;
                 let seq = lines.number_after("index ", "`index`, a space, a number")?;
                 let path = path(&mut lines)?;
-                let head = last(&mut lines)?;
+                let (head, note) = last(&mut lines)?;
                 let proof = Inclusion { seq, size: head.size, path };
-                Ok(Self::Inclusion { record, proof, head })
+                Ok(Self::Inclusion { record, proof, head, note })
             }
             Some(kind) if kind == CONSISTENCY.as_bytes() => {
                 let from = lines.number_after("old ", "`old`, a space, a number")?;
                 let root = lines.field("root ", "`root`, a space, a hash in base64")?;
                 let from_root = lines.hash(root)?;
                 let path = path(&mut lines)?;
-                let head = last(&mut lines)?;
+                let (head, note) = last(&mut lines)?;
                 let proof = Consistency { from, size: head.size, path };
-                Ok(Self::Consistency { from_root, proof, head })
+                Ok(Self::Consistency { from_root, proof, head, note })
             }
             _ => Err(TextError::Kind),
         }
@@ -127,15 +135,23 @@ impl Document {
         }
     }
 
+    /// The signed note over that tree, if there is one.
+    #[must_use]
+    pub fn note(&self) -> Option<&[u8]> {
+        match self {
+            Self::Inclusion { note, .. } | Self::Consistency { note, .. } => note.as_deref(),
+        }
+    }
+
     /// Whether the path leads to the root that the document states, from the record or the earlier
     /// root that it states. That these are the right ones is for who trusts them to say.
     #[must_use]
     pub fn holds(&self) -> bool {
         let (root, head) = match self {
-            Self::Inclusion { record, proof, head } => {
+            Self::Inclusion { record, proof, head, .. } => {
                 (proof.root(&leaf_hash_stored(record)), head)
             }
-            Self::Consistency { from_root, proof, head } => (proof.root(from_root), head),
+            Self::Consistency { from_root, proof, head, .. } => (proof.root(from_root), head),
         };
         root == Some(head.root)
     }
@@ -144,19 +160,23 @@ impl Document {
 impl fmt::Display for Document {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (path, head) = match self {
-            Self::Inclusion { record, proof, head } => {
+            Self::Inclusion { record, proof, head, .. } => {
                 writeln!(f, "{INCLUSION}\nextra {}", BASE64.encode(record))?;
                 writeln!(f, "index {}", proof.seq)?;
                 (&proof.path, head)
             }
-            Self::Consistency { from_root, proof, head } => {
+            Self::Consistency { from_root, proof, head, .. } => {
                 writeln!(f, "{CONSISTENCY}\nold {}", proof.from)?;
                 writeln!(f, "root {}", BASE64.encode(from_root))?;
                 (&proof.path, head)
             }
         };
         path.iter().try_for_each(|hash| writeln!(f, "{}", BASE64.encode(hash)))?;
-        write!(f, "\n{head}")
+        match self.note().map(core::str::from_utf8) {
+            Some(Ok(note)) => write!(f, "\n{note}"),
+            Some(Err(_)) => Err(fmt::Error),
+            None => write!(f, "\n{head}"),
+        }
     }
 }
 
@@ -175,12 +195,22 @@ fn path(lines: &mut Lines<'_>) -> Result<Vec<Hash>, TextError> {
     }
 }
 
-/// The tree, and nothing after it.
-fn last(lines: &mut Lines<'_>) -> Result<Head, TextError> {
+/// The tree, and the note that it is the beginning of if anything follows.
+fn last(lines: &mut Lines<'_>) -> Result<(Head, Option<Vec<u8>>), TextError> {
+    let (text, line) = (lines.left, lines.line);
     let head = lines.head()?;
     if lines.left.is_empty() {
-        Ok(head)
-    } else {
-        Err(lines.error_next("the end: this version has no signatures"))
+        return Ok((head, None));
     }
+    let note = Note::parse(text).map_err(|why| match why {
+        TextError::Line { line: of_note, expected } => {
+            TextError::Line { line: line + of_note, expected }
+        }
+        why => why,
+    })?;
+    // The rest of a note may hold any bytes, which a proof as text does not.
+    if core::str::from_utf8(text).is_err() {
+        return Err(lines.error_next("UTF-8"));
+    }
+    Ok((note.checkpoint.head, Some(text.to_vec())))
 }

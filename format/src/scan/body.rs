@@ -195,6 +195,9 @@ impl<H: Hashing + Decoding> Scanner<H> {
 
     /// The next record of the current frame; `None` at its end.
     pub(super) fn step_record(&mut self) -> Option<Step> {
+        if self.wanted.last().is_some_and(|size| *size <= self.next_seq) {
+            self.note_root();
+        }
         let current = self.current.as_ref()?;
         if current.at == current.end || current.index == current.header.record_count {
             self.end_frame();

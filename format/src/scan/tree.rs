@@ -68,6 +68,18 @@ impl<H: Hashing + Decoding> Scanner<H> {
         }
     }
 
+    /// Keeps the root over all records up to the next one, if it was asked for.
+    pub(super) fn note_root(&mut self) {
+        while let Some(size) = self.wanted.pop_if(|size| *size <= self.next_seq) {
+            if size < self.next_seq {
+                continue;
+            }
+            self.append_frame();
+            let known = self.tree.so_far().is_some_and(|tree| tree.end() == size);
+            self.roots.extend(self.root().filter(|_| known).map(|root| (size, root)));
+        }
+    }
+
     /// The root over all records of the trail up to the last one in the tree, as far as that can
     /// be computed.
     pub(super) fn root(&self) -> Option<Hash> {

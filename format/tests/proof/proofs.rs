@@ -335,9 +335,10 @@ pub(crate) fn documents() -> [Document; 2] {
     let trail = Trail::new(20, 6, &mut Random(11));
     let head = |root| Head { origin: origin(TrailId([0xab; 16])), size: 20, root };
     let (proof, _, root) = trail.inclusion(13, 20);
-    let inclusion = Document::Inclusion { record: leaf_bytes(13), proof, head: head(root) };
+    let inclusion =
+        Document::Inclusion { record: leaf_bytes(13), proof, head: head(root), note: None };
     let (proof, from_root, root) = trail.consistency(11, 20);
-    [inclusion, Document::Consistency { from_root, proof, head: head(root) }]
+    [inclusion, Document::Consistency { from_root, proof, head: head(root), note: None }]
 }
 
 #[test]
@@ -365,11 +366,11 @@ fn text_is_read_as_it_was_written_and_no_altered_byte_passes() {
 
 #[test]
 fn the_text_is_a_tlog_proof() {
-    let [Document::Inclusion { record, proof, head }, _] = documents() else {
+    let [Document::Inclusion { record, proof, head, .. }, _] = documents() else {
         panic!("the first is of an inclusion")
     };
     let record = record[..1].to_vec();
-    let text = Document::Inclusion { record, proof, head }.to_string();
+    let text = Document::Inclusion { record, proof, head, note: None }.to_string();
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines[..3], ["c2sp.org/tlog-proof@v1", "extra DQ==", "index 13"]);
     assert_eq!(lines[8..11], ["", "graven/abababababababababababababababab", "20"]);
@@ -389,10 +390,11 @@ fn text_over_a_limit_is_refused() {
     // The longest record and path fit.
     let record = vec![b'x'; 128 * 1024 + 32];
     proof.path = vec![[1; 32]; PATH_HASHES_MAX];
-    let longest = Document::Inclusion { record, proof: proof.clone(), head: head.clone() };
+    let longest =
+        Document::Inclusion { record, proof: proof.clone(), head: head.clone(), note: None };
     assert_eq!(Document::parse(longest.to_string().as_bytes()), Ok(longest));
     proof.path.push([1; 32]);
-    let longer = Document::Inclusion { record: Vec::new(), proof, head };
+    let longer = Document::Inclusion { record: Vec::new(), proof, head, note: None };
     let parsed = Document::parse(longer.to_string().as_bytes());
     assert_eq!(parsed, Err(TextError::TooLong { what: "hashes", max: PATH_HASHES_MAX }));
 }

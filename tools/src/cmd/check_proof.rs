@@ -1,6 +1,6 @@
 //! `graven check-proof`.
 
-use crate::cmd::show;
+use crate::cmd::{key, show};
 use crate::diag::Diagnostic;
 use crate::escape::{self, Escaped};
 use crate::exit::Exit;
@@ -9,6 +9,7 @@ use crate::verify::report::hex;
 use graven_format::Record;
 use graven_format::lines::parse_hash;
 use graven_format::merkle::Hash;
+use graven_format::note::{Note, PublicKey, Signed};
 use graven_format::proof::text::{Document, TEXT_BYTES_MAX};
 use serde::Serialize;
 use std::io::{self, Read as _, Write};
@@ -23,6 +24,12 @@ const SCHEMA_VERSION: u32 = 1;
 pub struct Args {
     /// The proof, as `graven prove` wrote it; `-` is standard input
     pub file: PathBuf,
+    /// The key that must have signed the proof's checkpoint, or @FILE that holds it
+    ///
+    /// Written as `graven keys` prints it: name+id+base64. A proof over a tree that a later key has signed needs that
+    /// key.
+    #[arg(long, value_name = "KEY", value_parser = key::parse)]
+    pub key: Option<PublicKey>,
     /// The root that the proof must lead to: 64 hexadecimal digits, or base64 as in a checkpoint
     #[arg(long, value_name = "HASH", value_parser = hash)]
     pub root: Option<Hash>,
@@ -45,10 +52,14 @@ pub struct Args {
 const AFTER_HELP: &str = "\
 Needs no trail. Prints what the proof proves, and the record with its bytes escaped as `graven show` does.
 
-A proof is worth as much as the root that it leads to. Give a root, and its size, that you have from elsewhere than \
-the proof: `graven verify` prints them. Without --root it is only checked that the proof leads to the root that it \
+A proof is worth as much as the root that it leads to. With --key the root and size are what this key has signed \
+in the checkpoint that the proof ends with, and the origin is the key's name. Without it give a root, and its size, that you have from elsewhere than \
+the proof: `graven verify` prints them. Without any of these it is only checked that the proof leads to the root that it \
 states itself, which whoever made it could choose; the root is then printed to be compared with a copy kept \
-elsewhere. The origin is what the file says, and proves nothing.
+elsewhere, and the origin is what the file says.
+
+A trail's keys change. `graven keys DIR --key FIRST` prints all of them, each proven from the first: keep \
+them with the first one, or with the proof from somebody who has.
 
 Exit codes:
   0  proven
@@ -56,6 +67,7 @@ Exit codes:
   2  usage, or the file cannot be read or is no proof
 
 Examples:
+  graven check-proof record.tlog-proof --key @trail.vkey
   graven check-proof record.tlog-proof --root 4f1c…e9 --size 1000000
   graven check-proof grown.proof --from-root 4f1c…e9 --from 1000000
   graven prove DIR --seq 7 | graven check-proof - --json | jq .record.payload";
@@ -138,6 +150,11 @@ fn refusal(args: &Args, document: &Document) -> Option<String> {
     if let Some(size) = args.size.filter(|size| *size != head.size) {
         return differs("size", size.to_string(), head.size.to_string());
     }
+    if let Some(key) = &args.key
+        && let Some(why) = not_signed(document, key)
+    {
+        return Some(why);
+    }
     let Document::Consistency { from_root, proof, .. } = document else { return None };
     if let Some(root) = args.from_root.filter(|root| root != from_root) {
         return differs("earlier root", hex(&root), hex(from_root));
@@ -148,9 +165,43 @@ fn refusal(args: &Args, document: &Document) -> Option<String> {
     None
 }
 
-/// What is said behind a value that the caller gave, or did not give.
-fn trust(given: bool) -> &'static str {
-    if given { ", as given" } else { ", to be compared with a copy kept elsewhere" }
+/// Why the proof's checkpoint is not one that `key` has signed for its own log.
+fn not_signed(document: &Document, key: &PublicKey) -> Option<String> {
+    let Some(note) = document.note() else { return Some("it is not signed".into()) };
+    let note = match Note::parse(note) {
+        Ok(note) => note,
+        Err(why) => return Some(why.to_string()),
+    };
+    if note.checkpoint.head.origin != key.name() {
+        return Some(format!("its origin is not the key's name, {}", key.name()));
+    }
+    match note.verify(key) {
+        Signed::Yes => None,
+        Signed::Forged => Some("its signature is not the key's: it is forged".into()),
+        Signed::No => Some(
+            "the key has not signed its checkpoint; if the trail's key has changed since, `graven keys` prints \
+             the later ones"
+                .into(),
+        ),
+    }
+}
+
+/// What is said behind a value that the caller gave, that the key has signed, or neither.
+fn trust(given: bool, signed: bool) -> &'static str {
+    match (given, signed) {
+        (true, _) => ", as given",
+        (_, true) => ", as signed",
+        _ => ", to be compared with a copy kept elsewhere",
+    }
+}
+
+/// Who has signed, as far as that is known.
+fn signature(args: &Args, document: &Document) -> String {
+    match (&args.key, document.note()) {
+        (Some(key), Some(_)) => format!("by {key}"),
+        (_, None) => "none".into(),
+        (None, Some(_)) => "there, not checked: give the key with --key".into(),
+    }
 }
 
 fn print(args: &Args, document: &Document, out: &mut dyn Write) -> io::Result<()> {
@@ -162,13 +213,25 @@ fn print(args: &Args, document: &Document, out: &mut dyn Write) -> io::Result<()
         Document::Consistency { proof, from_root, .. } => {
             let from = proof.from;
             writeln!(out, "proven    the tree below begins with the tree of {from} records")?;
-            writeln!(out, "from root {}{}", hex(from_root), trust(args.from_root.is_some()))?;
-            writeln!(out, "from size {from}{}", trust(args.from.is_some()))?;
+            writeln!(
+                out,
+                "from root {}{}",
+                hex(from_root),
+                trust(args.from_root.is_some(), false)
+            )?;
+            writeln!(out, "from size {from}{}", trust(args.from.is_some(), false))?;
         }
     }
-    writeln!(out, "root      {}{}", hex(&head.root), trust(args.root.is_some()))?;
-    writeln!(out, "size      {}{}", head.size, trust(args.size.is_some()))?;
-    writeln!(out, "origin    {}, not signed", Escaped(head.origin.as_bytes()))?;
+    writeln!(
+        out,
+        "root      {}{}",
+        hex(&head.root),
+        trust(args.root.is_some(), args.key.is_some())
+    )?;
+    let size = trust(args.size.is_some(), args.key.is_some());
+    writeln!(out, "size      {}{size}", head.size)?;
+    writeln!(out, "origin    {}", Escaped(head.origin.as_bytes()))?;
+    writeln!(out, "signed    {}", signature(args, document))?;
     if let Document::Inclusion { record, proof, .. } = document {
         write!(out, "record    ")?;
         match decode(record) {
@@ -199,6 +262,8 @@ struct Report<'a> {
     from: Option<Tree>,
     tree: Tree,
     origin: &'a str,
+    /// The key that was given and has signed; null if none was given, or nothing is proven.
+    signed_by: Option<String>,
     /// Null if this version cannot read it, or if nothing is proven.
     #[serde(skip_serializing_if = "Option::is_none")]
     record: Option<Option<show::Line<'a>>>,
@@ -241,6 +306,7 @@ fn report<'a>(args: &Args, document: &'a Document, why: Option<&'a str>) -> Repo
         from,
         tree: tree(head.size, &head.root, args.size, args.root),
         origin: &head.origin,
+        signed_by: args.key.as_ref().filter(|_| why.is_none()).map(ToString::to_string),
         record,
     }
 }

@@ -5,6 +5,8 @@ pub mod completions;
 pub mod compress;
 pub mod doctor;
 pub mod export;
+mod key;
+pub mod keys;
 pub mod man;
 pub mod prove;
 mod reading;

@@ -21,8 +21,9 @@ pub struct Args {
     pub seq: Option<u64>,
     /// Prove it in the tree over so many records
     ///
-    /// Without it: over all that are in sealed segments, or over all that are durable if the record is in a segment
-    /// that is not sealed yet.
+    /// In a signed trail there must be a checkpoint of exactly so many. Without it: the newest checkpoint of the sealed
+    /// segments, or of all if those do not reach the record; in a trail that is not signed, all records
+    /// of the sealed segments, or all that are durable.
     #[arg(long, value_name = "RECORDS", requires = "seq", conflicts_with = "from")]
     pub size: Option<u64>,
     /// Prove that the tree over so many records is the beginning of a later one: records were only added
@@ -35,12 +36,13 @@ pub struct Args {
 
 const AFTER_HELP: &str = "\
 Writes the proof to standard output as text. A proof of a record holds the record itself, and `graven check-proof` \
-checks it without the trail. It is a C2SP tlog-proof without a signature: whoever checks it must know the root of \
-the tree and its size from elsewhere, for instance as `graven verify` printed them when the trail was that long.
+checks it without the trail. It is a C2SP tlog-proof that ends with a checkpoint of the trail, a signed note. Who has \
+the key that signed it needs nothing else: `graven keys` prints the keys. The proof of a trail that is not signed ends with the size and root alone; whoever checks \
+it must know both from elsewhere, for instance as `graven verify` printed them when the trail was that long.
 
-Reads the frames of the segment that holds the record, and the trailers of those after it. If the tree does not end \
-with a segment, the frames of the segment in which it ends are read too. Whether the rest of the trail is intact is \
-for `graven verify` to say.
+Reads the block of records that holds the record, and the trailers from its segment on. If the tree does not end \
+with a segment, the block in which it ends is read too. Whether the rest of the trail is intact, and whether the \
+note's signature is right, is not looked at: that is for `graven verify` and `graven check-proof` to say.
 
 Exit codes:
   0  the proof was written
@@ -98,6 +100,12 @@ fn refuse(dir: &TrailDir, why: &ProveError) -> Exit {
                 None => error,
             };
             (error.help("`graven verify` says how long the trail is"), Exit::CannotCheck)
+        }
+        ProveError::NoCheckpoint(_) => {
+            let error = error.note("the trail is signed: a proof without a signature proves less");
+            let help =
+                "the next checkpoint will cover it; without --size or --to the newest one is taken";
+            (error.help(help), Exit::CannotCheck)
         }
         ProveError::Damage { file, offset, unsupported, .. } => {
             let error = error

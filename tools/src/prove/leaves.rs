@@ -8,6 +8,7 @@ use graven_format::merkle::{Hash, Hashing as _, Scratch};
 use graven_format::proof::Gather;
 use graven_format::record::Record;
 use graven_format::scan::{Event, Expect};
+use graven_format::trailer::Trailer;
 use graven_writer::hash::Lanes;
 use std::ops::ControlFlow;
 use std::sync::mpsc::{Receiver, SendError, SyncSender, channel, sync_channel};
@@ -84,7 +85,40 @@ impl Leaves {
         Self { gather, record: Vec::new(), wanted, scratch, lanes }
     }
 
-    /// Reads the segment's records up to seq `until`. What is after them is not looked at.
+    /// Takes a sealed segment up to seq `until`: each hash in its trailer that is a part of the
+    /// proof, and between them the leaves.
+    pub(super) fn sealed(
+        &mut self,
+        dir: &TrailDir,
+        file: &SegmentFile,
+        trailer: &Trailer,
+        until: u64,
+    ) -> Result<(), ProveError> {
+        let until = until.min(trailer.end_seq());
+        let known = trailer.subtrees();
+        loop {
+            let at = self.gather.end();
+            if at >= until {
+                return Ok(());
+            }
+            // Several may begin here: larger ones stand in front.
+            let ahead = &known[known.partition_point(|(start, ..)| *start < at)..];
+            let here = ahead.iter().take_while(|(start, ..)| *start == at);
+            if !here.into_iter().any(|(_, level, node)| self.subtree(*level, node)) {
+                let next = ahead.iter().map(|(start, ..)| *start).find(|start| *start > at);
+                self.read(dir, file, next.map_or(until, |next| next.min(until)))?;
+            }
+        }
+    }
+
+    /// Takes a subtree that begins at the next leaf, if it is a part of the proof. The record that is
+    /// proven is needed itself.
+    fn subtree(&mut self, level: u32, node: &Hash) -> bool {
+        self.wanted != Some(self.gather.end()) && self.gather.subtree(level, node)
+    }
+
+    /// Reads the segment's records from the next leaf up to seq `until`. What is before and after them is not
+    /// looked at, as far as the segment's index tells where they are.
     pub(super) fn read(
         &mut self,
         dir: &TrailDir,
@@ -104,7 +138,7 @@ impl Leaves {
         let scanned = std::thread::scope(|scope| {
             let mut hasher = Hasher::start(scope);
             let mut batch = Batch::default();
-            let scanned = scan::scan(&opened, expect, How::default(), &mut |event| {
+            let scanned = scan::scan_from(&opened, expect, next, How::default(), &mut |event| {
                 match event {
                     Event::Record { seq, record, .. } if seq == next && seq < until => {
                         self.add(&mut batch, seq, &record);
@@ -129,12 +163,12 @@ impl Leaves {
             back.iter().for_each(|batch| self.take(&batch));
             scanned
         });
-        let scanned = scanned.map_err(ProveError::io(file))?;
+        scanned.map_err(ProveError::io(file))?;
         match wrong {
             Some(why) => Err(why),
             None if next < until => {
                 let what = format!("the segment has no record of seq {next}");
-                Err(ProveError::damage(file, scanned.extent, what))
+                Err(ProveError::damage(file, 0, what))
             }
             None => Ok(()),
         }

@@ -3,6 +3,7 @@
 pub mod dir;
 pub mod ends;
 pub mod live;
+pub mod notes;
 pub mod scan;
 pub mod segment;
 pub mod stream;

@@ -2,7 +2,7 @@
 
 use crate::trail::ends;
 use graven_format::codec::Decoding;
-use graven_format::merkle::Hashing;
+use graven_format::merkle::{Hash, Hashing};
 use graven_format::scan::{Event, Expect, Outcome, Scanner};
 use graven_format::trailer::IndexEntry;
 use graven_writer::codec::Reading;
@@ -22,6 +22,8 @@ pub struct How<'a> {
     pub limit: Option<u64>,
     /// Counts bytes as they are read.
     pub progress: Option<&'a AtomicU64>,
+    /// Sizes of trees, in rising order, whose roots and keys are wanted.
+    pub sizes: &'a [u64],
 }
 
 /// What was read.
@@ -31,6 +33,8 @@ pub struct Scanned {
     pub outcome: Outcome,
     /// Offset after the last byte that is not zero.
     pub extent: u64,
+    /// Those of the sizes in [`How`] that lie in the segment, and the roots of trees of so many records.
+    pub roots: Vec<(u64, Hash)>,
 }
 
 /// Reads a segment's file from its start and shows each event to `visit`, which may end it.
@@ -44,8 +48,10 @@ pub fn scan(
     visit: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
 ) -> io::Result<Scanned> {
     let mut scanner = Scanner::with_hashing(expect, Reading::new());
+    scanner.want_roots(how.sizes);
     let extent = feed(&mut scanner, file, 0, how, visit)?;
-    Ok(Scanned { outcome: scanner.outcome(), extent })
+    let roots = scanner.roots();
+    Ok(Scanned { outcome: scanner.outcome(), extent, roots })
 }
 
 /// Pushes the file's bytes from `offset` on; returns where the last one that is not zero ends.

@@ -1,8 +1,10 @@
 //! One segment, read from end to end and remembered in bounded memory.
 
 use crate::trail::dir::{SegmentFile, TrailDir};
+use crate::trail::notes::{Notes, Reader};
 use crate::trail::scan::{self, How};
 use graven_format::loss::{LossError, LossStatement};
+use graven_format::merkle::Hash;
 use graven_format::recovery::Found;
 use graven_format::scan::{Event, Expect, Outcome};
 use graven_format::{Finding, Flags};
@@ -74,6 +76,10 @@ pub struct SegmentRead {
     pub losses: Vec<LossFound>,
     /// Those that were not kept.
     pub losses_left_out: u64,
+    /// Its keys, and the checkpoints in it.
+    pub notes: Notes,
+    /// The sizes that were asked for and lie in it, and the roots of trees of so many records.
+    pub roots: Vec<(u64, Hash)>,
 }
 
 impl SegmentRead {
@@ -150,10 +156,14 @@ pub fn read(
         merkle,
     };
     let mut collector = Collector::default();
+    // Signatures are checked where hashes are: recovery's view of the end needs neither.
+    let mut notes = merkle.then(|| Reader::new(how.sizes));
     let mut scanned = scan::scan(&opened, expect, how, &mut |event| {
         collector.take(&event);
+        notes.iter_mut().for_each(|notes| notes.take(&event));
         ControlFlow::Continue(())
     })?;
+    let end_seq = scanned.outcome.prefix.next_seq;
     // The index was compared and is not needed any more; a trail may have very many segments.
     scanned.outcome.prefix.tally.index = Vec::new();
     if let Some(trailer) = &mut scanned.outcome.trailer {
@@ -180,6 +190,8 @@ pub fn read(
         last,
         losses,
         losses_left_out,
+        notes: notes.map(|notes| notes.end(end_seq)).unwrap_or_default(),
+        roots: scanned.roots,
     })
 }
 

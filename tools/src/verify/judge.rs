@@ -8,12 +8,15 @@ use crate::trail::dir::{name_text, open_regular};
 use crate::trail::segment::{LossFound, SegmentRead, Stamp};
 use crate::trail::tail::Tail;
 use crate::trail::{SegmentFile, TrailDir};
+use crate::verify::anchors::{self, Anchor, Anchors};
+use crate::verify::keys::{Chain, Signatures};
 use crate::verify::problems::Problems;
 use crate::verify::report::{
     Class, Loss, Losses, Problem, Records, Report, Root, SCHEMA_VERSION, Segments, StampReport,
     Statement, Verdict, WriterReport, hex,
 };
 use crate::verify::{Options, Read};
+use graven_format::lines::origin;
 use graven_format::merkle::{CompactRange, Hash};
 use graven_format::name;
 use graven_format::recovery::Decision;
@@ -40,6 +43,9 @@ pub(crate) struct Judge<'a> {
     starts: Vec<(u64, Option<Stamp>)>,
     /// The largest end of a segment so far.
     seen: u64,
+    chain: Chain,
+    anchors: &'a [Anchor],
+    anchored: anchors::Seen,
 }
 
 /// Where a segment stands in the trail.
@@ -61,10 +67,10 @@ struct Before<'a> {
 }
 
 impl<'a> Judge<'a> {
-    pub(crate) fn new(dir: &'a TrailDir, options: &Options<'_>) -> Self {
+    pub(crate) fn new(dir: &'a TrailDir, options: &Options<'a>) -> Self {
         let mut judge = Self {
             dir,
-            announced: options.durable.map_or(0, |seq| seq.saturating_add(1)),
+            announced: known_announced(dir, options),
             problems: Problems::default(),
             segments: Segments::default(),
             records: Records::default(),
@@ -73,6 +79,9 @@ impl<'a> Judge<'a> {
             last: None,
             starts: Vec::with_capacity(dir.segments.len()),
             seen: 0,
+            chain: Chain::new(options.key),
+            anchors: options.anchors,
+            anchored: anchors::Seen::default(),
         };
         judge.check_identity();
         judge
@@ -101,8 +110,9 @@ impl<'a> Judge<'a> {
         self.place_after();
         self.check_end(tail);
         self.check_foreign();
+        let (signatures, anchors) = self.check_signatures();
         let root = self.root(tail);
-        self.finish(tail, root)
+        self.finish(tail, root, signatures, anchors)
     }
 
     fn announce(&mut self, (_, read): &Read) {
@@ -120,9 +130,15 @@ impl<'a> Judge<'a> {
             Ok(read) => {
                 self.check_segment(read, place);
                 self.check_chain(before.as_ref(), read, place.orphan);
+                let file = self.file(file);
+                self.chain.segment(read, &file, place.end_seq, place.orphan, &mut self.problems);
+                self.anchored.take(read);
                 self.seen = self.seen.max(end_seq(read));
             }
-            Err(why) => self.unreadable(file, why),
+            Err(why) => {
+                self.unreadable(file, why);
+                self.chain.unreadable();
+            }
         }
         self.starts.push((file.first_seq, read.as_ref().ok().and_then(|read| read.first)));
     }
@@ -420,7 +436,26 @@ impl<'a> Judge<'a> {
         Some(Root { size, hash: hex(&hash) })
     }
 
-    fn finish(mut self, tail: &Tail, root: Option<Root>) -> Report {
+    /// What keys and anchors say of the whole.
+    fn check_signatures(&mut self) -> (Signatures, Anchors) {
+        if self.chain.is_missing() {
+            let message = "a key was given, and no header is there to hold it against";
+            self.problems.push(Problem::new(Class::Damage, "key", message).at(0, 0));
+        }
+        let origin = self.dir.trail_id().map(origin);
+        let end_seq = self.seen.min(self.records.end_seq);
+        let (origin, last) = (origin.as_deref(), self.chain.last());
+        let anchors = self.anchored.judge(self.anchors, origin, end_seq, last, &mut self.problems);
+        (std::mem::take(&mut self.chain).report(end_seq), anchors)
+    }
+
+    fn finish(
+        mut self,
+        tail: &Tail,
+        root: Option<Root>,
+        signatures: Signatures,
+        anchors: Anchors,
+    ) -> Report {
         let has = |class| self.problems.has(class);
         let verdict = if has(Class::Damage) {
             Verdict::Damaged
@@ -454,12 +489,22 @@ impl<'a> Judge<'a> {
             segments: self.segments,
             records: self.records,
             root,
+            signatures,
+            anchors,
             problems,
             problems_left_out,
             losses: self.losses,
             temporary_files: self.dir.temporaries.clone(),
         }
     }
+}
+
+/// Records that somebody knows to have been announced: a checkpoint is made of nothing else.
+fn known_announced(dir: &TrailDir, options: &Options<'_>) -> u64 {
+    let origin = dir.trail_id().map(origin);
+    let own = options.anchors.iter().filter(|anchor| Some(&anchor.head.origin) == origin.as_ref());
+    let anchored = own.map(|anchor| anchor.head.size).max().unwrap_or(0);
+    anchored.max(options.durable.map_or(0, |seq| seq.saturating_add(1)))
 }
 
 /// One past the last seq that the segment has, or says that it had.

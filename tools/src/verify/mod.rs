@@ -5,17 +5,22 @@
 //! against each other ([`judge`]), so a report does not depend on how many threads read.
 //! Nothing is written and nothing is locked, so a writer may run meanwhile.
 
+pub mod anchors;
 pub mod judge;
+pub mod keys;
 pub mod pool;
 pub mod problem;
 pub mod problems;
 pub mod report;
+mod signing;
 pub mod text;
 
 use crate::trail::scan::How;
 use crate::trail::segment::{self, SegmentRead};
 use crate::trail::tail::Tail;
 use crate::trail::{OpenError, SegmentFile, TrailDir};
+use anchors::Anchor;
+use graven_format::note::PublicKey;
 use judge::Judge;
 use pool::Pool;
 pub use report::{Report, Verdict};
@@ -39,6 +44,10 @@ pub struct Options<'a> {
     /// A seq that is known to have been announced durable, from `graven record --ack` for
     /// instance: if the trail does not reach it, records are missing.
     pub durable: Option<u64>,
+    /// The key that the trail must begin with.
+    pub key: Option<&'a PublicKey>,
+    /// Checkpoints that were kept elsewhere.
+    pub anchors: &'a [Anchor],
     /// Counts bytes as they are read.
     pub progress: Option<&'a AtomicU64>,
 }
@@ -69,7 +78,8 @@ pub fn verify(path: &Path, options: &Options<'_>) -> Result<Report, OpenError> {
 /// Reads and judges all segments: those at the end are read in this thread, the others in a pool.
 /// Also says whether one was not there any more.
 fn read_all(dir: &TrailDir, options: &Options<'_>) -> (Report, bool) {
-    let how = How { limit: None, progress: options.progress };
+    let sizes = anchors::sizes(options.anchors);
+    let how = How { limit: None, progress: options.progress, sizes: &sizes };
     let older = &dir.segments[..dir.segments.len() - Tail::len(dir)];
     let default = || std::thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX);
     let threads = options.threads.map_or_else(default, NonZero::get).min(older.len());

@@ -1,6 +1,8 @@
 //! What `verify` finds, as data: the text for people and the JSON for programs say the same.
 
 use crate::exit::Exit;
+use crate::verify::anchors::Anchors;
+use crate::verify::keys::Signatures;
 use serde::Serialize;
 
 /// Version of the JSON that `verify --json` prints. Fields may be added within a version; none
@@ -33,6 +35,10 @@ pub struct Report {
     pub records: Records,
     /// The RFC 6962 tree over all records, if the trail is intact.
     pub root: Option<Root>,
+    /// Its keys and checkpoints.
+    pub signatures: Signatures,
+    /// What checkpoints that were kept elsewhere say of it.
+    pub anchors: Anchors,
     /// What is wrong, in the order of seq.
     pub problems: Vec<Problem>,
     /// Problems that were found and are not listed.

@@ -2,6 +2,7 @@
 
 use crate::diag::{Diagnostic, Level};
 use crate::verify::report::{Class, Loss, Problem, Report, Verdict};
+use crate::verify::signing;
 use anstyle::{AnsiColor, Style};
 use std::io::{self, Write};
 
@@ -164,6 +165,7 @@ fn facts(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     if let Some(root) = &report.root {
         fact("root", format!("{} over {}", root.hash, count(root.size, "record")))?;
     }
+    signing::facts(report, &mut fact)?;
     if records.missing > 0 {
         fact("missing", count(records.missing, "record"))?;
     }
@@ -223,7 +225,7 @@ fn verdict(report: &Report, out: &mut dyn Write) -> io::Result<()> {
 }
 
 /// `1 record`, `2 records`.
-fn count(number: u64, what: &str) -> String {
+pub(crate) fn count(number: u64, what: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {what}{plural}")
 }

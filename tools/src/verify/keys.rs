@@ -1,0 +1,201 @@
+//! The keys of a trail from the first on: each header's must follow from the segment before it, and
+//! every checkpoint be signed by the key of its place.
+
+use crate::time::rfc3339;
+use crate::trail::notes::{Notes, Seen, Wrong};
+use crate::trail::segment::SegmentRead;
+use crate::verify::problems::Problems;
+use crate::verify::report::{Class, Problem, hex};
+use graven_format::note::PublicKey;
+use graven_format::signer::{SignatureError, Signer};
+use serde::Serialize;
+
+/// What is known of a trail's signatures.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Signatures {
+    /// Whether the trail has a key.
+    pub signed: bool,
+    /// The key that it begins with.
+    pub key: Option<String>,
+    /// Whether that is the key that was given; without one, the trail's own word for it is all there is.
+    pub key_given: bool,
+    /// How many keys came before the first and before the last one that is here.
+    pub epochs: Option<(u64, u64)>,
+    /// Checkpoints that are signed by the key of their place.
+    pub checked: u64,
+    /// Checkpoints that could not be judged, for damage before them.
+    pub unchecked: u64,
+    /// The newest checkpoint whose signature is right, before anything that is wrong.
+    pub newest: Option<Checkpoint>,
+    /// Records after it: no signature covers them.
+    pub uncovered: u64,
+}
+
+/// A checkpoint.
+#[derive(Clone, Debug, Serialize)]
+pub struct Checkpoint {
+    /// Records that it covers.
+    pub size: u64,
+    /// Root over them, in hexadecimal.
+    pub root: String,
+    /// When it was made.
+    pub time: String,
+    /// How many keys came before the one that signed it.
+    pub epoch: u64,
+}
+
+/// Follows the keys through the segments, in the order of the trail.
+#[derive(Debug, Default)]
+pub(crate) struct Chain {
+    /// The key that the trail must begin with.
+    trusted: Option<PublicKey>,
+    first: Option<Signer>,
+    /// The last signer that is known, and whether the next header's must be it.
+    last: Option<Signer>,
+    sure: bool,
+    checked: u64,
+    unchecked: u64,
+    newest: Option<Seen>,
+    /// Something is wrong with a key or a signature.
+    broken: bool,
+}
+
+impl Chain {
+    pub(crate) fn new(trusted: Option<&PublicKey>) -> Self {
+        Self { trusted: trusted.cloned(), ..Self::default() }
+    }
+
+    /// Goes on with a segment that belongs to the trail up to `end_seq`; `file` is its path. After
+    /// an `orphan`, which recovery removes, only its own notes are looked at.
+    pub(crate) fn segment(
+        &mut self,
+        read: &SegmentRead,
+        file: &str,
+        end_seq: u64,
+        orphan: bool,
+        problems: &mut Problems,
+    ) {
+        if orphan {
+            return;
+        }
+        let notes = &read.notes;
+        if let Some(begin) = &notes.begin {
+            self.begin(begin, read.file.first_seq, file, problems);
+        } else {
+            self.sure = false;
+        }
+        for wrong in notes.wrong.iter().filter(|wrong| wrong.seq <= end_seq) {
+            self.broken = true;
+            problems.push(problem(wrong, read, file));
+        }
+        if notes.wrong_left_out > 0 {
+            let message = format!("{} more wrong signatures in this segment", notes.wrong_left_out);
+            let problem = Problem::new(Class::Damage, "signature", message);
+            problems.push(problem.in_file(file.to_owned()).at(read.file.first_seq, 0));
+        }
+        self.checked += notes.checked;
+        self.unchecked += notes.unchecked;
+        self.take_newest(notes, end_seq);
+        self.sure = notes.end.is_some() && self.sure;
+        self.last = notes.end.clone().or(self.last.take());
+    }
+
+    /// A segment that could not be read: the keys named in it are not known.
+    pub(crate) fn unreadable(&mut self) {
+        self.sure = false;
+    }
+
+    fn begin(&mut self, begin: &Signer, seq: u64, file: &str, problems: &mut Problems) {
+        let mut wrong = |message: String| {
+            let problem = Problem::new(Class::Damage, "key", message).in_file(file.to_owned());
+            problems.push(problem.at(seq, 0));
+        };
+        match &self.first {
+            None => {
+                let key = self.trusted.as_ref();
+                if let Some(key) = key.filter(|key| begin.key.as_ref() != Some(*key)) {
+                    self.broken = true;
+                    wrong(match &begin.key {
+                        Some(found) => format!("the trail's key is {found}, and {key} was given"),
+                        None => format!("the trail is not signed, and the key {key} was given"),
+                    });
+                }
+                if seq == 0 && begin.epoch != 0 {
+                    self.broken = true;
+                    wrong(format!("the trail begins with a key after {} others", begin.epoch));
+                }
+                self.first = Some(begin.clone());
+            }
+            Some(_) if self.sure && self.last.as_ref() != Some(begin) => {
+                self.broken = true;
+                wrong("the key in its header does not follow from the segment before it".into());
+            }
+            Some(first) if !self.sure && first.key.is_some() => {
+                self.broken = true;
+                let message = "the key in its header cannot be followed from the first: what stands \
+                               before it is damaged or missing";
+                wrong(message.into());
+            }
+            Some(_) => {}
+        }
+        self.sure = true;
+    }
+
+    fn take_newest(&mut self, notes: &Notes, end_seq: u64) {
+        if !self.broken
+            && let Some(newest) = notes.newest.filter(|newest| newest.size <= end_seq)
+        {
+            self.newest = Some(newest);
+        }
+    }
+
+    /// What is to be reported of a trail of `end_seq` records.
+    pub(crate) fn report(self, end_seq: u64) -> Signatures {
+        let signed = self.first.as_ref().is_some_and(|first| first.key.is_some());
+        let covered = self.newest.map_or(0, |newest| newest.size);
+        let epochs = self.first.as_ref().zip(self.last.as_ref());
+        Signatures {
+            signed,
+            key_given: self.trusted.is_some(),
+            epochs: epochs.filter(|_| signed).map(|(first, last)| (first.epoch, last.epoch)),
+            key: self.first.and_then(|first| first.key).map(|key| key.to_string()),
+            checked: self.checked,
+            unchecked: self.unchecked,
+            newest: self.newest.map(|newest| Checkpoint {
+                size: newest.size,
+                root: hex(&newest.root),
+                time: rfc3339(newest.realtime_ns),
+                epoch: newest.epoch,
+            }),
+            uncovered: end_seq.saturating_sub(covered),
+        }
+    }
+
+    /// Whether the trail was to begin with a key and nothing in it says which it has.
+    pub(crate) fn is_missing(&self) -> bool {
+        self.trusted.is_some() && self.first.is_none()
+    }
+
+    /// The last signer that is known.
+    pub(crate) fn last(&self) -> Option<&Signer> {
+        self.last.as_ref()
+    }
+}
+
+fn problem(wrong: &Wrong, read: &SegmentRead, file: &str) -> Problem {
+    let (kind, what) = match wrong.why {
+        SignatureError::Key => ("key", "a segment's key"),
+        SignatureError::Missing => ("unsigned", "a checkpoint"),
+        SignatureError::Unkeyed | SignatureError::Other | SignatureError::Forged => {
+            ("signature", "a checkpoint")
+        }
+        SignatureError::Successor => ("key", "a checkpoint"),
+    };
+    let mut problem = Problem::new(Class::Damage, kind, format!("{what}: {}", wrong.why))
+        .in_file(file.to_owned())
+        .at(wrong.seq, 0)
+        .note("this is no accident: whoever wrote it did not have the key, or removed what the key had signed");
+    let trailer = read.outcome.trailer.as_ref().map(|trailer| u64::from(trailer.trailer_len));
+    problem.offset = wrong.offset.or_else(|| read.extent.checked_sub(trailer?));
+    problem
+}
