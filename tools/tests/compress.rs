@@ -15,14 +15,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-/// `segments` sealed segments of `frames` frames of thirty records of audit text; every second
-/// segment is signed.
+/// `segments` sealed segments of `frames` frames of thirty records of audit text, signed, with a
+/// new key in every second one.
 fn texts(segments: u64, frames: u64) -> Maker {
     let mut maker = Maker::new();
+    maker.key = Some(maker.secret(1));
     for segment in 0..segments {
-        if segment == 1 {
-            maker.key = Some(maker.secret(1));
-        }
         for _ in 0..frames {
             let from = maker.next_seq;
             let texts: Vec<String> = (from..from + 30)
@@ -32,9 +30,7 @@ fn texts(segments: u64, frames: u64) -> Maker {
                 (from..).zip(&texts).map(|(n, text)| stdin(n, text.as_bytes())).collect();
             maker.frame(&records);
         }
-        if maker.key.is_some() {
-            maker.checkpoint((segment % 2 == 0).then(|| maker.secret(segment as u8 + 2)));
-        }
+        maker.checkpoint((segment % 2 == 0).then(|| maker.secret(segment as u8 + 2)));
         maker.seal(SealReason::Full);
     }
     maker
@@ -275,4 +271,42 @@ fn a_payload_that_was_exchanged_behind_a_right_checksum_is_found() {
     let report = on("verify", maker.path(), &["--json"]).json();
     assert_eq!(report["exit_code"], 1, "{report:#}");
     assert_eq!(on("compress", maker.path(), &[]).code, 0, "rewritten once already");
+}
+
+/// Beside a recording: what it seals becomes smaller while it goes on.
+#[test]
+fn a_recording_compresses_what_it_seals() {
+    use std::io::Write as _;
+    let dir = tempfile::tempdir().expect("a directory");
+    let trail = dir.path().join("trail");
+    let mut child = Command::new(assert_cmd::cargo::cargo_bin!("graven"))
+        .args(["record", "--source", "stdin", "--compress", "never", "--segment-bytes", "512K"])
+        .arg("--trail")
+        .arg(&trail)
+        .stdin(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    let mut input = child.stdin.take().expect("a pipe");
+    let lines: String = (0..20_000)
+        .map(|n| format!("type=CWD msg=audit(1700000000.000:{n}): cwd=\"/home/user{}\"\n", n % 9))
+        .collect();
+    input.write_all(lines.as_bytes()).expect("it reads");
+    let is_small =
+        |(name, bytes): (&String, &Vec<u8>)| name.ends_with(".seg") && bytes.len() < 400_000;
+    let begun = std::time::Instant::now();
+    while files(&trail).iter().filter(|file| is_small(*file)).count() < 2 {
+        assert!(begun.elapsed().as_secs() < 60, "nothing becomes smaller");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    // It is read, and goes on, while it is being rewritten.
+    assert_eq!(on("verify", &trail, &["--quiet"]).code, 0);
+    input.write_all(b"the last line\n").expect("it reads");
+    drop(input);
+    let output = child.wait_with_output().expect("it ends");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && stderr.is_empty(), "{stderr}");
+    assert_eq!(on("export", &trail, &[]).stdout, [lines.as_bytes(), b"the last line\n"].concat());
+    assert_eq!(on("verify", &trail, &["--quiet"]).code, 0);
+    assert!(files(&trail).keys().all(|name| !name.ends_with(".tmp")));
 }

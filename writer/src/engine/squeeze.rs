@@ -18,7 +18,7 @@ const LEVEL: i32 = 1;
 
 /// What a [`Squeeze`] takes of memory at most, unless it never compresses: the library's context,
 /// one frame, and the times of its records.
-pub(crate) const SQUEEZE_BYTES: usize = 2 * 1024 * 1024 + FRAME_BYTES_MAX + 8 * FRAME_RECORDS_MAX;
+pub(crate) const SQUEEZE_BYTES: usize = 768 * 1024 + FRAME_BYTES_MAX + 8 * FRAME_RECORDS_MAX;
 
 /// A device that completes fewer bytes a second while batches wait for it is slow. Packing and
 /// hashing together reach some three times this on one processor.
