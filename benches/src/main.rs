@@ -50,6 +50,9 @@ enum Bench {
         /// Seconds of each run.
         #[arg(long, default_value_t = 4)]
         seconds: u64,
+        /// Run also without checkpoints and keys in each round, for the ratio.
+        #[arg(long)]
+        no_checkpoints: bool,
     },
     /// Latency from the moment a record is due to its barrier, beside fio's 4 KiB writes, one in
     /// flight, each with a barrier.
@@ -125,8 +128,8 @@ fn main() -> Result<()> {
     };
     let bench = disk::Bench { dir: dir.path(), rounds: cli.rounds, options };
     match cli.bench {
-        Bench::Saturation { bytes, producers, seconds } => {
-            bench.saturation(bytes, producers, seconds)
+        Bench::Saturation { bytes, producers, seconds, no_checkpoints } => {
+            bench.saturation(bytes, producers, seconds, no_checkpoints)
         }
         Bench::Latency { rate, bytes, seconds, generator_cpu } => {
             bench.latency(disk::Load { rate, bytes, seconds, generator_cpu })

@@ -77,8 +77,10 @@ pub enum FindingKind {
     Root,
     /// A checkpoint, in a record or in the trailer, does not cover what it stands behind.
     Checkpoint(CheckpointError),
-    /// Bytes after the trailer.
+    /// Bytes after the trailer, up to the end of what was reserved: the file was not cut yet.
     AfterTrailer,
+    /// Bytes after the trailer of a file that is not as long as was reserved: somebody added them.
+    Added,
     /// The file is not as long as was reserved, and has no trailer.
     Truncated {
         /// Bytes that were reserved.
@@ -175,6 +177,7 @@ impl fmt::Display for Finding {
             FindingKind::Root => write!(f, "Merkle root is not that of the records"),
             FindingKind::Checkpoint(why) => write!(f, "checkpoint: {why}"),
             FindingKind::AfterTrailer => write!(f, "bytes after the trailer"),
+            FindingKind::Added => write!(f, "bytes were added after the trailer"),
             FindingKind::Truncated { reserved } => {
                 write!(
                     f,

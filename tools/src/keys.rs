@@ -33,7 +33,7 @@ pub enum KeysError {
     Unsigned,
     /// The first key is not the one that is trusted.
     #[error("the trail's first key is {0}, another than the one given")]
-    Trusted(PublicKey),
+    Trusted(Box<PublicKey>),
     /// A header is not intact.
     #[error("{why}")]
     Header {
@@ -80,7 +80,7 @@ pub fn follow(
     let mut now = header(dir, first)?;
     let key = now.key.clone().ok_or(KeysError::Unsigned)?;
     if trusted.is_some_and(|trusted| *trusted != key) {
-        return Err(KeysError::Trusted(key));
+        return Err(KeysError::Trusted(Box::new(key)));
     }
     visit(EpochKey { epoch: now.epoch, from: first.first_seq, key });
     for (index, file) in dir.segments.iter().enumerate() {

@@ -25,20 +25,27 @@
 
 use crate::clock;
 use crate::dir::LockedDir;
-use crate::disk::{Disk, DiskChoice, DiskReport, IoBuf, open_disk};
+use crate::disk::{Disk, DiskChoice, DiskReport, IoBuf, Wake, open_disk};
+use crate::engine::checkpoints::{Checkpoints, Published};
 use crate::engine::durability::{WaitError, Watermark};
 use crate::engine::metrics::{Metrics, Totals};
 use crate::engine::recover::{Recovered, recover};
-use crate::engine::{Compress, Engine, OnFull, SQUEEZE_BYTES, Settings, TREE_BYTES, Turn};
+use crate::engine::{
+    Cadence, Compress, Engine, OnFull, SQUEEZE_BYTES, Settings, Signing, TREE_BYTES, Turn,
+};
 use crate::error::{OpenError, WriteError};
+use crate::keys::files::{self, KeyFiles};
+use crate::keys::{Choice, InForce, KeyOption, KeyTrouble, LocalKeys, choose};
 use crate::ring::{Ring, RingStats};
 use crate::room::Room;
 use crate::source::{AppendError, Sink};
 use graven_format::consts::{
-    ALIGN_BYTES_MAX, FRAME_BYTES_MAX, HOST_BYTES_MAX, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX,
-    SEGMENT_BYTES_MIN,
+    ALIGN_BYTES_MAX, CHECKPOINT_STORED_BYTES_MAX, FRAME_BYTES_MAX, HOST_BYTES_MAX,
+    SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
 };
-use graven_format::{Record, TrailId};
+use graven_format::key_file::KeyFile;
+use graven_format::note::{Note, PublicKey, Signed};
+use graven_format::{Record, TrailId, name};
 use rustix::io::Errno;
 use std::io;
 use std::path::Path;
@@ -62,6 +69,16 @@ pub const IN_FLIGHT_DEFAULT: usize = 4;
 /// How long opening a trail may spend on zeroing its first segment.
 const FIRST_ZEROING_NS: u64 = 200_000_000;
 
+/// How old a record grows before a checkpoint covers it, unless told otherwise.
+pub const CHECKPOINT_DEFAULT: Duration = Duration::from_secs(1);
+
+/// How long a key signs unless told otherwise: what was recorded longer ago cannot be signed anew by
+/// whoever takes the machine.
+pub const EPOCH_DEFAULT: Duration = Duration::from_secs(15 * 60);
+
+/// In how many segments a key signs unless told otherwise: a GiB of them.
+pub const EPOCH_SEGMENTS_DEFAULT: u64 = 16;
+
 /// How a trail is written.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -79,6 +96,15 @@ pub struct Options {
     pub zero_ahead: Option<bool>,
     /// Whether frames are compressed on their way to the disk.
     pub compress: Compress,
+    /// Where the first key comes from.
+    pub key: KeyOption,
+    /// How old a record grows before a checkpoint covers it, 10 ms to a day; without, only what ends a
+    /// segment or is asked for is signed.
+    pub checkpoint: Option<Duration>,
+    /// How long a key signs, 1 s to a year.
+    pub epoch: Duration,
+    /// In how many segments a key signs, at least 1.
+    pub epoch_segments: u64,
 }
 
 impl Default for Options {
@@ -91,6 +117,10 @@ impl Default for Options {
             on_full: OnFull::Wait,
             zero_ahead: None,
             compress: Compress::Auto,
+            key: KeyOption::Auto,
+            checkpoint: Some(CHECKPOINT_DEFAULT),
+            epoch: EPOCH_DEFAULT,
+            epoch_segments: EPOCH_SEGMENTS_DEFAULT,
         }
     }
 }
@@ -124,6 +154,19 @@ impl Options {
         if !(1..=64).contains(&self.in_flight_max) {
             return option("in_flight_max", self.in_flight_max as u64, "from 1 to 64".to_owned());
         }
+        let (min, max) = (Duration::from_millis(10), Duration::from_secs(86_400));
+        if let Some(interval) = self.checkpoint.filter(|it| !(min..=max).contains(it)) {
+            let ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
+            return option("checkpoint", ms, "from 10 to 86400000 milliseconds".to_owned());
+        }
+        let (min, max) = (Duration::from_secs(1), Duration::from_secs(365 * 86_400));
+        if !(min..=max).contains(&self.epoch) {
+            let range = "from 1 to 31536000 seconds".to_owned();
+            return option("epoch", self.epoch.as_secs(), range);
+        }
+        if self.epoch_segments == 0 {
+            return option("epoch_segments", 0, "at least 1".to_owned());
+        }
         Ok(())
     }
 }
@@ -139,6 +182,10 @@ pub struct Opened {
     pub disk: DiskReport,
     /// What recovery found and did.
     pub recovered: Recovered,
+    /// The key that signs now; none if the trail is not signed.
+    pub key: Option<PublicKey>,
+    /// The trail's last key that is gone, if this one takes its place and is not its successor.
+    pub broken: Option<InForce>,
 }
 
 /// What a writer did from opening to closing.
@@ -152,6 +199,10 @@ pub struct Summary {
     pub totals: Totals,
     /// The ring: how often and how long producers waited.
     pub ring: RingStats,
+    /// The newest durable checkpoint.
+    pub checkpoint: Option<Arc<Published>>,
+    /// The public key of the trail's writer when it was opened; each later one follows from it.
+    pub key: Option<PublicKey>,
 }
 
 /// A trail open for writing. Share it between threads by reference or in an [`Arc`].
@@ -168,6 +219,7 @@ struct Shared {
     watermark: Arc<Watermark>,
     metrics: Arc<Metrics>,
     room: Arc<Room>,
+    checkpoints: Arc<Checkpoints>,
     opened: Arc<Opened>,
 }
 
@@ -208,6 +260,17 @@ impl Ticket<'_> {
     }
 }
 
+/// Why there is no checkpoint.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The trail has no key.
+    #[error("the trail is not signed: it has no key")]
+    Unsigned,
+    /// The trail was closed, or storage failed.
+    #[error(transparent)]
+    Ended(WaitError),
+}
+
 impl Trail {
     /// Opens the trail in `dir` for writing, or makes one of a missing or empty directory: takes
     /// the lock, puts the end in order after a crash, and prepares the first segment.
@@ -216,7 +279,7 @@ impl Trail {
     /// [`OpenError`]; nothing that had been announced durable was changed.
     pub fn open(dir: &Path, options: &Options) -> Result<Self, OpenError> {
         options.check()?;
-        let dir = LockedDir::open(dir, clock::now())?;
+        let dir = LockedDir::open(dir, &options.key, clock::now())?;
         let options = options.clone();
         let (sender, receiver) = channel();
         let io = |operation, source| OpenError::Io {
@@ -270,6 +333,26 @@ impl Trail {
         Arc::clone(&self.shared.watermark)
     }
 
+    /// The durable checkpoints, to look at and to wait for; they outlive the trail.
+    #[must_use]
+    pub fn checkpoints(&self) -> Arc<Checkpoints> {
+        Arc::clone(&self.shared.checkpoints)
+    }
+
+    /// Who asks for checkpoints: it outlives the trail, and then says that it has ended.
+    #[must_use]
+    pub fn asker(&self) -> Asker {
+        Asker { shared: self.shared.clone() }
+    }
+
+    /// As [`Asker::checkpoint`].
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if the trail is not signed, or ended before.
+    pub fn checkpoint(&self) -> Result<Arc<Published>, CheckpointError> {
+        self.asker().checkpoint()
+    }
+
     /// Counts and latencies so far.
     #[must_use]
     pub fn totals(&self) -> Totals {
@@ -315,7 +398,60 @@ impl Trail {
             durable: self.durable(),
             totals: self.totals(),
             ring: self.ring(),
+            checkpoint: self.shared.checkpoints.newest(),
+            key: self.shared.opened.key.clone(),
         })
+    }
+}
+
+/// Asks the writer of a trail for checkpoints.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    shared: Shared,
+}
+
+impl Asker {
+    /// The durable checkpoints, to look at and to wait for.
+    #[must_use]
+    pub fn checkpoints(&self) -> Arc<Checkpoints> {
+        Arc::clone(&self.shared.checkpoints)
+    }
+
+    /// A durable checkpoint over all that has been accepted: the newest, if it covers that, or else one
+    /// that is made now and waited for.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if the trail is not signed, or ended before.
+    pub fn checkpoint(&self) -> Result<Arc<Published>, CheckpointError> {
+        let size = self.ask_checkpoint()?;
+        let waited = self.shared.checkpoints.wait_covering(size);
+        waited.map_err(|_| CheckpointError::Ended(self.how_ended()))
+    }
+
+    /// The same, without blocking the thread.
+    ///
+    /// # Errors
+    /// As [`Asker::checkpoint`].
+    pub async fn checkpoint_durable(&self) -> Result<Arc<Published>, CheckpointError> {
+        let size = self.ask_checkpoint()?;
+        let waited = self.shared.checkpoints.covering(size).await;
+        waited.map_err(|_| CheckpointError::Ended(self.how_ended()))
+    }
+
+    /// Asks for a checkpoint if one is needed, and says what it must cover.
+    fn ask_checkpoint(&self) -> Result<u64, CheckpointError> {
+        if self.shared.opened.key.is_none() {
+            return Err(CheckpointError::Unsigned);
+        }
+        let size = self.shared.ring.stats().next_seq;
+        let covered = self.shared.checkpoints.newest().is_some_and(|it| it.size >= size);
+        Ok(if covered { size } else { self.shared.ring.cover() })
+    }
+
+    /// Why no checkpoint comes any more.
+    fn how_ended(&self) -> WaitError {
+        // It ends before or with the watermark.
+        self.shared.watermark.wait_past(u64::MAX - 1).err().unwrap_or(WaitError::Closed)
     }
 }
 
@@ -381,6 +517,7 @@ struct AtEnd(Shared);
 impl Drop for AtEnd {
     fn drop(&mut self) {
         self.0.room.end();
+        self.0.checkpoints.end();
         if !std::thread::panicking() {
             return;
         }
@@ -417,7 +554,10 @@ fn start(dir: &LockedDir, options: &Options) -> Result<(Engine<Box<dyn Disk>>, S
         .map_err(io("allocation of the ring for"))?;
     let (mut disk, report) = open_disk(dir.path(), options.disk, &mut buffers, Some(dir.lock()))
         .map_err(io("opening the disk of"))?;
-    let recovered = recover(&mut disk, dir.trail_id(), clock::now())?;
+    let mut local = files::read_all(dir.path()).map_err(io("reading the keys of"))?;
+    local.may_break = options.key == KeyOption::Restart;
+    let recovered = recover(&mut disk, dir.trail_id(), &local, clock::now())?;
+    let key = settle_keys(dir, &local, &recovered)?;
     let settings = Settings {
         segment_bytes: options.segment_bytes,
         in_flight_max: options.in_flight_max,
@@ -431,24 +571,93 @@ fn start(dir: &LockedDir, options: &Options) -> Result<(Engine<Box<dyn Disk>>, S
         trail_id: dir.trail_id(),
         next_seq: recovered.next_seq(),
         disk: report,
+        broken: recovered.in_force.filter(|it| key.as_ref().is_some_and(|key| !is_of(key, it))),
         recovered: recovered.clone(),
+        key: key.as_ref().map(|file| file.key.public().clone()),
     };
-    let ring = Arc::new(Ring::new(buffers, recovered.next_seq(), disk.waker()));
+    let mut ring = Ring::new(buffers, recovered.next_seq(), disk.waker());
+    if key.is_some() {
+        ring = ring.with_checkpoints(CHECKPOINT_STORED_BYTES_MAX);
+    }
+    let ring = Arc::new(ring);
     let watermark = Arc::new(recovered.watermark());
     let (accepted, durable) = (Arc::clone(&ring), Arc::clone(&watermark));
     let unsettled = move || durable.durable()..accepted.stats().next_seq;
-    let shared = Shared {
-        ring: Arc::clone(&ring),
-        watermark: Arc::clone(&watermark),
-        metrics: Arc::new(Metrics::default()),
-        room: Arc::new(Room::new(disk.waker(), unsettled)),
-        opened: Arc::new(opened),
-    };
-    let metrics = Arc::clone(&shared.metrics);
-    let mut engine = Engine::new(disk, ring, watermark, metrics, settings, recovered)
+    let (ring_too, watermark_too) = (Arc::clone(&ring), Arc::clone(&watermark));
+    let metrics = Arc::new(Metrics::default());
+    let room = Arc::new(Room::new(disk.waker(), unsettled));
+    let signing = key.map(|key| signing(key, dir, options, &recovered, disk.waker()));
+    let metrics_too = Arc::clone(&metrics);
+    let mut engine = Engine::new(disk, ring_too, watermark_too, metrics_too, settings, recovered)
         .map_err(io("allocation of buffers for"))?;
+    if let Some(signing) = signing {
+        engine = engine.with_signing(signing);
+    }
+    let (checkpoints, opened) = (engine.checkpoints(), Arc::new(opened));
+    let shared = Shared { ring, watermark, metrics, room, checkpoints, opened };
     prepare_first(&mut engine)?;
     Ok((engine, shared))
+}
+
+/// Whether the trail's key in force is this one.
+fn is_of(file: &KeyFile, in_force: &InForce) -> bool {
+    file.key.public().bytes() == in_force.key
+}
+
+/// The key that signs from here on, if one does. Ends a change of keys that was cut off.
+fn settle_keys(
+    dir: &LockedDir,
+    local: &LocalKeys,
+    recovered: &Recovered,
+) -> Result<Option<KeyFile>, OpenError> {
+    let path = dir.path();
+    let io = |operation| {
+        let path = path.to_owned();
+        move |source| OpenError::Io { operation, path, source }
+    };
+    let restart = |epoch| {
+        let (now, segment) = (clock::now(), recovered.next_segment);
+        let file = files::generate(dir.trail_id(), epoch, now.realtime_ns, segment)?;
+        files::create(path, &file).map(|()| Some(file))
+    };
+    match choose(local, recovered.in_force) {
+        Ok(Choice::Unsigned) if local.may_break => restart(0).map_err(io("making of a key in")),
+        Ok(Choice::Unsigned) => Ok(None),
+        Ok(Choice::Current(file)) => {
+            if local.next_exists {
+                files::erase(&path.join(name::KEY_NEXT)).map_err(io("erasing the next key in"))?;
+            }
+            Ok(Some(file))
+        }
+        Ok(Choice::Next(file)) => {
+            files::install(path).map_err(io("erasing the last key in"))?;
+            Ok(Some(file))
+        }
+        Err(KeyTrouble::Missing { in_force, .. }) if local.may_break => {
+            restart(in_force.epoch + 1).map_err(io("making of a key in"))
+        }
+        Err(trouble) => Err(trouble.into()),
+    }
+}
+
+/// What the engine signs with.
+fn signing(
+    key: KeyFile,
+    dir: &LockedDir,
+    options: &Options,
+    recovered: &Recovered,
+    wake: Arc<dyn Wake>,
+) -> Signing {
+    let nanoseconds = |it: Duration| u64::try_from(it.as_nanos()).unwrap_or(u64::MAX);
+    let cadence = Cadence {
+        interval_ns: options.checkpoint.map(nanoseconds),
+        epoch_ns: nanoseconds(options.epoch),
+        epoch_segments: options.epoch_segments,
+    };
+    let signed =
+        Note::parse(&recovered.note).is_ok_and(|note| note.verify(key.key.public()) == Signed::Yes);
+    let store = KeyFiles::new(dir.path().to_owned(), dir.trail_id(), wake);
+    Signing { key, signed, store: Box::new(store), cadence }
 }
 
 /// Runs the engine until the first segment is there, so that a disk without room for one is an

@@ -403,7 +403,9 @@ impl<H: Hashing + Decoding> Scanner<H> {
         }
         if self.after_trailer > 0 {
             let start = self.offset - self.after_trailer;
-            self.report(FindingKind::AfterTrailer, start, self.after_trailer, 0);
+            let uncut = self.offset == self.limit;
+            let kind = if uncut { FindingKind::AfterTrailer } else { FindingKind::Added };
+            self.report(kind, start, self.after_trailer, 0);
         }
         self.state = State::Done;
         true

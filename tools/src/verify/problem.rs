@@ -111,6 +111,7 @@ fn word(kind: &FindingKind) -> &'static str {
         FindingKind::Root => "root",
         FindingKind::Checkpoint(_) => "checkpoint",
         FindingKind::AfterTrailer => "after-trailer",
+        FindingKind::Added => "added-bytes",
         FindingKind::Truncated { .. } => "truncated",
     }
 }

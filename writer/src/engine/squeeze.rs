@@ -145,8 +145,12 @@ impl Squeeze {
         }
     }
 
-    /// Packs a batch if that makes its frame shorter; its records go into the tree before.
+    /// Packs a batch if that makes its frame shorter; its records go into the tree before. Not one that
+    /// still waits for its checkpoint, which is made from the tree when the batch is placed.
     fn pack(&mut self, batch: &mut Batch<IoBuf>, align_bytes: u32, tree: &mut Tree) {
+        if batch.checkpoint {
+            return;
+        }
         if self.skip > 0 && self.mode == Compress::Auto {
             self.skip -= 1;
             return;

@@ -17,6 +17,14 @@
 //! *Engine*: [`Ring::prepare_sleep`] looks for work and announces the sleep in one critical
 //! section; an append after it sees the announcement and uses the [`Wake`], which by contract
 //! ends the next sleep if none is under way; an append before it is seen as work.
+//!
+//! # Checkpoints
+//!
+//! A checkpoint that was asked for gets the seq behind the last record of the batch that is closed
+//! next, under the lock, and in room that every batch keeps for it. So its place is settled in order
+//! with all producers, and the engine fills it in without the lock when it has hashed what is before.
+//! If nothing is queued, a batch is taken for it alone. That needs one that is free: a ring whose
+//! batches are all taken has records in flight, and [`Ring::recycle`] is the engine's own next step.
 
 use super::batch::Batch;
 use super::sync::{Condvar, LOTS, Mutex, MutexGuard, PASSES_MAX, monotonic_ns};
@@ -69,6 +77,8 @@ pub struct Ring<B> {
     wake: Arc<dyn Wake>,
     /// Longest payload that fits an empty batch and the format.
     payload_bytes_max: usize,
+    /// Whether batches keep room for checkpoints.
+    checkpoints: bool,
 }
 
 /// Everything that changes.
@@ -82,6 +92,10 @@ struct State<B> {
     free: Vec<Batch<B>>,
     batches_total: usize,
     next_seq: u64,
+    /// Whether the batch that is closed next ends with a checkpoint.
+    checkpoint_asked: bool,
+    /// The seq that was kept for a checkpoint last.
+    checkpoint_last: Option<u64>,
     /// What the engine announced that it sleeps for.
     asleep: Option<WakeOn>,
     /// Producers that wait, in the order of their tickets.
@@ -148,6 +162,8 @@ where
             free,
             batches_total,
             next_seq: first_seq,
+            checkpoint_asked: false,
+            checkpoint_last: None,
             asleep: None,
             waiting: VecDeque::new(),
             head_ticket: 0,
@@ -161,7 +177,25 @@ where
             lots: (0..LOTS).map(|_| Condvar::new()).collect(),
             wake,
             payload_bytes_max: RECORD_PAYLOAD_BYTES_MAX.min(room - RECORD_HEADER_BYTES),
+            checkpoints: false,
         }
+    }
+
+    /// The same ring with room in each batch for a checkpoint of `bytes` stored bytes: only such a
+    /// ring answers [`Ring::request_checkpoint`].
+    ///
+    /// # Panics
+    /// If a batch has no room for a record beside it, or if the ring is in use.
+    #[must_use]
+    pub fn with_checkpoints(mut self, bytes: usize) -> Self {
+        let mut state = self.lock();
+        assert_eq!(state.free.len(), state.batches_total, "no batch is in use");
+        state.free.iter_mut().for_each(|batch| batch.reserve(bytes));
+        let room = state.free[0].room_when_empty();
+        drop(state);
+        self.payload_bytes_max = RECORD_PAYLOAD_BYTES_MAX.min(room - RECORD_HEADER_BYTES);
+        self.checkpoints = true;
+        self
     }
 
     /// Appends one record, waiting without limit while there is no room, and returns its `seq`.
@@ -220,7 +254,7 @@ where
         state.asleep = None;
         match state.full.pop_front() {
             Some(batch) => Some(batch),
-            None if partial => state.open.take_if(|batch| !batch.is_empty()),
+            None if partial => state.close_partial(),
             None => None,
         }
     }
@@ -229,6 +263,29 @@ where
     #[must_use]
     pub fn has_full(&self) -> bool {
         !self.lock().full.is_empty()
+    }
+
+    /// Sees to it that the next batch that is closed ends with a seq kept for a checkpoint, also if
+    /// it holds nothing else. Asked again before that, it is the same checkpoint.
+    pub fn request_checkpoint(&self) {
+        let mut state = self.lock();
+        state.checkpoint_asked = self.checkpoints;
+        self.unlock_and_wake(state);
+    }
+
+    /// Asks for a checkpoint unless no record was appended since the last one that was asked for.
+    /// Returns how many records a checkpoint must cover to cover all that had been accepted.
+    pub fn cover(&self) -> u64 {
+        let mut state = self.lock();
+        match state.checkpoint_last.filter(|last| last + 1 == state.next_seq) {
+            Some(last) => last,
+            None => {
+                let size = state.next_seq;
+                state.checkpoint_asked = self.checkpoints;
+                self.unlock_and_wake(state);
+                size
+            }
+        }
     }
 
     /// Returns a batch whose records are durable: its room goes to the producer that has waited
@@ -406,11 +463,37 @@ where
         if self.open.as_ref().is_some_and(|open| open.fits(1, len)) {
             return true;
         }
-        self.full.extend(self.open.take());
+        let closed = self.open.take().map(|batch| self.close(batch));
+        self.full.extend(closed);
         let Some(mut batch) = self.free.pop() else { return false };
         batch.restart(self.next_seq);
         self.open = Some(batch);
         true
+    }
+
+    /// A batch that takes no more records: if a checkpoint was asked for, it ends with its seq.
+    fn close(&mut self, mut batch: Batch<B>) -> Batch<B> {
+        if std::mem::take(&mut self.checkpoint_asked) {
+            batch.checkpoint = true;
+            self.checkpoint_last = Some(self.next_seq);
+            self.next_seq += 1;
+        }
+        batch
+    }
+
+    /// The batch being filled, if it holds records or will hold a checkpoint; one without records
+    /// is taken for a checkpoint alone.
+    fn close_partial(&mut self) -> Option<Batch<B>> {
+        if !self.has_work(WakeOn::Record) {
+            return None;
+        }
+        let next_seq = self.next_seq;
+        let batch = self.open.take().or_else(|| {
+            let mut batch = self.free.pop()?;
+            batch.restart(next_seq);
+            Some(batch)
+        })?;
+        Some(self.close(batch))
     }
 
     /// Appends to the batch being filled, which has room, and returns the record's `seq`.
@@ -456,7 +539,10 @@ where
 
     /// Whether there is what the engine sleeps for.
     fn has_work(&self, on: WakeOn) -> bool {
-        let partial = || self.open.as_ref().is_some_and(|open| !open.is_empty());
+        let partial = || match &self.open {
+            Some(open) => self.checkpoint_asked || !open.is_empty(),
+            None => self.checkpoint_asked && !self.free.is_empty(),
+        };
         !self.full.is_empty() || (on == WakeOn::Record && partial())
     }
 
