@@ -11,6 +11,7 @@ use std::path::PathBuf;
 mod disk;
 mod fio;
 mod netlink;
+mod slow;
 mod stats;
 
 #[derive(Debug, Parser)]
@@ -84,6 +85,19 @@ enum Bench {
         #[arg(long)]
         seconds: f64,
     },
+    /// Records of audit text per second with and without compressing on the way to the disk, in a
+    /// control group whose writes are limited. Needs root, unless nothing is limited.
+    SlowDisk {
+        /// Bytes that the disk takes in a second; 0 for as many as it does.
+        #[arg(long, default_value_t = 50_000_000)]
+        limit: u64,
+        /// A log of auditd's to replay; made up by default.
+        #[arg(long)]
+        log: Option<PathBuf>,
+        /// Seconds of each run.
+        #[arg(long, default_value_t = 6)]
+        seconds: u64,
+    },
     /// Bytes by which the trail grows for each record at ten records a second.
     Growth,
     /// Memory after ten million records, beside what was fixed at start.
@@ -124,6 +138,9 @@ fn main() -> Result<()> {
             netlink::netlink(bench.dir, cli.rounds, seconds, &bench.options)
         }
         Bench::Storm { .. } => Ok(()),
+        Bench::SlowDisk { limit, log, seconds } => {
+            bench.slow_disk((limit > 0).then_some(limit), log.as_deref(), seconds)
+        }
         Bench::Growth => bench.growth(),
         Bench::Memory { records } => bench.memory(records),
         Bench::Open { mib } => bench.open(mib),

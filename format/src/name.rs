@@ -3,7 +3,7 @@
 //! | name | what it is |
 //! |---|---|
 //! | `0000000000000007-00000000000e02cf.seg` | segment 7, whose first record has seq 0xe02cf |
-//! | `0000000000000008.tmp` | segment 8 being prepared: never announced, removed by recovery |
+//! | `0000000000000008.tmp` | segment 8 being prepared, or rewritten: never announced, removed by recovery |
 //! | `identity` | the trail's id: see [`crate::identity`] |
 //! | `lock` | held by the one writer; its content is the writer's pid |
 //! | `key` | the key that signs now: see [`crate::key_file`] |
