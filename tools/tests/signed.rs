@@ -269,7 +269,7 @@ fn forked_at(maker: &Maker, fork: u64) -> Maker {
         let seq = other.next_seq;
         let payload = if seq < fork { format!("record {seq}") } else { format!("other {seq}") };
         other.frame(&[common::stdin(seq, payload.as_bytes())]);
-        if other.next_seq % 7 == 0 {
+        if other.next_seq.is_multiple_of(7) {
             other.seal(SealReason::Full);
         }
     }
