@@ -39,12 +39,25 @@ impl Stored {
     }
 }
 
-/// Segments of lengths that no power of two divides, some with whole blocks of 1024 records, signed
-/// by two keys.
-fn trail() -> Maker {
+/// Records in the segments of the trail that the tests have in common: some with whole blocks of 1024.
+const LENGTHS: [u64; 6] = [37, 2501, 1, 1023, 3077, 640];
+
+/// As many segments of other lengths, from none to several blocks.
+fn random_lengths(seed: u64) -> [u64; 6] {
+    let mut state = seed;
+    LENGTHS.map(|_| {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let bits = 1 + (state >> 33) % 12;
+        (state >> 40) % (1 << bits)
+    })
+}
+
+/// Sealed segments of so many records, and a checkpoint in each; the second key begins in the fourth.
+fn trail(lengths: [u64; 6]) -> Maker {
     let mut maker = Maker::new();
     maker.key = Some(maker.secret(1));
-    for (index, records) in [37, 2501, 1, 1023, 3077, 640].into_iter().enumerate() {
+    for (index, records) in lengths.into_iter().enumerate() {
         let payloads: Vec<String> = (0..records).map(|n| format!("{index} {n}")).collect();
         for payloads in payloads.chunks(1000) {
             let records: Vec<_> =
@@ -84,10 +97,10 @@ fn hash(line: &str) -> Hash {
 
 #[test]
 fn every_checkpoint_of_a_trail_is_one_of_theirs() {
-    let (maker, mut notes) = (trail(), 0);
+    let (maker, mut notes) = (trail(LENGTHS), 0);
     let tree = Stored::of(&maker);
     let shown = on("show", maker.path(), &["--json"]).text();
-    for line in shown.lines().filter(|line| line.contains("tlog") || line.contains("\\n\\n")) {
+    for line in shown.lines().filter(|line| line.contains("\\n\\n")) {
         let record: serde_json::Value = serde_json::from_str(line).expect("JSON");
         let note = record["payload"]["text"].as_str().expect("text");
         let (size, root) = checked(note.as_bytes(), &maker);
@@ -100,18 +113,28 @@ fn every_checkpoint_of_a_trail_is_one_of_theirs() {
 
 #[test]
 fn proofs_of_records_are_theirs_byte_for_byte() {
-    let maker = trail();
-    let tree = Stored::of(&maker);
+    let maker = trail(LENGTHS);
     let end = maker.next_seq;
     let edges =
         [0, 36, 37, 38, 1023, 1024, 2047, 2048, 2539, 2540, 2541, 3566, 4095, 4096, 6143, end - 1];
-    for seq in (0..60).map(|step| step * 7919 % end).chain(edges) {
+    records(&maker, (0..60).map(|step| step * 7919 % end).chain(edges));
+    for seed in 0..8 {
+        let maker = trail(random_lengths(seed));
+        let end = maker.next_seq;
+        records(&maker, (0..12).map(|step| step * 7919 % end).chain([0, end - 1]));
+    }
+}
+
+/// The proof of each of these records is theirs.
+fn records(maker: &Maker, seqs: impl Iterator<Item = u64>) {
+    let (tree, end) = (Stored::of(maker), maker.next_seq);
+    for seq in seqs {
         let ran = on("prove", maker.path(), &["--seq", &seq.to_string()]);
         assert_eq!(ran.code, 0, "{seq}: {}", ran.stderr);
         assert!(ran.stdout.len() <= 3072);
         let text = ran.text();
         let (proof, note) = text.split_once("\n\n").expect("an empty line");
-        let (size, root) = checked(note.as_bytes(), &maker);
+        let (size, root) = checked(note.as_bytes(), maker);
         assert_eq!((size, root), (end, tree.root(end)));
         let mut lines = proof.lines();
         assert_eq!(lines.next(), Some("c2sp.org/tlog-proof@v1"));
@@ -127,16 +150,26 @@ fn proofs_of_records_are_theirs_byte_for_byte() {
 
 #[test]
 fn proofs_of_growth_are_theirs_byte_for_byte() {
-    let maker = trail();
-    let tree = Stored::of(&maker);
+    let maker = trail(LENGTHS);
     let end = maker.next_seq;
     let edges = [1, 37, 38, 1024, 2048, 2540, 4096, end - 1, end];
-    for from in (0..60).map(|step| 1 + step * 7907 % end).chain(edges) {
+    growth(&maker, (0..60).map(|step| 1 + step * 7907 % end).chain(edges));
+    for seed in 0..8 {
+        let maker = trail(random_lengths(seed));
+        let end = maker.next_seq;
+        growth(&maker, (0..12).map(|step| 1 + step * 7907 % end).chain([1, end]));
+    }
+}
+
+/// The proof from each of these sizes is theirs.
+fn growth(maker: &Maker, sizes: impl Iterator<Item = u64>) {
+    let tree = Stored::of(maker);
+    for from in sizes {
         let ran = on("prove", maker.path(), &["--from", &from.to_string()]);
         assert_eq!(ran.code, 0, "{from}: {}", ran.stderr);
         let text = ran.text();
         let (proof, note) = text.split_once("\n\n").expect("an empty line");
-        let (size, root) = checked(note.as_bytes(), &maker);
+        let (size, root) = checked(note.as_bytes(), maker);
         let mut lines = proof.lines().skip(1);
         assert_eq!(lines.next(), Some(format!("old {from}").as_str()));
         let old = hash(lines.next().and_then(|line| line.strip_prefix("root ")).expect("a root"));
@@ -146,7 +179,6 @@ fn proofs_of_growth_are_theirs_byte_for_byte() {
             assert!(path.is_empty());
             continue;
         }
-        // Theirs begins with a hash that RFC 9162 leaves out if the earlier tree is a perfect one.
         let theirs = prove_tree(size, from, &tree).expect("their proof");
         assert_eq!(path, theirs, "{from}");
         check_tree(&path, size, root, from, old).expect("they accept it");
