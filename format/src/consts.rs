@@ -84,7 +84,8 @@ pub const SEGMENT_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
 #[must_use]
 pub const fn trailer_bytes_max(segment_bytes: u64, align_bytes: u32) -> u64 {
     let entries = segment_bytes / INDEX_STRIDE_BYTES + 1;
-    let blocks = (segment_bytes / RECORD_HEADER_BYTES as u64) >> BLOCK_LEVEL;
+    // Compressed records may be as short as a frame's smallest length allows.
+    let blocks = (segment_bytes / align_bytes as u64 * FRAME_RECORDS_MAX as u64) >> BLOCK_LEVEL;
     let blocks = if blocks < BLOCKS_MAX as u64 { blocks as usize } else { BLOCKS_MAX };
     let bytes = TRAILER_FIXED_BYTES
         + RANGE_NODES_MAX * HASH_BYTES

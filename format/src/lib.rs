@@ -15,6 +15,7 @@ extern crate alloc;
 
 mod bytes;
 pub mod checksum;
+pub mod codec;
 pub mod consts;
 pub mod error;
 pub mod finding;

@@ -2,19 +2,21 @@
 //! into frames, the disk makes them durable, and the watermark says up to where.
 
 pub mod clock;
+pub mod codec;
 pub mod dir;
 pub mod disk;
 pub mod engine;
 pub mod error;
 pub mod hash;
+pub mod rewrite;
 pub mod ring;
 mod room;
 pub mod source;
 mod trail;
 
-pub use engine::OnFull;
 pub use engine::durability::{WaitError, Watermark};
 pub use engine::metrics::Totals;
+pub use engine::{Compress, OnFull};
 pub use error::{OpenError, WriteError};
 pub use room::{Room, RoomChange};
 pub use trail::{

@@ -29,7 +29,7 @@ use crate::disk::{Disk, DiskChoice, DiskReport, IoBuf, open_disk};
 use crate::engine::durability::{WaitError, Watermark};
 use crate::engine::metrics::{Metrics, Totals};
 use crate::engine::recover::{Recovered, recover};
-use crate::engine::{Engine, OnFull, Settings, TREE_BYTES, Turn};
+use crate::engine::{Compress, Engine, OnFull, SQUEEZE_BYTES, Settings, TREE_BYTES, Turn};
 use crate::error::{OpenError, WriteError};
 use crate::ring::{Ring, RingStats};
 use crate::room::Room;
@@ -77,6 +77,8 @@ pub struct Options {
     pub on_full: OnFull,
     /// Whether segments are zeroed ahead of use; by default where that makes commits faster.
     pub zero_ahead: Option<bool>,
+    /// Whether frames are compressed on their way to the disk.
+    pub compress: Compress,
 }
 
 impl Default for Options {
@@ -88,16 +90,18 @@ impl Default for Options {
             disk: DiskChoice::Auto,
             on_full: OnFull::Wait,
             zero_ahead: None,
+            compress: Compress::Auto,
         }
     }
 }
 
 impl Options {
-    /// Memory that a writer with these options has fixed at start, in bytes: the buffers and the
-    /// hashes of the batch that is being added to the tree.
+    /// Memory that a writer with these options has fixed at start, in bytes: the buffers, the
+    /// hashes of the batch that is being added to the tree, and what compressing takes.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
-        self.ring_buffers() as u64 * FRAME_BYTES_MAX as u64 + TREE_BYTES as u64
+        let squeeze_bytes = if self.compress == Compress::Never { 0 } else { SQUEEZE_BYTES };
+        self.ring_buffers() as u64 * FRAME_BYTES_MAX as u64 + (TREE_BYTES + squeeze_bytes) as u64
     }
 
     fn ring_buffers(&self) -> usize {
@@ -284,6 +288,12 @@ impl Trail {
         self.shared.ring.stats()
     }
 
+    /// Tells whether producers wait for room in the ring; it outlives the trail.
+    pub fn producers_wait(&self) -> impl Fn() -> bool + Send + use<> {
+        let ring = Arc::clone(&self.shared.ring);
+        move || ring.stats().producers_waiting > 0
+    }
+
     /// Takes no more records, so that producers that wait or come later are refused; what was
     /// accepted becomes durable. [`Trail::close`] waits for that.
     pub fn stop(&self) {
@@ -413,6 +423,7 @@ fn start(dir: &LockedDir, options: &Options) -> Result<(Engine<Box<dyn Disk>>, S
         in_flight_max: options.in_flight_max,
         zero_ahead: options.zero_ahead.unwrap_or_else(|| zeroing_helps(&report)),
         on_full: options.on_full,
+        compress: options.compress,
         boot_id: boot_id(),
         host: host(),
     };

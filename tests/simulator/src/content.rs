@@ -23,6 +23,8 @@ pub(crate) struct Accepted {
 #[derive(Clone, Debug)]
 pub(crate) struct Content {
     seed: u64,
+    /// One record in so many is noise, of which no byte can be saved; the others compress well.
+    noise: u64,
     buf: Vec<u8>,
 }
 
@@ -30,7 +32,8 @@ impl Content {
     /// The records of one life.
     #[must_use]
     pub(crate) fn new(seed: u64) -> Self {
-        Self { seed, buf: Vec::with_capacity(RECORD_PAYLOAD_BYTES_MAX) }
+        let noise = Rng::new(seed, u64::MAX).pick(&[1, 2, 20]);
+        Self { seed, noise, buf: Vec::with_capacity(RECORD_PAYLOAD_BYTES_MAX) }
     }
 
     /// The record that has `seq`, if it is the one that was accepted so.
@@ -39,7 +42,8 @@ impl Content {
         let (drawn, source_seq) = (rng.next(), rng.next());
         self.buf.clear();
         while self.buf.len() < accepted.len as usize {
-            self.buf.extend_from_slice(&rng.next().to_le_bytes());
+            let word = if source_seq % self.noise == 0 { rng.next() } else { drawn };
+            self.buf.extend_from_slice(&word.to_le_bytes());
         }
         self.buf.truncate(accepted.len as usize);
         Record {

@@ -7,6 +7,7 @@ use graven_format::finding::{Class, Finding};
 use graven_format::merkle::CompactRange;
 use graven_format::name::{self, Name};
 use graven_format::scan::{Event, Expect, Outcome, Scanner};
+use graven_writer::codec::Reading;
 use graven_writer::disk::Disk;
 use graven_writer::disk::sim::{SimDisk, SimFaults};
 use graven_writer::engine::recover::Recovered;
@@ -224,11 +225,13 @@ impl Oracle {
         Ok(found)
     }
 
-    fn scanner(&self, segment: &Segment) -> Scanner {
+    fn scanner(&self, segment: &Segment) -> Scanner<Reading> {
         let Segment { number, first_seq, .. } = *segment;
         let trail_id = Some(self.trail_id);
-        let mut scanner =
-            Scanner::new(Expect { segment: number, first_seq, trail_id, merkle: true });
+        let mut scanner = Scanner::with_hashing(
+            Expect { segment: number, first_seq, trail_id, merkle: true },
+            Reading::new(),
+        );
         scanner.push(&segment.bytes);
         scanner.end();
         scanner

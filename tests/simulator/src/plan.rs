@@ -3,9 +3,9 @@
 
 use crate::rng::Rng;
 use graven_format::consts::{FRAME_BYTES_MAX, SEGMENT_BYTES_MIN};
-use graven_writer::OnFull;
 use graven_writer::disk::Geometry;
 use graven_writer::disk::sim::{SimFaults, SimOptions};
+use graven_writer::{Compress, OnFull};
 
 /// The whole room of a disk that never fills up.
 pub(crate) const ROOM_BYTES: u64 = 1 << 40;
@@ -36,6 +36,8 @@ pub struct Plan {
     pub zero_ahead: bool,
     /// What a full disk does.
     pub on_full: OnFull,
+    /// Whether frames are compressed.
+    pub compress: Compress,
     /// Buffers of the ring, and bytes of each.
     pub ring: (usize, usize),
     /// Longest payload of most records.
@@ -75,6 +77,8 @@ impl Plan {
             narrow: rng.one_in(3),
             clock_jumps: rng.one_in(2),
             faults: faults(&mut rng, seed),
+            // Drawn last: what a seed meant before stays what it means.
+            compress: rng.pick(&[Compress::Never, Compress::Auto, Compress::Always]),
         }
     }
 

@@ -79,6 +79,7 @@ impl<'a> Session<'a> {
             in_flight_max: plan.in_flight_max,
             zero_ahead: plan.zero_ahead,
             on_full: plan.on_full,
+            compress: plan.compress,
             boot_id: clock.boot_id(),
             host: b"simulator".to_vec(),
         };

@@ -5,6 +5,9 @@
 use crate::lies::{Liar, Lie};
 use crate::rng::Rng;
 use crate::stats::Stats;
+use graven_format::FormatError;
+use graven_format::codec::CODEC_ZSTD;
+use graven_format::frame::FrameHeader;
 use graven_writer::Watermark;
 use graven_writer::disk::sim::{OpKind, SimDisk, SimFaults};
 use graven_writer::disk::{Completion, Disk, Geometry, Listed, Op, OpId, Wake};
@@ -278,6 +281,11 @@ impl Disk for Stage {
     fn submit(&mut self, id: OpId, op: Op) {
         self.moment();
         self.say(|| format!("{} {}", id.0, describe(&op)));
+        if let Op::Write { buf, len, .. } = &op
+            && FrameHeader::decode(&buf[..*len]) == Err(FormatError::UnknownCodec(CODEC_ZSTD))
+        {
+            self.note("compressed frames");
+        }
         self.kinds.insert(id, OpKind::of(&op));
         self.ignite(OpKind::of(&op));
         match (&mut self.liar, &mut self.late) {

@@ -2,6 +2,7 @@
 
 pub mod check_proof;
 pub mod completions;
+pub mod compress;
 pub mod doctor;
 pub mod export;
 mod key;

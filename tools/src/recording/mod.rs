@@ -9,6 +9,7 @@ pub mod forward;
 pub mod kernel;
 pub mod open;
 pub mod room;
+pub mod sealed;
 pub mod signals;
 pub mod summary;
 

@@ -4,7 +4,7 @@ use crate::diag::{Diagnostic, Level};
 use crate::escape;
 use crate::recording::Failure;
 use graven_writer::disk::DiskChoice;
-use graven_writer::{OnFull, Opened, Options, Trail};
+use graven_writer::{Compress, OnFull, Opened, Options, Trail};
 use std::path::{Path, PathBuf};
 
 /// Options of every command that writes a trail.
@@ -27,6 +27,9 @@ pub struct TrailArgs {
     /// How to write
     #[arg(long, value_enum, default_value_t = DiskArg::Auto, value_name = "DRIVER")]
     pub disk: DiskArg,
+    /// Whether frames are compressed on their way to the disk
+    #[arg(long, value_enum, default_value_t = CompressArg::Auto, value_name = "WHEN")]
+    pub compress: CompressArg,
     /// Say only what goes wrong
     #[arg(long, short)]
     pub quiet: bool,
@@ -39,6 +42,17 @@ pub enum OnFullArg {
     Wait,
     /// End with exit code 6
     End,
+}
+
+/// Whether frames are compressed on their way to the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum CompressArg {
+    /// While the disk is too slow for what is to be written
+    Auto,
+    /// As they are, always
+    Never,
+    /// Each frame that becomes shorter by it: fewer bytes written, more processor time
+    Always,
 }
 
 /// How to write.
@@ -69,6 +83,11 @@ impl TrailArgs {
             on_full: match self.on_full {
                 OnFullArg::Wait => OnFull::Wait,
                 OnFullArg::End => OnFull::End,
+            },
+            compress: match self.compress {
+                CompressArg::Auto => Compress::Auto,
+                CompressArg::Never => Compress::Never,
+                CompressArg::Always => Compress::Always,
             },
             ..Options::default()
         };

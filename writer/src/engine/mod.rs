@@ -36,6 +36,9 @@ use metrics::Metrics;
 use recover::Recovered;
 use segment::{Active, Surroundings};
 use spare::Spare;
+pub use squeeze::Compress;
+pub(crate) use squeeze::SQUEEZE_BYTES;
+use squeeze::Squeeze;
 use std::io;
 use std::sync::Arc;
 pub(crate) use tree::TREE_BYTES;
@@ -49,6 +52,7 @@ pub mod recover;
 mod room;
 mod segment;
 mod spare;
+mod squeeze;
 mod tree;
 
 /// What to do when there is no room for another segment.
@@ -72,6 +76,8 @@ pub struct Settings {
     pub zero_ahead: bool,
     /// What to do when there is no room for another segment.
     pub on_full: OnFull,
+    /// Whether frames are compressed.
+    pub compress: Compress,
     /// The kernel's id of this boot.
     pub boot_id: [u8; 16],
     /// The node name, at most [`graven_format::consts::HOST_BYTES_MAX`] bytes.
@@ -115,6 +121,9 @@ pub struct Engine<D> {
     prev_trailer_crc: u32,
     /// A batch that waits for the next segment.
     held: Option<Batch<IoBuf>>,
+    /// A batch that was packed while as many frames were in flight as may be.
+    ahead: Option<Batch<IoBuf>>,
+    squeeze: Squeeze,
     /// Whether that wait is given up, if it is for room.
     giving_up: bool,
     /// For the one header and the one trailer that can be in flight.
@@ -167,6 +176,8 @@ impl<D: Disk> Engine<D> {
             tree: Tree::new(),
             prev_trailer_crc: recovered.prev_trailer_crc,
             held: None,
+            ahead: None,
+            squeeze: Squeeze::new(settings.compress),
             giving_up: false,
             header_buf: Some(IoBuf::new(ALIGN_BYTES_MAX as usize)?),
             trailer_buf: Some(IoBuf::new(trailer_len as usize)?),
@@ -262,7 +273,8 @@ impl<D: Disk> Engine<D> {
         let in_flight = self.commits.frames_in_flight();
         if self.closing.is_some() || self.ring.is_closed() {
             let queued = self.ring.stats().queued_records;
-            if self.held.is_none() && queued == 0 && self.commits.is_empty() {
+            if self.held.is_none() && self.ahead.is_none() && queued == 0 && self.commits.is_empty()
+            {
                 return self.close_down();
             }
         }
@@ -306,6 +318,7 @@ impl<D: Disk> Engine<D> {
             let (operation, file, offset) = commit.describe();
             return Err(self.fault(operation, file, offset, error));
         }
+        self.squeeze.pressure.completed(commit.frame_bytes());
         if let Some(op) = self.commits.succeeded(id, buf) {
             let next = self.submit(op);
             self.commits.continue_with(next);
@@ -384,10 +397,10 @@ impl<D: Disk> Engine<D> {
         loop {
             let in_flight = self.commits.frames_in_flight();
             if in_flight >= self.settings.in_flight_max {
+                self.pack_ahead();
                 return went_on;
             }
-            let batch = self.held.take().or_else(|| self.ring.take(in_flight == 0));
-            let Some(batch) = batch else { return went_on };
+            let Some(batch) = self.next_batch(in_flight) else { return went_on };
             if let Some(batch) = self.place(batch) {
                 self.held = Some(batch);
                 return went_on;
@@ -398,7 +411,7 @@ impl<D: Disk> Engine<D> {
 
     /// Submits a batch as the next frame; gives it back if it must wait for a segment.
     fn place(&mut self, batch: Batch<IoBuf>) -> Option<Batch<IoBuf>> {
-        let frame_len = align_up(batch.end as u64, self.align_bytes);
+        let frame_len = align_up(batch.stored_end() as u64, self.align_bytes);
         let fits = self.active.as_ref().is_some_and(|active| active.has_room(frame_len));
         if !fits && !self.change_segment() {
             return Some(batch);
@@ -415,13 +428,7 @@ impl<D: Disk> Engine<D> {
         };
         let (file, offset) = (active.file(), active.tally.frames_end);
         let place = Place { segment: fields.segment, first_seq: active.header.first_seq, offset };
-        let realtime_first_ns = Record::decode(&buf[FRAME_HEADER_BYTES..batch.end])
-            .map_or(0, |(record, _)| record.realtime_ns);
-        let (len, crc) = frame::seal(&mut buf, batch.end, self.align_bytes, &fields);
-        // Before the submission, because from then on the driver has the buffer. After the
-        // checksum, which reads from front to back and so fetches what producers wrote on other
-        // processors faster than sixteen records at once could.
-        self.tree.take(&buf[FRAME_HEADER_BYTES..batch.end], batch.count);
+        let (len, crc, realtime_first_ns) = self.seal_frame(&mut buf, &batch, &fields);
         let id = self.submit(Op::Write { file, offset, buf, len });
         // Start the device before the tree is computed; completions wait for the next turn.
         self.disk.poll(&mut self.completions);
@@ -431,6 +438,29 @@ impl<D: Disk> Engine<D> {
         self.metrics.note_frame(len as u64);
         self.commits.push(Commit::frame(id, place, batch));
         None
+    }
+
+    /// Makes a frame of a batch whose records are, or come, in the tree. Returns its length, its
+    /// CRC and the time of its first record.
+    fn seal_frame(
+        &mut self,
+        buf: &mut IoBuf,
+        batch: &Batch<()>,
+        fields: &FrameFields,
+    ) -> (usize, u32, u64) {
+        if let Some(packed) = batch.packed() {
+            let raw_len = batch.records_len();
+            let (len, crc) = frame::seal_zstd(buf, packed.end, self.align_bytes, fields, raw_len);
+            return (len, crc, packed.realtime_first_ns);
+        }
+        let realtime_first_ns = Record::decode(&buf[FRAME_HEADER_BYTES..batch.end])
+            .map_or(0, |(record, _)| record.realtime_ns);
+        let (len, crc) = frame::seal(buf, batch.end, self.align_bytes, fields);
+        // Before the submission, because from then on the driver has the buffer. After the
+        // checksum, which reads from front to back and so fetches what producers wrote on other
+        // processors faster than sixteen records at once could.
+        self.tree.take(&buf[FRAME_HEADER_BYTES..batch.end], batch.count);
+        (len, crc, realtime_first_ns)
     }
 
     /// Seals the active segment and activates the spare; false if that cannot begin now.

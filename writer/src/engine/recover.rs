@@ -7,9 +7,9 @@
 
 use super::durability::{Durable, Watermark};
 use crate::clock::Now;
+use crate::codec::Reading;
 use crate::disk::{Disk, Geometry, Op};
 use crate::error::OpenError;
-use crate::hash::Lanes;
 use files::RECOVERY_FILE;
 use graven_format::consts::{FRAME_BYTES_MAX, SEGMENT_HEADER_FIXED_BYTES, TRAILER_FOOTER_BYTES};
 use graven_format::merkle::CompactRange;
@@ -241,7 +241,7 @@ impl<D: Disk> Recovery<'_, D> {
         }
         let name = entry.name();
         let expect = Expect { segment, first_seq, trail_id: Some(self.trail_id), merkle: true };
-        let mut scanner = Scanner::with_hashing(expect, Lanes::new());
+        let mut scanner = Scanner::with_hashing(expect, Reading::new());
         let mut findings = Vec::new();
         let mut buf = vec![0; READ_BYTES];
         let mut offset = 0;

@@ -1,9 +1,9 @@
 //! One batch: the records of one group commit, in the buffer that goes to the disk.
 
-use graven_format::Record;
 use graven_format::consts::{
     FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FRAME_RECORDS_MAX, RECORD_HEADER_BYTES,
 };
+use graven_format::{Record, record};
 use std::ops::DerefMut;
 
 /// Records on their way to the disk, and what the engine needs to know to make a frame of them.
@@ -24,6 +24,20 @@ pub struct Batch<B> {
     pub realtime_ns_max: u64,
     /// Offset behind which no record may end.
     limit: usize,
+    /// Set once the records in `buf` have given way to their compressed form.
+    packed: Option<Packed>,
+}
+
+/// What `buf` of a packed batch holds, and what is known of the records that are not in it.
+#[derive(Clone, Copy, Debug)]
+pub struct Packed {
+    /// Offset of the first byte behind the compressed records, which begin at
+    /// [`FRAME_HEADER_BYTES`].
+    pub end: usize,
+    /// Time of the first record.
+    pub realtime_first_ns: u64,
+    /// Offset of the records' boot times, 8 bytes each.
+    times_at: usize,
 }
 
 impl<B> Batch<B> {
@@ -35,18 +49,48 @@ impl<B> Batch<B> {
 
     /// The buffer on its own, for as long as the disk has it, and all else.
     pub fn split(self) -> (B, Batch<()>) {
-        let Self { buf, first_seq, count, end, realtime_ns_min, realtime_ns_max, limit } = self;
-        let rest =
-            Batch { buf: (), first_seq, count, end, realtime_ns_min, realtime_ns_max, limit };
-        (buf, rest)
+        let Self { buf, first_seq, count, end, realtime_ns_min, realtime_ns_max, limit, packed } =
+            self;
+        let buf_less = Batch {
+            buf: (),
+            first_seq,
+            count,
+            end,
+            realtime_ns_min,
+            realtime_ns_max,
+            limit,
+            packed,
+        };
+        (buf, buf_less)
+    }
+
+    /// What [`Batch::pack`] made of it, if it did.
+    #[must_use]
+    pub fn packed(&self) -> Option<Packed> {
+        self.packed
+    }
+
+    /// Offset behind what goes into the frame.
+    #[must_use]
+    pub fn stored_end(&self) -> usize {
+        self.packed.map_or(self.end, |packed| packed.end)
     }
 }
 
 impl Batch<()> {
     /// What [`Batch::split`] took apart.
     pub fn join<B>(self, buf: B) -> Batch<B> {
-        let Self { buf: (), first_seq, count, end, realtime_ns_min, realtime_ns_max, limit } = self;
-        Batch { buf, first_seq, count, end, realtime_ns_min, realtime_ns_max, limit }
+        let Self {
+            buf: (),
+            first_seq,
+            count,
+            end,
+            realtime_ns_min,
+            realtime_ns_max,
+            limit,
+            packed,
+        } = self;
+        Batch { buf, first_seq, count, end, realtime_ns_min, realtime_ns_max, limit, packed }
     }
 }
 
@@ -69,6 +113,7 @@ where
             realtime_ns_min: u64::MAX,
             realtime_ns_max: 0,
             limit,
+            packed: None,
         }
     }
 
@@ -79,6 +124,7 @@ where
         self.end = FRAME_HEADER_BYTES;
         self.realtime_ns_min = u64::MAX;
         self.realtime_ns_max = 0;
+        self.packed = None;
     }
 
     /// Bytes of records that an empty batch holds.
@@ -109,7 +155,35 @@ where
         seq
     }
 
-    /// The records as stored, one after the other, without the room in front.
+    /// Puts the compressed records where the records are, and their boot times at `times_at`, which
+    /// is behind the frame. All else that is known of the records stays.
+    ///
+    /// # Panics
+    /// If that does not fit, or if a time is missing: whoever compresses has seen to both.
+    pub fn pack(&mut self, stored: &[u8], realtime_first_ns: u64, times: &[u64], times_at: usize) {
+        let end = FRAME_HEADER_BYTES + stored.len();
+        assert!(end <= times_at && times.len() == self.count as usize && self.packed.is_none());
+        self.buf[FRAME_HEADER_BYTES..end].copy_from_slice(stored);
+        let (places, _) = self.buf[times_at..].as_chunks_mut::<8>();
+        assert!(places.len() >= times.len(), "asked before");
+        for (place, time) in places.iter_mut().zip(times) {
+            *place = time.to_le_bytes();
+        }
+        self.packed = Some(Packed { end, realtime_first_ns, times_at });
+    }
+
+    /// `boottime_ns` of each record.
+    pub fn boottimes(&self) -> impl Iterator<Item = u64> {
+        let time = |bytes: &[u8]| bytes.first_chunk().map_or(0, |time| u64::from_le_bytes(*time));
+        let times_at = self.packed.map(|packed| packed.times_at);
+        let records = if times_at.is_some() { &[][..] } else { self.records() };
+        let times = times_at.map_or(&[][..], |at| &self.buf[at..at + 8 * self.count as usize]);
+        let from_records = record::split(records).map(move |stored| time(&stored[16..]));
+        from_records.chain(times.chunks_exact(8).map(time))
+    }
+
+    /// The records as stored, one after the other, without the room in front; nothing that means
+    /// anything once they are packed.
     #[must_use]
     pub fn records(&self) -> &[u8] {
         &self.buf[FRAME_HEADER_BYTES..self.end]

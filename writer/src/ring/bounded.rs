@@ -225,6 +225,12 @@ where
         }
     }
 
+    /// Whether a full batch waits to be taken.
+    #[must_use]
+    pub fn has_full(&self) -> bool {
+        !self.lock().full.is_empty()
+    }
+
     /// Returns a batch whose records are durable: its room goes to the producer that has waited
     /// longest. Batches may return in any order.
     pub fn recycle(&self, batch: Batch<B>) {
