@@ -11,7 +11,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-fn record(bytes: &[u8], realtime_ns: u64, boottime_ns: u64) -> Record<'_> {
+pub(crate) fn record(bytes: &[u8], realtime_ns: u64, boottime_ns: u64) -> Record<'_> {
     let (source, kind, flags, source_seq) = (Source::Socket, 0, Flags::NONE, 0);
     Record { source, kind, flags, realtime_ns, boottime_ns, source_seq, bytes }
 }

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 mod disk;
 mod fio;
 mod netlink;
+mod prove;
 mod slow;
 mod stats;
 
@@ -106,6 +107,13 @@ enum Bench {
         #[arg(long, default_value_t = 10_000_000)]
         records: u64,
     },
+    /// Time of `graven prove`, and of opening for append, in a trail of many small records. It is made once and stays
+    /// in the directory.
+    Prove {
+        /// Records; a hundred million take 5 GB.
+        #[arg(long, default_value_t = 100_000_000)]
+        records: u64,
+    },
     /// Time to open a large trail after a crash.
     Open {
         /// Size of the trail in MiB.
@@ -143,6 +151,7 @@ fn main() -> Result<()> {
         }
         Bench::Growth => bench.growth(),
         Bench::Memory { records } => bench.memory(records),
+        Bench::Prove { records } => prove::prove(&cli.dir, cli.rounds, records, &bench.options),
         Bench::Open { mib } => bench.open(mib),
     }
 }

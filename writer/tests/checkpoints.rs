@@ -9,7 +9,7 @@ use graven_format::scan::{Event, Expect, Scanner};
 use graven_format::{Flags, Record, Source};
 use graven_writer::keys::files;
 use graven_writer::keys::{KeyOption, KeyTrouble};
-use graven_writer::{CheckpointError, OpenError, Options, Trail, clock};
+use graven_writer::{CheckpointError, Compress, OpenError, Options, Trail, clock};
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -6,10 +6,12 @@ use graven_format::consts::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES, SEGMENT_BYTES_M
 use graven_format::frame::{FrameFields, seal_zstd};
 use graven_format::loss::LossStatement;
 use graven_format::merkle::CompactRange;
+use graven_format::note::{NOTE_BYTES_MAX, Note, PublicKey, SIGNATURES_MAX, SecretKey, Signed};
 use graven_format::proof::text::Document;
 use graven_format::recovery::{Action, Found, Label, decide};
 use graven_format::scan::{Event, Expect, Outcome, Scanner};
 use graven_format::segment::SegmentHeader;
+use graven_format::signer::Signer;
 use graven_format::trailer::{SealReason, Trailer};
 use graven_format::{Finding, TrailId};
 use graven_writer::codec::Reading;
@@ -155,6 +157,61 @@ pub fn proof(input: &[u8]) {
         assert_eq!(document.to_string().as_bytes(), input, "a proof has one text");
         // Whether it does is up to the input; that it is decided is not.
         let _ = document.holds();
+    }
+}
+
+/// Notes one behind the other, or a key.
+///
+/// # Panics
+/// If something does not hold.
+pub fn note(input: &[u8]) {
+    let key = SecretKey::from_seed("graven/102132435465768798a9bacbdcedfe0f", &[1; 32]);
+    let key = key.expect("a key").public().clone();
+    let (mut left, mut lines) = (input, 1);
+    while let Ok((note, rest, line)) = Note::parse_first(left) {
+        let text = &left[..left.len() - rest.len()];
+        assert!(text.len() <= NOTE_BYTES_MAX && !text.is_empty());
+        assert_eq!(Note::parse(text).as_ref(), Ok(&note), "a note is the same alone");
+        assert!(note.signers().count() <= SIGNATURES_MAX);
+        let claims = note.signers().filter(|signer| *signer == (key.name(), key.id())).count();
+        assert_eq!(note.verify(&key) == Signed::No, claims == 0, "what it claims is looked at");
+        let mut signer = Signer { epoch: u64::MAX, key: Some(key.clone()) };
+        let _ = signer.follow(note.checkpoint.clone());
+        lines += line - 1;
+        left = rest;
+    }
+    assert!(lines <= 1 + input.iter().filter(|byte| **byte == b'\n').count());
+    let Ok(text) = core::str::from_utf8(input) else { return };
+    if let Ok(key) = PublicKey::parse(text) {
+        assert_eq!(PublicKey::parse(&key.to_string()), Ok(key));
+    }
+    if let Ok(key) = SecretKey::parse(text) {
+        let again = SecretKey::parse(&key.to_text()).expect("its own text");
+        assert_eq!(again.public(), key.public());
+    }
+}
+
+/// A trailer, its index and hashes: an input is flags and its bytes.
+///
+/// # Panics
+/// If something does not hold.
+pub fn trailer(input: &[u8]) {
+    let [flags, bytes @ ..] = input else { return };
+    let bytes = prepared(flags & !FILL, bytes);
+    let Ok(trailer) = Trailer::decode(&bytes) else { return };
+    let place = trailer.first_seq..trailer.end_seq();
+    let mut before = None;
+    for (start, level, _) in trailer.subtrees() {
+        let end = start.checked_add(1 << level).expect("no leaf is behind the last");
+        assert!(place.start <= start && end <= place.end && start % (1 << level) == 0);
+        let order = (start, core::cmp::Reverse(level));
+        assert!(before < Some(order), "in order, and each once");
+        before = Some(order);
+    }
+    // With another padding than the smallest it is not written again, and is as good.
+    let encoded = [512, 1024, 2048, 4096].map(|align_bytes| trailer.encode(align_bytes).0);
+    for encoded in encoded.iter().filter(|encoded| encoded.len() == bytes.len()) {
+        assert!(*encoded == bytes, "a trailer has one encoding");
     }
 }
 

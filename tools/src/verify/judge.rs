@@ -438,8 +438,8 @@ impl<'a> Judge<'a> {
 
     /// What keys and anchors say of the whole.
     fn check_signatures(&mut self) -> (Signatures, Anchors) {
-        if self.chain.is_missing() {
-            let message = "a key was given, and no header is there to hold it against";
+        if let Some(key) = self.chain.missing() {
+            let message = format!("the trail is not signed, and the key {key} was given");
             self.problems.push(Problem::new(Class::Damage, "key", message).at(0, 0));
         }
         let origin = self.dir.trail_id().map(origin);

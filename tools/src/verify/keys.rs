@@ -49,7 +49,10 @@ pub struct Checkpoint {
 pub(crate) struct Chain {
     /// The key that the trail must begin with.
     trusted: Option<PublicKey>,
+    /// The first signer that has a key.
     first: Option<Signer>,
+    /// Whether a header was readable.
+    begun: bool,
     /// The last signer that is known, and whether the next header's must be it.
     last: Option<Signer>,
     sure: bool,
@@ -81,9 +84,11 @@ impl Chain {
         let notes = &read.notes;
         if let Some(begin) = &notes.begin {
             self.begin(begin, read.file.first_seq, file, problems);
+            (self.sure, self.begun) = (true, true);
         } else {
             self.sure = false;
         }
+        self.take_newest(notes, end_seq);
         for wrong in notes.wrong.iter().filter(|wrong| wrong.seq <= end_seq) {
             self.broken = true;
             problems.push(problem(wrong, read, file));
@@ -95,7 +100,6 @@ impl Chain {
         }
         self.checked += notes.checked;
         self.unchecked += notes.unchecked;
-        self.take_newest(notes, end_seq);
         self.sure = notes.end.is_some() && self.sure;
         self.last = notes.end.clone().or(self.last.take());
     }
@@ -111,18 +115,19 @@ impl Chain {
             problems.push(problem.at(seq, 0));
         };
         match &self.first {
+            // A trail may begin without a key; from the first one on it is signed.
             None => {
-                let key = self.trusted.as_ref();
-                if let Some(key) = key.filter(|key| begin.key.as_ref() != Some(*key)) {
+                let Some(found) = &begin.key else { return };
+                if let Some(key) = self.trusted.as_ref().filter(|key| *key != found) {
                     self.broken = true;
-                    wrong(match &begin.key {
-                        Some(found) => format!("the trail's key is {found}, and {key} was given"),
-                        None => format!("the trail is not signed, and the key {key} was given"),
-                    });
+                    wrong(format!("the trail's first key is {found}, and {key} was given"));
                 }
-                if seq == 0 && begin.epoch != 0 {
+                if (seq == 0 || self.begun) && begin.epoch != 0 {
                     self.broken = true;
-                    wrong(format!("the trail begins with a key after {} others", begin.epoch));
+                    wrong(format!(
+                        "the trail's first key says that it came after {} others",
+                        begin.epoch
+                    ));
                 }
                 self.first = Some(begin.clone());
             }
@@ -130,7 +135,7 @@ impl Chain {
                 self.broken = true;
                 wrong("the key in its header does not follow from the segment before it".into());
             }
-            Some(first) if !self.sure && first.key.is_some() => {
+            Some(_) if !self.sure => {
                 self.broken = true;
                 let message = "the key in its header cannot be followed from the first: what stands \
                                before it is damaged or missing";
@@ -138,7 +143,6 @@ impl Chain {
             }
             Some(_) => {}
         }
-        self.sure = true;
     }
 
     fn take_newest(&mut self, notes: &Notes, end_seq: u64) {
@@ -151,13 +155,13 @@ impl Chain {
 
     /// What is to be reported of a trail of `end_seq` records.
     pub(crate) fn report(self, end_seq: u64) -> Signatures {
-        let signed = self.first.as_ref().is_some_and(|first| first.key.is_some());
+        let signed = self.first.is_some();
         let covered = self.newest.map_or(0, |newest| newest.size);
         let epochs = self.first.as_ref().zip(self.last.as_ref());
         Signatures {
             signed,
             key_given: self.trusted.is_some(),
-            epochs: epochs.filter(|_| signed).map(|(first, last)| (first.epoch, last.epoch)),
+            epochs: epochs.map(|(first, last)| (first.epoch, last.epoch)),
             key: self.first.and_then(|first| first.key).map(|key| key.to_string()),
             checked: self.checked,
             unchecked: self.unchecked,
@@ -171,9 +175,9 @@ impl Chain {
         }
     }
 
-    /// Whether the trail was to begin with a key and nothing in it says which it has.
-    pub(crate) fn is_missing(&self) -> bool {
-        self.trusted.is_some() && self.first.is_none()
+    /// The key that was given, if the trail has none.
+    pub(crate) fn missing(&self) -> Option<&PublicKey> {
+        self.trusted.as_ref().filter(|_| self.first.is_none())
     }
 
     /// The last signer that is known.
