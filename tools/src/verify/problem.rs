@@ -4,6 +4,7 @@ use crate::time::rfc3339;
 use crate::trail::segment::{Placed, Stamp};
 use crate::verify::report::{Class, Problem, StampReport};
 use graven_format::FindingKind;
+use graven_format::name::Name;
 
 impl Problem {
     /// A problem of which only the sentence is known.
@@ -14,6 +15,7 @@ impl Problem {
             kind,
             message: message.into(),
             file: None,
+            segment: None,
             offset: None,
             len: None,
             seq: None,
@@ -30,7 +32,7 @@ impl Problem {
     pub fn of_finding(class: Class, file: String, first_seq: u64, placed: &Placed) -> Self {
         let finding = &placed.finding;
         let mut problem = Self::new(class, word(&finding.kind), finding.to_string());
-        problem.file = Some(file);
+        problem = problem.in_file(file);
         problem.offset = Some(finding.offset);
         problem.len = Some(finding.len);
         problem.missing = finding.missing;
@@ -60,6 +62,11 @@ impl Problem {
     /// The same with the file that it is in.
     #[must_use]
     pub fn in_file(mut self, file: String) -> Self {
+        let name = file.rsplit_once('/').map_or(&*file, |(_, name)| name);
+        self.segment = match Name::parse(name) {
+            Some(Name::Segment { segment, .. }) => Some(segment),
+            _ => None,
+        };
         self.file = Some(file);
         self
     }
