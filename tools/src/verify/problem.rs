@@ -43,6 +43,14 @@ impl Problem {
             FindingKind::Root | FindingKind::Trailer { .. } => first_seq,
             _ => finding.seq,
         });
+        if finding.missing > 0 {
+            let next = finding.seq.saturating_add(finding.missing);
+            problem.notes.push(match finding.kind {
+                FindingKind::RecordCount { .. } => "the frame's own header counts them".to_owned(),
+                FindingKind::Trailer { .. } => "the segment's trailer counts them".to_owned(),
+                _ => format!("what is intact after it says so: it goes on with seq {next}"),
+            });
+        }
         match &finding.kind {
             FindingKind::Root => problem.notes.push(
                 "every checksum fits, so this was made on purpose: a record of this segment, or the tree \
