@@ -66,8 +66,8 @@ fn one(range: &Provable) -> String {
     format!("seq {seq}..{end_seq} under root {root} in {by} {}{signed}", name(file))
 }
 
-/// What was checked is intact: of how much.
-pub(crate) fn verdict(report: &Report) -> Option<String> {
+/// How many records are intact of how much, and what that leaves out; `None` of a whole trail.
+pub(crate) fn verdict(report: &Report) -> Option<(String, &'static str)> {
     let scope = &report.scope;
     let rest = match scope.kind {
         Kind::Trail => return None,
@@ -77,7 +77,7 @@ pub(crate) fn verdict(report: &Report) -> Option<String> {
     };
     let seqs = scope.seqs_checked().unwrap_or_default();
     let records = count(report.records.intact, "record");
-    Some(format!("{records} of seq {}..{}; {rest}", seqs.start, seqs.end))
+    Some((format!("{records} of seq {}..{}", seqs.start, seqs.end), rest))
 }
 
 fn rows(spans: &[Span], left_out: u64) -> String {

@@ -362,7 +362,8 @@ impl<'a> Judge<'a> {
             last,
             &mut self.problems,
         );
-        (std::mem::take(&mut self.chain).report(end_seq), anchors)
+        let start = self.scope.seqs_checked().map_or(0, |seqs| seqs.start);
+        (std::mem::take(&mut self.chain).report(start..end_seq), anchors)
     }
 
     fn finish(

@@ -11,6 +11,7 @@ use crate::verify::report::{Class, Problem, hex};
 use graven_format::note::PublicKey;
 use graven_format::signer::{SignatureError, Signer};
 use serde::Serialize;
+use std::ops::Range;
 
 /// What is known of a trail's signatures.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -29,7 +30,7 @@ pub struct Signatures {
     pub unchecked: u64,
     /// The newest checkpoint whose signature is right, before anything that is wrong.
     pub newest: Option<Checkpoint>,
-    /// Records after it: no signature covers them.
+    /// Records after it that were checked: no signature covers them.
     pub uncovered: u64,
 }
 
@@ -212,8 +213,8 @@ impl Chain {
         }
     }
 
-    /// What is to be reported of a trail of `end_seq` records.
-    pub(crate) fn report(self, end_seq: u64) -> Signatures {
+    /// What is to be reported when the records of these seqs were checked.
+    pub(crate) fn report(self, seqs: Range<u64>) -> Signatures {
         let signed = self.first.is_some();
         let covered = self.newest.map_or(0, |newest| newest.size);
         let epochs = self.first.as_ref().zip(self.last.as_ref());
@@ -230,7 +231,7 @@ impl Chain {
                 time: rfc3339(newest.realtime_ns),
                 epoch: newest.epoch,
             }),
-            uncovered: end_seq.saturating_sub(covered),
+            uncovered: seqs.end.saturating_sub(covered.max(seqs.start)),
         }
     }
 

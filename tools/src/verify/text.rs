@@ -191,17 +191,19 @@ fn verdict(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let records = &report.records;
     let part = extent::verdict(report);
     let all = count(records.intact, "record");
-    let complete = part.clone().unwrap_or_else(|| format!("{all}, complete from seq 0 on"));
-    let prefix = match &part {
-        Some(part) => part.clone(),
-        None => format!("seq 0..{} is intact", records.intact_prefix),
+    let (complete, prefix, help) = match &part {
+        Some((records, rest)) => {
+            (format!("{records}; {rest}"), format!("{records} are intact"), *rest)
+        }
+        None => (
+            format!("{all}, complete from seq 0 on"),
+            format!("seq 0..{} is intact", records.intact_prefix),
+            "`graven export` writes every record that is",
+        ),
     };
     let (color, text) = match report.verdict {
         Verdict::Intact => (AnsiColor::Green, format!("intact: {complete}")),
-        Verdict::Damaged => {
-            let help = "`graven export` writes every record that is";
-            (AnsiColor::Red, format!("DAMAGED: {prefix}; {help}"))
-        }
+        Verdict::Damaged => (AnsiColor::Red, format!("DAMAGED: {prefix}; {help}")),
         Verdict::Unchecked => {
             let text = "no damage was found in what could be read";
             (AnsiColor::Yellow, format!("NOT CHECKED in full: {prefix}; {text}"))
@@ -209,7 +211,7 @@ fn verdict(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         Verdict::Losses => {
             let losses = count(report.losses.count, "loss statement");
             let text = format!("{all} as written; what never arrived is said in {losses}");
-            let rest = part.map_or(String::new(), |part| format!(" ({part})"));
+            let rest = part.map_or(String::new(), |(_, rest)| format!("; {rest}"));
             (AnsiColor::Yellow, format!("intact, with losses: {text}{rest}"))
         }
         Verdict::TornTail => {
