@@ -12,6 +12,9 @@
 //! | 7 | | some input was refused; each refusal is a loss statement in the trail |
 //! | 8 | | kernel audit is not available, or another daemon holds it |
 //!
+//! `verify` of a range or a part ends with these codes for what it checked; 2 also if what was asked for is not
+//! there, or if a part ends in a way that it alone cannot explain.
+//!
 //! When several apply, `verify` says the gravest for whoever relies on the trail: 1, then 2,
 //! then 4, then 3. A segment that cannot be read does not hide that another is damaged, and a
 //! torn tail, which loses nothing that was promised, does not hide that something was lost.

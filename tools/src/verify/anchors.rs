@@ -7,6 +7,7 @@
 use crate::trail::segment::SegmentRead;
 use crate::verify::problems::Problems;
 use crate::verify::report::{Class, Problem, hex};
+use crate::verify::scope::Scope;
 use graven_format::lines::{Head, TextError};
 use graven_format::merkle::Hash;
 use graven_format::note::{Note, Signed};
@@ -91,6 +92,8 @@ pub enum Status {
     OtherTrail,
     /// The root at its size cannot be computed: the trail is damaged before it.
     NotComputable,
+    /// Its size is not among the records that were checked.
+    NotChecked,
 }
 
 /// One anchor in the report.
@@ -146,6 +149,7 @@ impl Seen {
     pub(crate) fn judge(
         &self,
         anchors: &[Anchor],
+        scope: &Scope,
         origin: Option<&str>,
         end_seq: u64,
         last: Option<&Signer>,
@@ -159,10 +163,12 @@ impl Seen {
             let place = self.places.get(&size).filter(|_| size <= end_seq);
             let found = place.and_then(|(root, _)| *root);
             let signer = place.map_or(last, |(_, signer)| signer.as_ref());
-            let mut status = status(anchor, origin, end_seq, found, signer);
-            if status == Status::Consistent && !self.made.contains(&size) {
-                status = Status::Gone;
-            }
+            let status = match status(anchor, origin, end_seq, found, signer) {
+                Status::OtherTrail => Status::OtherTrail,
+                _ if !scope.covers(size) => Status::NotChecked,
+                Status::Consistent if !self.made.contains(&size) => Status::Gone,
+                status => status,
+            };
             match status {
                 Status::Consistent | Status::Gone => all.proven = all.proven.max(size),
                 Status::Forked if all.fork.is_none() => all.fork = Some(all.proven..size),
@@ -215,7 +221,7 @@ fn status(
 fn problems_of(report: &AnchorReport, end_seq: u64, fork: Option<&Range<u64>>) -> Option<Problem> {
     let AnchorReport { file, line, size, status, .. } = report;
     let (class, kind, message, seq) = match status {
-        Status::Consistent => return None,
+        Status::Consistent | Status::NotChecked => return None,
         Status::Forked => {
             let message = format!("the records before seq {size} are not those that were signed");
             (Class::Damage, "fork", message, fork.map_or(0, |fork| fork.start))

@@ -1,7 +1,9 @@
 //! The keys of a trail from the first on: each header's must follow from the segment before it, and
 //! every checkpoint be signed by the key of its place.
 
+use crate::keys::{self, EpochKey};
 use crate::time::rfc3339;
+use crate::trail::TrailDir;
 use crate::trail::notes::{Notes, Seen, Wrong};
 use crate::trail::segment::SegmentRead;
 use crate::verify::problems::Problems;
@@ -9,13 +11,14 @@ use crate::verify::report::{Class, Problem, hex};
 use graven_format::note::PublicKey;
 use graven_format::signer::{SignatureError, Signer};
 use serde::Serialize;
+use std::ops::Range;
 
 /// What is known of a trail's signatures.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Signatures {
     /// Whether the trail has a key.
     pub signed: bool,
-    /// The key that it begins with.
+    /// The key that it, or what was checked of it, begins with.
     pub key: Option<String>,
     /// Whether that is the key that was given; without one, the trail's own word for it is all there is.
     pub key_given: bool,
@@ -27,7 +30,7 @@ pub struct Signatures {
     pub unchecked: u64,
     /// The newest checkpoint whose signature is right, before anything that is wrong.
     pub newest: Option<Checkpoint>,
-    /// Records after it: no signature covers them.
+    /// Records after it that were checked: no signature covers them.
     pub uncovered: u64,
 }
 
@@ -61,11 +64,38 @@ pub(crate) struct Chain {
     newest: Option<Seen>,
     /// Something is wrong with a key or a signature.
     broken: bool,
+    /// Segments that are not there were passed since the last one.
+    gap: bool,
+    /// The keys that are proven from the trusted one on, if what is looked at does not begin with it.
+    proven: Option<Vec<EpochKey>>,
+}
+
+/// The keys of the trail in `dir` that are proven from the first, `trusted` one on, as far as they can be followed.
+pub(crate) fn proven(dir: &TrailDir, trusted: &PublicKey) -> Vec<EpochKey> {
+    let mut proven = Vec::new();
+    // Where they end is said by the key that is not among them.
+    let _ = keys::follow(dir, Some(trusted), |key| proven.push(key));
+    proven
 }
 
 impl Chain {
     pub(crate) fn new(trusted: Option<&PublicKey>) -> Self {
         Self { trusted: trusted.cloned(), ..Self::default() }
+    }
+
+    /// Begins with a segment that is not the trail's first, with these keys before it.
+    pub(crate) fn begin_later(&mut self, proven: Vec<EpochKey>) {
+        self.proven = Some(proven);
+    }
+
+    /// The segments that come next are not there, and that is no damage.
+    pub(crate) fn gap(&mut self) {
+        self.gap = true;
+    }
+
+    /// Whether something is wrong with a key or a signature so far.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken
     }
 
     /// Goes on with a segment that belongs to the trail up to `end_seq`; `file` is its path. After
@@ -110,36 +140,65 @@ impl Chain {
     }
 
     fn begin(&mut self, begin: &Signer, seq: u64, file: &str, problems: &mut Problems) {
-        let mut wrong = |message: String| {
-            let problem = Problem::new(Class::Damage, "key", message).in_file(file.to_owned());
+        let mut say = |class, message: String| {
+            let problem = Problem::new(class, "key", message).in_file(file.to_owned());
             problems.push(problem.at(seq, 0));
         };
+        let gap = std::mem::take(&mut self.gap);
         match &self.first {
             // A trail may begin without a key; from the first one on it is signed.
             None => {
                 let Some(found) = &begin.key else { return };
-                if let Some(key) = self.trusted.as_ref().filter(|key| *key != found) {
+                let trusted = self.trusted.as_ref().filter(|key| *key != found);
+                let known = |it: &&EpochKey| it.epoch == begin.epoch;
+                let later = self.proven.as_ref().map(|keys| keys.iter().find(known));
+                if let (Some(key), Some(None)) = (trusted, later)
+                    && begin.epoch > 0
+                {
                     self.broken = true;
-                    wrong(format!("the trail's first key is {found}, and {key} was given"));
+                    let message =
+                        format!("that the key {found} follows from {key} cannot be shown here");
+                    say(Class::Unchecked, message);
+                } else if let Some(key) = trusted
+                    && !matches!(later, Some(Some(it)) if it.key == *found)
+                {
+                    self.broken = true;
+                    say(
+                        Class::Damage,
+                        format!("the trail's first key is {found}, and {key} was given"),
+                    );
                 }
-                if (seq == 0 || self.begun) && begin.epoch != 0 {
+                if (seq == 0 || self.begun && !gap) && begin.epoch != 0 {
                     self.broken = true;
-                    wrong(format!(
-                        "the trail's first key says that it came after {} others",
-                        begin.epoch
-                    ));
+                    say(
+                        Class::Damage,
+                        format!(
+                            "the trail's first key says that it came after {} others",
+                            begin.epoch
+                        ),
+                    );
                 }
                 self.first = Some(begin.clone());
             }
+            Some(_) if gap => {
+                if self.last.as_ref() != Some(begin) {
+                    self.broken = true;
+                    let message = "the key in its header cannot be followed over the segments that are not here";
+                    say(Class::Unchecked, message.into());
+                }
+            }
             Some(_) if self.sure && self.last.as_ref() != Some(begin) => {
                 self.broken = true;
-                wrong("the key in its header does not follow from the segment before it".into());
+                say(
+                    Class::Damage,
+                    "the key in its header does not follow from the segment before it".into(),
+                );
             }
             Some(_) if !self.sure => {
                 self.broken = true;
                 let message = "the key in its header cannot be followed from the first: what stands \
                                before it is damaged or missing";
-                wrong(message.into());
+                say(Class::Damage, message.into());
             }
             Some(_) => {}
         }
@@ -153,8 +212,8 @@ impl Chain {
         }
     }
 
-    /// What is to be reported of a trail of `end_seq` records.
-    pub(crate) fn report(self, end_seq: u64) -> Signatures {
+    /// What is to be reported when the records of these seqs were checked.
+    pub(crate) fn report(self, seqs: Range<u64>) -> Signatures {
         let signed = self.first.is_some();
         let covered = self.newest.map_or(0, |newest| newest.size);
         let epochs = self.first.as_ref().zip(self.last.as_ref());
@@ -171,7 +230,7 @@ impl Chain {
                 time: rfc3339(newest.realtime_ns),
                 epoch: newest.epoch,
             }),
-            uncovered: end_seq.saturating_sub(covered),
+            uncovered: seqs.end.saturating_sub(covered.max(seqs.start)),
         }
     }
 
