@@ -8,7 +8,7 @@ use crate::disk::FileId;
 use crate::ring::Batch;
 use graven_format::TrailId;
 use graven_format::consts::trailer_bytes_max;
-use graven_format::merkle::{CompactRange, SegmentTree};
+use graven_format::merkle::{CompactRange, Hash, SegmentTree};
 use graven_format::name;
 use graven_format::segment::SegmentHeader;
 use graven_format::trailer::{SealReason, Tally, TallyFrame, Trailer};
@@ -106,13 +106,19 @@ impl Active {
         });
     }
 
-    /// The trailer that ends this segment with a note, its CRC, and where it goes.
-    pub(super) fn trailer(self, reason: SealReason, note: String, now: Now) -> (Vec<u8>, u32, u64) {
+    /// The trailer that ends this segment with a note, its CRC, and where it goes. `sign` makes the
+    /// note, of the hash of what the segment says beside its records.
+    pub(super) fn trailer(
+        self,
+        reason: SealReason,
+        now: Now,
+        sign: impl FnOnce(Hash) -> Option<String>,
+    ) -> (Vec<u8>, u32, u64) {
         let (align_bytes, frames_end) = (self.header.align_bytes, self.tally.frames_end);
         let segment_len = self.header.segment_len;
         let mut trailer =
             Trailer::new(&self.header, self.tally, &self.tree, reason, now.realtime_ns);
-        trailer.note = note.into_bytes();
+        trailer.note = sign(trailer.seal_hash(&self.header)).unwrap_or_default().into_bytes();
         let (bytes, crc) = trailer.encode(align_bytes);
         let offset = match reason {
             // The file keeps its size: a trailer is always the end of its file.
