@@ -21,6 +21,7 @@ pub mod error;
 pub mod finding;
 pub mod frame;
 pub mod identity;
+pub mod key_file;
 pub mod kind;
 pub mod lines;
 pub mod loss;

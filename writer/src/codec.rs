@@ -64,14 +64,18 @@ impl Decoding for Reading {
 }
 
 /// Compresses the records of one frame after the other, with memory that is fixed at start.
-pub(crate) struct Compressor {
+pub struct Compressor {
     context: CCtx<'static>,
     scratch: Box<[u8]>,
 }
 
 impl Compressor {
     /// At this level, one of [`LEVELS`].
-    pub(crate) fn new(level: i32) -> Self {
+    ///
+    /// # Panics
+    /// If the library does not know it.
+    #[must_use]
+    pub fn new(level: i32) -> Self {
         let mut context = CCtx::create();
         context
             .set_parameter(CParameter::CompressionLevel(level))
@@ -84,14 +88,15 @@ impl Compressor {
     }
 
     /// `records` as one Zstandard frame of at most `len_max` bytes; `None` if it would be longer.
-    pub(crate) fn compress(&mut self, records: &[u8], len_max: usize) -> Option<&[u8]> {
+    pub fn compress(&mut self, records: &[u8], len_max: usize) -> Option<&[u8]> {
         let room = len_max.min(self.scratch.len());
         let len = self.context.compress2(&mut self.scratch[..room], records).ok()?;
         Some(&self.scratch[..len])
     }
 
     /// Bytes of memory that it holds.
-    pub(crate) fn memory_bytes(&self) -> usize {
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
         self.context.sizeof() + self.scratch.len()
     }
 }

@@ -232,7 +232,9 @@ impl Rewriter {
             return Ok(Rewritten::NotSmaller);
         }
         file.sync_all().map_err(io("sync", temporary))?;
-        check(temporary, segment, header, &trailer)?;
+        if check(temporary, segment, header, &trailer, pause)?.is_break() {
+            return Ok(Rewritten::Stopped);
+        }
         copy_owner(path, &file).map_err(io("set the owner of", temporary))?;
         fs::rename(temporary, path).map_err(io("rename", temporary))?;
         self.locked.sync_all().map_err(io("sync", &self.dir))?;
@@ -325,10 +327,15 @@ fn check(
     segment: &Segment,
     header: &SegmentHeader,
     trailer: &Trailer,
-) -> Result<(), RewriteError> {
-    let found = read(path, segment, &mut |_| Ok(ControlFlow::Continue(())))?;
+    pause: &mut dyn FnMut() -> ControlFlow<()>,
+) -> Result<ControlFlow<()>, RewriteError> {
+    let found = read(path, segment, &mut |event| match event {
+        Event::Frame { .. } => Ok(pause()),
+        _ => Ok(ControlFlow::Continue(())),
+    })?;
+    let Some(found) = found else { return Ok(ControlFlow::Break(())) };
     let differs = |what| Err(RewriteError::Differs { path: path.to_owned(), what });
-    let Some(Outcome { header: Some(new_header), trailer: Some(new), .. }) = found else {
+    let Outcome { header: Some(new_header), trailer: Some(new), .. } = found else {
         return differs("header or trailer");
     };
     if new_header != *header {
@@ -341,7 +348,7 @@ fn check(
     if new.tally != stated.tally || new.end_seq() != stated.end_seq() {
         return differs("counts");
     }
-    if new != stated { differs("trailer") } else { Ok(()) }
+    if new != stated { differs("trailer") } else { Ok(ControlFlow::Continue(())) }
 }
 
 /// The header, or `None` if it is not (yet) one.

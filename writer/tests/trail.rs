@@ -5,6 +5,7 @@ use graven_format::scan::{Event, Expect, Scanner};
 use graven_format::{Flags, Record, Source};
 use graven_writer::codec::Reading;
 use graven_writer::disk::DiskChoice;
+use graven_writer::keys::KeyOption;
 use graven_writer::{Options, Trail, clock};
 use std::fs;
 use std::path::Path;
@@ -55,7 +56,10 @@ fn read_all(dir: &Path) -> Vec<Vec<u8>> {
 }
 
 fn options(disk: DiskChoice) -> Options {
-    Options { disk, segment_bytes: 1024 * 1024, ring_bytes: 2 * 1024 * 1024, ..Options::default() }
+    // Checkpoints would be records among those that were appended: `checkpoints.rs` looks at them.
+    let key = KeyOption::Unsigned;
+    let (segment_bytes, ring_bytes) = (1024 * 1024, 2 * 1024 * 1024);
+    Options { disk, segment_bytes, ring_bytes, key, ..Options::default() }
 }
 
 #[test]

@@ -49,6 +49,16 @@ fn made() -> Vec<(&'static str, String, Vec<u8>)> {
     let torn = [&files[2][..files[2].len() - 512], &[0x5A; 512]].concat();
     let input = [&[flags & !FIX_CRCS, 0, 0], &torn[..]].concat();
     inputs.push(("recovery", "torn".into(), input));
+    let (records, payload) = golden::compressed_frame();
+    let raw_len = records.iter().map(|rec| rec.stored().len() as u32).sum::<u32>();
+    let count = records.len() as u16;
+    let lengths = [("sound", raw_len), ("short", raw_len - 1), ("long", u32::MAX), ("none", 0)];
+    for (name, raw_len) in lengths {
+        let input = [&raw_len.to_le_bytes()[..], &count.to_le_bytes(), &payload].concat();
+        inputs.push(("compressed", name.into(), input));
+    }
+    let input = [&raw_len.to_le_bytes()[..], &count.to_le_bytes(), &payload, &payload].concat();
+    inputs.push(("compressed", "twice".into(), input));
     for cause in Cause::ALL {
         let statement = LossStatement {
             source: Source::Netlink,
@@ -145,6 +155,9 @@ fn every_kept_input_holds() {
     for input in kept("recovery") {
         fuzz::recovery(&input);
     }
+    for input in kept("compressed") {
+        fuzz::compressed(&input);
+    }
     for input in kept("loss") {
         fuzz::loss(&input);
     }
@@ -219,6 +232,8 @@ proptest! {
         let mut input = changed(&inputs.swap_remove(which.index(inputs.len())), &changes);
         input[0] = flags;
         fuzz::recovery(&input);
+        let mut inputs = kept("compressed");
+        fuzz::compressed(&changed(&inputs.swap_remove(which.index(inputs.len())), &changes));
         let mut inputs = kept("loss");
         fuzz::loss(&changed(&inputs.swap_remove(which.index(inputs.len())), &changes));
         let mut inputs = kept("proof");

@@ -286,8 +286,7 @@ impl Image {
         }
         starts.push(scanner.outcome().prefix.tally.frames_end as usize);
         starts.push(bytes.len());
-        let pairs = starts.array_windows::<2>();
-        pairs.map(|[start, end]| Place { file, bytes: *start..*end }).collect()
+        starts.windows(2).map(|pair| Place { file, bytes: pair[0]..pair[1] }).collect()
     }
 
     /// Indexes of the segments' files.

@@ -8,6 +8,9 @@ use graven_format::{Flags, Record, Source};
 /// What the oracle keeps of a record that the ring has accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Accepted {
+    /// How many were offered before it. Its seq is known only once it is accepted, because the ring
+    /// gives some to checkpoints.
+    pub(crate) nth: u64,
     /// The generation that appended it: after a crash another record can get the same `seq`, and
     /// must not be mistaken for this one.
     pub(crate) generation: u32,
@@ -36,9 +39,10 @@ impl Content {
         Self { seed, noise, buf: Vec::with_capacity(RECORD_PAYLOAD_BYTES_MAX) }
     }
 
-    /// The record that has `seq`, if it is the one that was accepted so.
-    pub(crate) fn record(&mut self, seq: u64, accepted: &Accepted) -> Record<'_> {
-        let mut rng = Rng::new(self.seed ^ seq.rotate_left(32), u64::from(accepted.generation) + 1);
+    /// The record that was accepted so.
+    pub(crate) fn record(&mut self, accepted: &Accepted) -> Record<'_> {
+        let mut rng =
+            Rng::new(self.seed ^ accepted.nth.rotate_left(32), u64::from(accepted.generation) + 1);
         let (drawn, source_seq) = (rng.next(), rng.next());
         self.buf.clear();
         while self.buf.len() < accepted.len as usize {

@@ -71,8 +71,12 @@ Exit codes:
   7  some input was refused; everything else is durable
   8  kernel audit is not available, or another daemon holds it
 
+Sealed segments are compressed in the background, when nothing else wants the processor or the disk. Frames are \
+compressed on their way to the disk while that is too slow: see --compress.
+
 Examples:
   graven record --trail /var/lib/graven/trail --source netlink
+  graven record --trail /mnt/usb/trail --source netlink --compress always
   tail -F app.log | graven record --trail /var/lib/graven/app --source stdin
   producer | graven record --trail DIR --source stdin --ack | while read _ seq; do release $seq; done";
 

@@ -2,6 +2,7 @@
 //! acknowledgements.
 
 pub mod ack;
+pub mod checkpoints;
 pub mod child;
 pub mod descendants;
 pub mod failure;

@@ -77,7 +77,7 @@ impl Commit {
     /// Bytes of the frame, without what pads it; 0 if it is none.
     pub(super) fn frame_bytes(&self) -> u64 {
         match &self.what {
-            What::Frame { batch, .. } => batch.stored_end() as u64,
+            What::Frame { batch, .. } => batch.end_max() as u64,
             What::Seal { .. } | What::Activation { .. } => 0,
         }
     }

@@ -18,21 +18,21 @@ const LEVEL: i32 = 1;
 
 /// What a [`Squeeze`] takes of memory at most, unless it never compresses: the library's context,
 /// one frame, and the times of its records.
-pub(crate) const SQUEEZE_BYTES: usize = 2 * 1024 * 1024 + FRAME_BYTES_MAX + 8 * FRAME_RECORDS_MAX;
+pub(crate) const SQUEEZE_BYTES: usize = 768 * 1024 + FRAME_BYTES_MAX + 8 * FRAME_RECORDS_MAX;
 
 /// A device that completes fewer bytes a second while batches wait for it is slow. Packing and
-/// hashing together reach about twice this.
-const SLOW_BYTES_PER_S: u64 = 200_000_000;
+/// hashing together reach some three times this on one processor.
+const SLOW_BYTES_PER_S: u64 = 150_000_000;
 
-/// How much a device has to complete, or how long it may take, until it is judged: a stall of a
-/// few milliseconds is not slowness.
-const JUDGED_BYTES: u64 = 8 * 1024 * 1024;
+/// How much a device has to complete, or how long it may take, until it is judged: a stall of some
+/// tens of milliseconds, of the device or of processors that others use, is not slowness.
+const JUDGED_BYTES: u64 = 32 * 1024 * 1024;
 /// See [`JUDGED_BYTES`].
-const JUDGED_NS: u64 = 100_000_000;
+const JUDGED_NS: u64 = 250_000_000;
 
 /// Frames that are packed before the device is tried again without: four times as many each time
 /// that it is found slow again.
-const PACKED_MIN: u32 = 256;
+const PACKED_MIN: u32 = 1024;
 /// See [`PACKED_MIN`].
 const PACKED_MAX: u32 = 16_384;
 
@@ -145,8 +145,12 @@ impl Squeeze {
         }
     }
 
-    /// Packs a batch if that makes its frame shorter; its records go into the tree before.
+    /// Packs a batch if that makes its frame shorter; its records go into the tree before. Not one that
+    /// still waits for its checkpoint, which is made from the tree when the batch is placed.
     fn pack(&mut self, batch: &mut Batch<IoBuf>, align_bytes: u32, tree: &mut Tree) {
+        if batch.checkpoint {
+            return;
+        }
         if self.skip > 0 && self.mode == Compress::Auto {
             self.skip -= 1;
             return;
@@ -254,7 +258,7 @@ mod tests {
             }
             frames.push(count);
         }
-        assert_eq!(frames, [256, 1024, 4096, 16_384, 16_384]);
+        assert_eq!(frames, [1024, 4096, 16_384, 16_384, 16_384]);
         saturate(&mut pressure, &mut now_ns, 50_000_000, 2_000_000_000);
         assert!(pressure.is_slow());
         (0..EASY_MAX).for_each(|_| pressure.taken(false));
@@ -266,7 +270,7 @@ mod tests {
         let (mut pressure, mut now_ns) = (Pressure::default(), 5);
         for _ in 0..20 {
             saturate(&mut pressure, &mut now_ns, 900_000_000, 50_000_000);
-            now_ns += 20_000_000;
+            now_ns += 100_000_000;
         }
         assert!(!pressure.is_slow());
     }

@@ -12,6 +12,10 @@ use std::time::Duration;
 /// How often the trail is looked at for segments that were sealed since.
 const LOOK: Duration = Duration::from_secs(2);
 
+/// How long it leaves a segment alone that the system has refused to read or to replace: a full
+/// disk may have room again.
+const RETRY: Duration = Duration::from_secs(30);
+
 /// How long it waits while producers do.
 const YIELD: Duration = Duration::from_millis(20);
 
@@ -20,7 +24,8 @@ const YIELD: Duration = Duration::from_millis(20);
 pub enum Told {
     /// This segment was rewritten, or was left alone.
     Segment(Segment, Rewritten),
-    /// A segment is as it was, because of this; others are still looked at.
+    /// A segment is as it was, because of this. What the system refuses is tried again, and told
+    /// again only once something has succeeded; any other segment is left.
     Failed(Segment, RewriteError),
     /// It has ended because of this; segments stay as they are.
     Ended(RewriteError),
@@ -79,7 +84,9 @@ impl<B: Fn() -> bool, T: FnMut(Told)> Work<B, T> {
         let mut rewriter = Rewriter::new(dir, level)?;
         // Segments below this one were looked at.
         let mut from = 0;
-        while !self.stops_within(LOOK) {
+        let (mut wait, mut refused) = (LOOK, false);
+        while !self.stops_within(wait) {
+            wait = LOOK;
             let segments = rewriter.segments()?;
             let todo = segments.partition_point(|segment| segment.segment < from);
             for pair in segments[todo..].windows(2) {
@@ -101,7 +108,17 @@ impl<B: Fn() -> bool, T: FnMut(Told)> Work<B, T> {
                     Ok(Rewritten::Stopped) => return Ok(()),
                     // Its successor may have its name before its own trailer is there to be read.
                     Ok(Rewritten::NotSettled) if segments.last() == Some(&next) => break,
-                    Ok(done) => (self.tell)(Told::Segment(segment, done)),
+                    Ok(done) => {
+                        refused = false;
+                        (self.tell)(Told::Segment(segment, done));
+                    }
+                    Err(error @ RewriteError::Io { .. }) => {
+                        if !std::mem::replace(&mut refused, true) {
+                            (self.tell)(Told::Failed(segment, error));
+                        }
+                        wait = RETRY;
+                        break;
+                    }
                     Err(error) => (self.tell)(Told::Failed(segment, error)),
                 }
                 from = next.segment;

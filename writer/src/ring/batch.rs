@@ -22,8 +22,13 @@ pub struct Batch<B> {
     pub realtime_ns_min: u64,
     /// Largest `realtime_ns` of the records; 0 while there is none.
     pub realtime_ns_max: u64,
+    /// Whether the seq behind the last record is kept for a checkpoint, which whoever takes the
+    /// batch puts there: see [`Batch::push_checkpoint`].
+    pub checkpoint: bool,
     /// Offset behind which no record may end.
     limit: usize,
+    /// Bytes in front of `limit` that are kept free for a checkpoint; 0 if there will be none.
+    reserve: usize,
     /// Set once the records in `buf` have given way to their compressed form.
     packed: Option<Packed>,
 }
@@ -49,19 +54,30 @@ impl<B> Batch<B> {
 
     /// The buffer on its own, for as long as the disk has it, and all else.
     pub fn split(self) -> (B, Batch<()>) {
-        let Self { buf, first_seq, count, end, realtime_ns_min, realtime_ns_max, limit, packed } =
+        let Self { buf, first_seq, count, end, .. } = self;
+        let Self { realtime_ns_min, realtime_ns_max, checkpoint, limit, reserve, packed, .. } =
             self;
-        let buf_less = Batch {
+        let rest = Batch {
             buf: (),
             first_seq,
             count,
             end,
             realtime_ns_min,
             realtime_ns_max,
+            checkpoint,
             limit,
+            reserve,
             packed,
         };
-        (buf, buf_less)
+        (buf, rest)
+    }
+
+    /// Offset behind what goes into the frame, at most: a checkpoint that is still to come takes no
+    /// more than what is kept for it.
+    #[must_use]
+    pub fn end_max(&self) -> usize {
+        let end = self.packed.map_or(self.end, |packed| packed.end);
+        if self.checkpoint { end + self.reserve } else { end }
     }
 
     /// What [`Batch::pack`] made of it, if it did.
@@ -69,28 +85,26 @@ impl<B> Batch<B> {
     pub fn packed(&self) -> Option<Packed> {
         self.packed
     }
-
-    /// Offset behind what goes into the frame.
-    #[must_use]
-    pub fn stored_end(&self) -> usize {
-        self.packed.map_or(self.end, |packed| packed.end)
-    }
 }
 
 impl Batch<()> {
     /// What [`Batch::split`] took apart.
     pub fn join<B>(self, buf: B) -> Batch<B> {
-        let Self {
-            buf: (),
+        let Self { buf: (), first_seq, count, end, .. } = self;
+        let Self { realtime_ns_min, realtime_ns_max, checkpoint, limit, reserve, packed, .. } =
+            self;
+        Batch {
+            buf,
             first_seq,
             count,
             end,
             realtime_ns_min,
             realtime_ns_max,
+            checkpoint,
             limit,
+            reserve,
             packed,
-        } = self;
-        Batch { buf, first_seq, count, end, realtime_ns_min, realtime_ns_max, limit, packed }
+        }
     }
 }
 
@@ -112,9 +126,20 @@ where
             end: FRAME_HEADER_BYTES,
             realtime_ns_min: u64::MAX,
             realtime_ns_max: 0,
+            checkpoint: false,
             limit,
+            reserve: 0,
             packed: None,
         }
+    }
+
+    /// Keeps so many bytes, and one record of the batch's, for a checkpoint.
+    pub(super) fn reserve(&mut self, bytes: usize) {
+        assert!(
+            self.limit >= FRAME_HEADER_BYTES + RECORD_HEADER_BYTES + bytes,
+            "a batch holds a record beside its checkpoint"
+        );
+        self.reserve = bytes;
     }
 
     /// Forgets the records and starts again at `first_seq`, keeping all memory.
@@ -124,17 +149,19 @@ where
         self.end = FRAME_HEADER_BYTES;
         self.realtime_ns_min = u64::MAX;
         self.realtime_ns_max = 0;
+        self.checkpoint = false;
         self.packed = None;
     }
 
     /// Bytes of records that an empty batch holds.
     pub(super) fn room_when_empty(&self) -> usize {
-        self.limit - FRAME_HEADER_BYTES
+        self.limit - self.reserve - FRAME_HEADER_BYTES
     }
 
     /// Whether `records` more records of `len` stored bytes together fit.
     pub(super) fn fits(&self, records: usize, len: usize) -> bool {
-        len <= self.limit - self.end && records <= FRAME_RECORDS_MAX - self.count as usize
+        let records_max = FRAME_RECORDS_MAX - usize::from(self.reserve > 0);
+        len <= self.limit - self.reserve - self.end && records <= records_max - self.count as usize
     }
 
     /// Copies one record behind the last and returns its `seq`.
@@ -182,6 +209,17 @@ where
         from_records.chain(times.chunks_exact(8).map(time))
     }
 
+    /// Puts the checkpoint where the batch keeps its seq, behind the last record, and returns
+    /// that seq. From then on it is a record like the others.
+    ///
+    /// # Panics
+    /// If the batch keeps none, or has no room for one of this length.
+    pub fn push_checkpoint(&mut self, record: &Record<'_>) -> u64 {
+        assert!(self.checkpoint, "the ring has kept a seq for it");
+        self.checkpoint = false;
+        self.push(&record.header(), record)
+    }
+
     /// The records as stored, one after the other, without the room in front; nothing that means
     /// anything once they are packed.
     #[must_use]
@@ -189,9 +227,9 @@ where
         &self.buf[FRAME_HEADER_BYTES..self.end]
     }
 
-    /// Whether no record is in it.
+    /// Whether no record is in it, and none will be.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.count == 0
+        self.count == 0 && !self.checkpoint
     }
 }
