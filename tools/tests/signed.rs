@@ -484,3 +484,33 @@ fn a_checkpoint_of_other_records_is_no_proof() {
     assert_eq!(ran.code, 1, "{}", ran.stderr);
     assert_eq!(graven(["keys", "/dev/null"]).code, 2);
 }
+
+#[test]
+fn what_record_signs_is_verified_and_proven() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let trail = dir.path().join("trail");
+    for lines in ["one\ntwo\n", "three\n"] {
+        let ran = assert_cmd::Command::cargo_bin("graven")
+            .expect("the binary")
+            .args(["record", "--source", "stdin", "--trail", text(&trail)])
+            .write_stdin(lines)
+            .output()
+            .expect("it runs");
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    }
+    let keys = on("keys", &trail, &[]);
+    assert_eq!(keys.code, 0, "{}", keys.stderr);
+    let keys: Vec<String> = keys
+        .text()
+        .lines()
+        .map(|line| line.rsplit(' ').next().expect("a key").to_owned())
+        .collect();
+    let report = on("verify", &trail, &["--key", &keys[0], "--json"]);
+    assert_eq!(report.code, 0, "{}", report.text());
+    let proof = on("prove", &trail, &["--seq", "0"]);
+    assert_eq!(proof.code, 0, "{}", proof.stderr);
+    let file = dir.path().join("proof");
+    std::fs::write(&file, &proof.stdout).expect("a file");
+    let last = keys.last().expect("a key");
+    assert_eq!(on("check-proof", &file, &["--key", last]).code, 0);
+}
