@@ -2,6 +2,7 @@
 
 use crate::trail::dir::{SegmentFile, TrailDir};
 use crate::trail::scan::{self, How};
+use crate::verify::clock::{Clocks, Times};
 use graven_format::loss::{LossError, LossStatement};
 use graven_format::recovery::Found;
 use graven_format::scan::{Event, Expect, Outcome};
@@ -74,6 +75,8 @@ pub struct SegmentRead {
     pub losses: Vec<LossFound>,
     /// Those that were not kept.
     pub losses_left_out: u64,
+    /// Its clocks.
+    pub clocks: Clocks,
 }
 
 impl SegmentRead {
@@ -101,6 +104,7 @@ struct Collector {
     last: Option<Stamp>,
     losses: Vec<LossFound>,
     losses_left_out: u64,
+    clocks: Clocks,
 }
 
 impl Collector {
@@ -111,6 +115,8 @@ impl Collector {
                 self.first.get_or_insert(stamp);
                 self.last = Some(stamp);
                 self.records += 1;
+                let (realtime_ns, boottime_ns) = (record.realtime_ns, record.boottime_ns);
+                self.clocks.take(Times { seq: *seq, realtime_ns, boottime_ns });
                 self.findings[self.placed..].iter_mut().for_each(|it| it.after = Some(stamp));
                 self.placed = self.findings.len();
                 if record.flags.contains(Flags::LOSS) {
@@ -167,6 +173,7 @@ pub fn read(
         last,
         losses,
         losses_left_out,
+        clocks,
         ..
     } = collector;
     Ok(SegmentRead {
@@ -180,6 +187,7 @@ pub fn read(
         last,
         losses,
         losses_left_out,
+        clocks,
     })
 }
 

@@ -8,6 +8,7 @@ use crate::trail::dir::{name_text, open_regular};
 use crate::trail::segment::{LossFound, SegmentRead, Stamp};
 use crate::trail::tail::Tail;
 use crate::trail::{SegmentFile, TrailDir};
+use crate::verify::clock::Clock;
 use crate::verify::problems::Problems;
 use crate::verify::report::{
     Class, Loss, Losses, Problem, Records, Report, Root, SCHEMA_VERSION, Segments, StampReport,
@@ -33,6 +34,7 @@ pub(crate) struct Judge<'a> {
     segments: Segments,
     records: Records,
     losses: Losses,
+    clock: Clock,
     first: Option<Stamp>,
     /// The last intact record so far.
     last: Option<Stamp>,
@@ -69,6 +71,7 @@ impl<'a> Judge<'a> {
             segments: Segments::default(),
             records: Records::default(),
             losses: Losses::default(),
+            clock: Clock::default(),
             first: None,
             last: None,
             starts: Vec::with_capacity(dir.segments.len()),
@@ -119,6 +122,8 @@ impl<'a> Judge<'a> {
         match read {
             Ok(read) => {
                 self.check_segment(read, place);
+                let boot_id = read.outcome.header.as_ref().map(|header| header.boot_id);
+                self.clock.segment(boot_id, &read.clocks, place.end_seq);
                 self.check_chain(before.as_ref(), read, place.orphan);
                 self.seen = self.seen.max(end_seq(read));
             }
@@ -457,6 +462,7 @@ impl<'a> Judge<'a> {
             problems,
             problems_left_out,
             losses: self.losses,
+            clock: self.clock,
             temporary_files: self.dir.temporaries.clone(),
         }
     }

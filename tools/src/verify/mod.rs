@@ -5,6 +5,7 @@
 //! against each other ([`judge`]), so a report does not depend on how many threads read.
 //! Nothing is written and nothing is locked, so a writer may run meanwhile.
 
+pub mod clock;
 pub mod judge;
 pub mod pool;
 pub mod problem;

@@ -1,6 +1,7 @@
 //! What `verify` finds, as data: the text for people and the JSON for programs say the same.
 
 use crate::exit::Exit;
+use crate::verify::clock::Clock;
 use serde::Serialize;
 
 /// Version of the JSON that `verify --json` prints. Fields may be added within a version; none
@@ -39,6 +40,8 @@ pub struct Report {
     pub problems_left_out: u64,
     /// What the trail itself says is missing.
     pub losses: Losses,
+    /// Boots, and steps of the real-time clock. They do not change the verdict.
+    pub clock: Clock,
     /// Temporary files: a segment being prepared, or what a crash left. They hold nothing that was
     /// announced.
     pub temporary_files: Vec<String>,
