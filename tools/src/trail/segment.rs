@@ -4,6 +4,7 @@ use crate::trail::dir::{SegmentFile, TrailDir};
 use crate::trail::ends;
 use crate::trail::notes::{Notes, Reader};
 use crate::trail::scan::{self, How};
+use crate::verify::clock::{Clocks, Times};
 use graven_format::loss::{LossError, LossStatement};
 use graven_format::merkle::Hash;
 use graven_format::recovery::Found;
@@ -84,6 +85,8 @@ pub struct SegmentRead {
     pub notes: Notes,
     /// The sizes that were asked for and lie in it, and the roots of trees of so many records.
     pub roots: Vec<(u64, Hash)>,
+    /// Its clocks.
+    pub clocks: Clocks,
 }
 
 impl SegmentRead {
@@ -111,6 +114,7 @@ struct Collector {
     last: Option<Stamp>,
     losses: Vec<LossFound>,
     losses_left_out: u64,
+    clocks: Clocks,
 }
 
 impl Collector {
@@ -121,6 +125,8 @@ impl Collector {
                 self.first.get_or_insert(stamp);
                 self.last = Some(stamp);
                 self.records += 1;
+                let (realtime_ns, boottime_ns) = (record.realtime_ns, record.boottime_ns);
+                self.clocks.take(Times { seq: *seq, realtime_ns, boottime_ns });
                 self.findings[self.placed..].iter_mut().for_each(|it| it.after = Some(stamp));
                 self.placed = self.findings.len();
                 if record.flags.contains(Flags::LOSS) {
@@ -181,6 +187,7 @@ pub fn read(
         last,
         losses,
         losses_left_out,
+        clocks,
         ..
     } = collector;
     Ok(SegmentRead {
@@ -197,6 +204,7 @@ pub fn read(
         losses_left_out,
         notes: notes.map(|notes| notes.end(end_seq)).unwrap_or_default(),
         roots: scanned.roots,
+        clocks,
     })
 }
 
@@ -267,6 +275,7 @@ pub fn read_ends(dir: &TrailDir, file: &SegmentFile) -> io::Result<SegmentRead> 
         losses_left_out: 0,
         notes: Notes::default(),
         roots: Vec::new(),
+        clocks: Clocks::default(),
     })
 }
 
