@@ -1,5 +1,6 @@
 //! What a reader finds wrong, as data: where, which records, and what it means.
 
+use crate::codec::DecodeError;
 use crate::error::FormatError;
 use crate::lines::TextError;
 use crate::record::{RecordError, Source};
@@ -56,6 +57,8 @@ pub enum FindingKind {
         /// The seq that the frame has.
         found: u64,
     },
+    /// A frame is intact, but what is compressed in it is not what it states.
+    Decode(DecodeError),
     /// A frame is intact, but what is in it are not records.
     Record(RecordError),
     /// A frame is intact, but does not hold as many records as it says.
@@ -74,8 +77,10 @@ pub enum FindingKind {
     Root,
     /// A checkpoint, in a record or in the trailer, does not cover what it stands behind.
     Checkpoint(CheckpointError),
-    /// Bytes after the trailer.
+    /// Bytes after the trailer, up to the end of what was reserved: the file was not cut yet.
     AfterTrailer,
+    /// Bytes after the trailer of a file that is not as long as was reserved: somebody added them.
+    Added,
     /// The file is not as long as was reserved, and has no trailer.
     Truncated {
         /// Bytes that were reserved.
@@ -161,6 +166,7 @@ impl fmt::Display for Finding {
             FindingKind::Sequence { expected, found } => {
                 write!(f, "frame starts at seq {found}, seq {expected} should follow")
             }
+            FindingKind::Decode(why) => write!(f, "frame is intact, but {why}"),
             FindingKind::Record(why) => write!(f, "{why}"),
             FindingKind::RecordCount { stated, found } => {
                 write!(f, "frame states {stated} records and holds {found}")
@@ -171,6 +177,7 @@ impl fmt::Display for Finding {
             FindingKind::Root => write!(f, "Merkle root is not that of the records"),
             FindingKind::Checkpoint(why) => write!(f, "checkpoint: {why}"),
             FindingKind::AfterTrailer => write!(f, "bytes after the trailer"),
+            FindingKind::Added => write!(f, "bytes were added after the trailer"),
             FindingKind::Truncated { reserved } => {
                 write!(
                     f,

@@ -47,6 +47,12 @@ pub enum Command {
     CheckProof(cmd::check_proof::Args),
     /// Print the keys that have signed a trail, each proven from the first
     Keys(cmd::keys::Args),
+    /// Compress a trail's sealed segments
+    Compress(cmd::compress::Args),
+    /// Print a signed checkpoint of a trail, to be kept elsewhere
+    Checkpoint(cmd::checkpoint::Args),
+    /// Make the first key of a trail, and print the public key
+    Keygen(cmd::keygen::Args),
     /// Say what this machine offers for recording, and what stands in the way
     Doctor(cmd::doctor::Args),
     /// Print a completion script for a shell
@@ -68,6 +74,9 @@ impl Command {
             Self::Prove(args) => cmd::prove::run(&args).code(),
             Self::CheckProof(args) => cmd::check_proof::run(&args).code(),
             Self::Keys(args) => cmd::keys::run(&args).code(),
+            Self::Compress(args) => cmd::compress::run(&args).code(),
+            Self::Checkpoint(args) => cmd::checkpoint::run(&args).code(),
+            Self::Keygen(args) => cmd::keygen::run(&args).code(),
             Self::Doctor(args) => cmd::doctor::run(&args).code(),
             Self::Completions(args) => cmd::completions::run(&args).code(),
             Self::Man(args) => cmd::man::run(&args).code(),

@@ -28,6 +28,9 @@
 //!
 //! `keys` ends with 0 if every key follows from the first, 1 if one does not, 2 if they cannot be read.
 //!
+//! `compress` ends with 0 if all was done, 1 if a segment is damaged and was left as it is, 2 if it
+//! could not be done.
+//!
 //! The other commands know 0 and 2.
 
 /// How a command ended.

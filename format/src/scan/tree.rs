@@ -1,6 +1,7 @@
 //! The Merkle tree of the segment that is read.
 
 use super::Scanner;
+use crate::codec::Decoding;
 use crate::finding::CheckpointError;
 use crate::lines::{Head, trail_of};
 use crate::merkle::{Hash, Hashing, Scratch, SegmentTree};
@@ -36,6 +37,11 @@ impl<H: Hashing> Tree<H> {
         self.so_far = None;
     }
 
+    /// What hashes, and decodes.
+    pub(super) fn hashing(&mut self) -> &mut H {
+        &mut self.hashing
+    }
+
     pub(super) fn so_far(&self) -> Option<&SegmentTree> {
         self.so_far.as_ref()
     }
@@ -51,13 +57,13 @@ impl<H: Hashing> Tree<H> {
     }
 }
 
-impl<H: Hashing> Scanner<H> {
+impl<H: Hashing + Decoding> Scanner<H> {
     /// Appends those records of the current frame that were read and are not in the tree yet.
     pub(super) fn append_frame(&mut self) {
         if let Some(current) = &mut self.current {
             let (hashed, count) = current.hashed;
-            let records = self.used + hashed..self.used + current.at;
-            self.tree.append(&self.buf[records], current.index - count);
+            let frame = if current.decoded { &self.raw } else { &self.buf[self.used..] };
+            self.tree.append(&frame[hashed..current.at], current.index - count);
             current.hashed = (current.at, current.index);
         }
     }

@@ -142,7 +142,10 @@ impl TrailDir {
                 Name::Temporary { .. } | Name::Identity { temporary: true } => {
                     dir.temporaries.push(text.to_owned());
                 }
-                Name::Identity { temporary: false } | Name::Lock => {}
+                Name::Identity { temporary: false }
+                | Name::Lock
+                | Name::Key { .. }
+                | Name::Checkpoint { .. } => {}
             }
         }
         if dir.identity.is_none() && dir.segments.is_empty() {

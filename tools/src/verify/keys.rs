@@ -54,7 +54,7 @@ pub(crate) struct Chain {
     trusted: Option<PublicKey>,
     /// The first signer that has a key.
     first: Option<Signer>,
-    /// Whether a segment was looked at.
+    /// Whether a header was readable.
     begun: bool,
     /// The last signer that is known, and whether the next header's must be it.
     last: Option<Signer>,
@@ -114,11 +114,10 @@ impl Chain {
         let notes = &read.notes;
         if let Some(begin) = &notes.begin {
             self.begin(begin, read.file.first_seq, file, problems);
-            self.sure = true;
+            (self.sure, self.begun) = (true, true);
         } else {
             self.sure = false;
         }
-        self.begun = true;
         self.take_newest(notes, end_seq);
         for wrong in notes.wrong.iter().filter(|wrong| wrong.seq <= end_seq) {
             self.broken = true;

@@ -119,12 +119,14 @@ fn word(kind: &FindingKind) -> &'static str {
         FindingKind::Gap => "gap",
         FindingKind::Chain { .. } => "chain",
         FindingKind::Sequence { .. } => "sequence",
+        FindingKind::Decode(_) => "decode",
         FindingKind::Record(_) => "record",
         FindingKind::RecordCount { .. } => "record-count",
         FindingKind::Trailer { .. } => "trailer",
         FindingKind::Root => "root",
         FindingKind::Checkpoint(_) => "checkpoint",
         FindingKind::AfterTrailer => "after-trailer",
+        FindingKind::Added => "added-bytes",
         FindingKind::Truncated { .. } => "truncated",
     }
 }

@@ -54,6 +54,8 @@ pub struct Maker {
     pub announced: Option<u64>,
     whole: CompactRange,
     leaves: Vec<Hash>,
+    /// Every record as it is stored.
+    pub stored: Vec<Vec<u8>>,
     prev_crc: u32,
     /// How many keys came before [`Maker::key`].
     pub epoch: u64,
@@ -76,6 +78,7 @@ impl Maker {
             announced: None,
             whole: CompactRange::new(0),
             leaves: Vec::new(),
+            stored: Vec::new(),
             prev_crc: 0,
             epoch: 0,
             key: None,
@@ -144,7 +147,9 @@ impl Maker {
         let mut buf = vec![0; graven_format::consts::FRAME_BYTES_MAX];
         let mut end = FRAME_HEADER_BYTES;
         for record in records {
+            let start = end;
             end += record.encode(&mut buf[end..]);
+            self.stored.push(buf[start..end].to_vec());
             let leaf = leaf_hash(record);
             open.tree.append_all(&[leaf], &mut Scratch::default(), &mut OneByOne);
             self.whole.append(leaf);

@@ -29,6 +29,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) trail_id: TrailId,
     pub(super) align_bytes: u32,
     pub(super) prev_trailer_crc: u32,
+    /// Epoch and public key of the key that signs; 0 and zeros if none does.
+    pub(super) in_force: (u64, [u8; 32]),
     pub(super) settings: &'a Settings,
     pub(super) now: Now,
 }
@@ -52,8 +54,8 @@ impl Active {
             created_boottime_ns: around.now.boottime_ns,
             boot_id: around.settings.boot_id,
             host: around.settings.host.clone(),
-            epoch: 0,
-            key: [0; 32],
+            epoch: around.in_force.0,
+            key: around.in_force.1,
             before: before.clone(),
         };
         let (bytes, crc) = header.encode();
@@ -80,17 +82,17 @@ impl Active {
         self.tally.frames_end + frame_len <= self.frames_end_max
     }
 
-    /// Counts a frame that was placed at the end, and adds its records, whose hashes `tree`
-    /// has, to the tree.
+    /// Counts a frame that was placed at the end, and adds its last `fresh` records, whose hashes
+    /// `tree` has, to the tree.
     pub(super) fn add_frame(
         &mut self,
         tree: &mut Tree,
-        batch: &Batch<()>,
+        (batch, fresh): (&Batch<()>, u32),
         frame_len: u64,
         crc: u32,
         realtime_first_ns: u64,
     ) {
-        tree.append_to(&mut self.tree, batch.count);
+        tree.append_to(&mut self.tree, fresh);
         self.tally.add(&TallyFrame {
             first_seq: batch.first_seq,
             offset: self.tally.frames_end,
@@ -104,11 +106,13 @@ impl Active {
         });
     }
 
-    /// The trailer that ends this segment, its CRC, and where it goes.
-    pub(super) fn trailer(self, reason: SealReason, now: Now) -> (Vec<u8>, u32, u64) {
+    /// The trailer that ends this segment with a note, its CRC, and where it goes.
+    pub(super) fn trailer(self, reason: SealReason, note: String, now: Now) -> (Vec<u8>, u32, u64) {
         let (align_bytes, frames_end) = (self.header.align_bytes, self.tally.frames_end);
         let segment_len = self.header.segment_len;
-        let trailer = Trailer::new(&self.header, self.tally, &self.tree, reason, now.realtime_ns);
+        let mut trailer =
+            Trailer::new(&self.header, self.tally, &self.tree, reason, now.realtime_ns);
+        trailer.note = note.into_bytes();
         let (bytes, crc) = trailer.encode(align_bytes);
         let offset = match reason {
             // The file keeps its size: a trailer is always the end of its file.
