@@ -331,14 +331,15 @@ fn what_remains_provable_after_damage() {
     let frame = maker.segments[1].frames[2];
     maker.flip(1, frame.offset + 100);
     let (_, report) = verify(maker.path(), &[]);
-    assert_eq!(provable(&report), [(0, 12, "trailer"), (24, 60, "trailer")]);
+    // Of seq 12 to 23 the trailer has 12..16 and 16..24, in which 18 to 20 are missing.
+    assert_eq!(provable(&report), [(0, 16, "trailer"), (24, 60, "trailer")]);
     for range in report["provable"].as_array().expect("a list") {
-        let end = range["end_seq"].as_u64().expect("a number");
+        let end = range["size"].as_u64().expect("a number");
         assert_eq!(range["root"], graven_tools::verify::report::hex(&maker.root(end)));
     }
     assert_eq!(report["problems"][0]["segment"], 1);
     let text = on("verify", maker.path(), &[]).text();
-    assert!(text.contains("provable  seq 0..12 under root"), "{text}");
+    assert!(text.contains("provable  seq 0..16 under root"), "{text}");
     maker.flip(1, frame.offset + 100);
     // Without its trailer the next header covers a segment; the last one has none.
     maker.flip(1, maker.segments[1].trailer_offset.expect("sealed") + 40);
@@ -410,4 +411,58 @@ fn who_says_that_records_are_missing() {
     maker.flip(1, frame.offset + 100);
     std::fs::remove_file(&maker.segments[2].path).expect("removed");
     assert!(note(&["--durable", "30"]).contains("--durable says so"));
+}
+
+/// Three segments, of which the second has 12 frames of 400 records from seq 6 on.
+fn many_records() -> Maker {
+    let mut maker = Maker::sealed(1, 2);
+    for _ in 0..12 {
+        let first = maker.next_seq;
+        let records: Vec<_> = (0..400).map(|n| common::stdin(first + n, &[b'x'; 20])).collect();
+        maker.frame(&records);
+    }
+    maker.seal(SealReason::Full);
+    maker.frames(1);
+    maker.seal(SealReason::Stop);
+    maker
+}
+
+#[test]
+fn in_a_damaged_segment_each_block_is_proven_by_itself() {
+    let maker = many_records();
+    let (end, blocks) = (maker.next_seq, [0..1024, 1024..2048, 2048..3072, 3072..4096]);
+    for frame in maker.segments[1].frames.clone() {
+        maker.flip(1, frame.offset + 300);
+        let (code, report) = verify(maker.path(), &[]);
+        assert_eq!((code, &report["records"]["missing"]), (1, &400.into()));
+        let bad = frame.first_seq..frame.first_seq + 400;
+        let ranges = provable(&report);
+        assert!(ranges.iter().all(|it| it.2 == "trailer"), "{ranges:?}");
+        assert_eq!(ranges[ranges.len() - 1].1, end, "{ranges:?}");
+        let proven = |seq: u64| ranges.iter().any(|it| (it.0..it.1).contains(&seq));
+        assert!((0..6).all(proven) && !bad.clone().any(proven), "{ranges:?}");
+        for block in blocks.iter().skip(1) {
+            let whole = block.start >= bad.end || block.end <= bad.start;
+            assert_eq!(block.clone().all(proven), whole, "{block:?} {ranges:?}");
+        }
+        maker.flip(1, frame.offset + 300);
+    }
+}
+
+#[test]
+fn a_record_that_was_replaced_is_not_provable_and_its_neighbours_are() {
+    let maker = many_records();
+    let mut bytes = std::fs::read(&maker.segments[1].path).expect("a segment");
+    // The third record of the sixth frame, seq 2008: its payload is changed, and the frame's checksum fits.
+    let frame = maker.segments[1].frames[5];
+    let at = frame.offset as usize;
+    bytes[at + 72 + 2 * 52 + 40] = b'y';
+    let crc = graven_format::checksum::crc32(&bytes[at + 8..at + frame.len as usize]);
+    bytes[at + 4..at + 8].copy_from_slice(&crc.to_le_bytes());
+    std::fs::write(&maker.segments[1].path, bytes).expect("written");
+    let (code, report) = verify(maker.path(), &[]);
+    assert_eq!((code, &report["records"]["missing"]), (1, &0.into()), "{report:#}");
+    let end = maker.next_seq;
+    assert_eq!(provable(&report), [(0, 1024, "trailer"), (2048, end, "trailer")]);
+    assert_eq!(report["provable"][0]["size"], 4806);
 }

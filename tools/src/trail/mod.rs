@@ -8,6 +8,7 @@ pub mod scan;
 pub mod segment;
 pub mod stream;
 pub mod tail;
+mod tiles;
 
 pub use dir::{OpenError, SegmentFile, TrailDir};
 pub use live::Writer;

@@ -4,6 +4,7 @@ use crate::trail::dir::{SegmentFile, TrailDir};
 use crate::trail::ends;
 use crate::trail::notes::{Notes, Reader};
 use crate::trail::scan::{self, How};
+use crate::trail::tiles;
 use crate::verify::clock::{Clocks, Times};
 use graven_format::loss::{LossError, LossStatement};
 use graven_format::merkle::Hash;
@@ -12,7 +13,7 @@ use graven_format::scan::{Event, Expect, Outcome, Prefix};
 use graven_format::trailer::Tally;
 use graven_format::{Finding, FindingKind, Flags, FormatError};
 use std::io;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::time::Duration;
 
 /// Most findings of one segment that are kept; the others are counted. A segment that has more
@@ -83,6 +84,8 @@ pub struct SegmentRead {
     pub losses_left_out: u64,
     /// Its keys, and the checkpoints in it.
     pub notes: Notes,
+    /// If something is wrong in it: the seqs of those records that its trailer's root still covers.
+    pub confirmed: Vec<Range<u64>>,
     /// The sizes that were asked for and lie in it, and the roots of trees of so many records.
     pub roots: Vec<(u64, Hash)>,
     /// Its clocks.
@@ -179,6 +182,14 @@ pub fn read(
     if let Some(trailer) = &mut scanned.outcome.trailer {
         trailer.tally.index = Vec::new();
     }
+    let confirmed = match &scanned.outcome {
+        Outcome { header: Some(header), trailer: Some(trailer), .. }
+            if merkle && !collector.findings.is_empty() =>
+        {
+            tiles::confirmed(&opened, expect, how, header, trailer)?
+        }
+        _ => Vec::new(),
+    };
     let Collector {
         findings,
         findings_left_out,
@@ -203,6 +214,7 @@ pub fn read(
         losses,
         losses_left_out,
         notes: notes.map(|notes| notes.end(end_seq)).unwrap_or_default(),
+        confirmed,
         roots: scanned.roots,
         clocks,
     })
@@ -274,6 +286,7 @@ pub fn read_ends(dir: &TrailDir, file: &SegmentFile) -> io::Result<SegmentRead> 
         losses: Vec::new(),
         losses_left_out: 0,
         notes: Notes::default(),
+        confirmed: Vec::new(),
         roots: Vec::new(),
         clocks: Clocks::default(),
     })

@@ -52,7 +52,7 @@ pub(crate) fn provable(
 }
 
 fn one(range: &Provable) -> String {
-    let Provable { seq, end_seq, root, by, file, signed_until } = range;
+    let Provable { seq, end_seq, size, root, by, file, signed_until } = range;
     let by = match by {
         By::Trailer => "the trailer of",
         By::Checkpoint => "a checkpoint in",
@@ -63,7 +63,8 @@ fn one(range: &Provable) -> String {
         Some(until) if until == end_seq => ", signed".into(),
         Some(until) => format!(", signed up to seq {until}"),
     };
-    format!("seq {seq}..{end_seq} under root {root} in {by} {}{signed}", name(file))
+    let records = count(*size, "record");
+    format!("seq {seq}..{end_seq} under root {root} over {records} in {by} {}{signed}", name(file))
 }
 
 /// How many records are intact of how much, and what that leaves out; `None` of a whole trail.

@@ -2,7 +2,8 @@
 //!
 //! A record is, if all of its segment's records up to a trailer, a checkpoint or the next header fold,
 //! together with the tree in their own header, to the root that stands there. Rows of segments whose
-//! trees follow from each other are one range under their last root.
+//! trees follow from each other are one range under their last root. In a damaged segment with an intact trailer
+//! the same holds of each block whose hash is in the trailer.
 
 use crate::trail::notes::Seen;
 use crate::trail::segment::SegmentRead;
@@ -11,6 +12,7 @@ use crate::verify::report::hex;
 use graven_format::merkle::Hash;
 use graven_format::trailer::Trailer;
 use serde::Serialize;
+use std::ops::Range;
 
 /// Most ranges that are listed.
 const RANGES_MAX: usize = 10_000;
@@ -32,8 +34,10 @@ pub enum By {
 pub struct Provable {
     /// The seq of the first.
     pub seq: u64,
-    /// One past the seq of the last, and how many records the root covers.
+    /// One past the seq of the last.
     pub end_seq: u64,
+    /// How many records, from seq 0 on, the root covers.
+    pub size: u64,
     /// The root, in hexadecimal.
     pub root: String,
     /// What states it.
@@ -60,7 +64,7 @@ struct Open {
     seq: u64,
     end_seq: u64,
     before: Option<Hash>,
-    root: Hash,
+    root: Option<Hash>,
     file: String,
     newest: Option<Seen>,
 }
@@ -73,18 +77,41 @@ impl Ranges {
         self.close(before, &file);
         let seq = header.map_or(read.file.first_seq, |header| header.first_seq);
         let newest = read.notes.newest.filter(|newest| signed && newest.size > seq);
-        let end_seq = read.outcome.prefix.next_seq;
-        let Some(root) = own_root(read).filter(|_| end_seq > seq) else { return };
-        let stated = read.outcome.trailer.as_ref().map(|it: &Trailer| (it.end_seq(), it.root));
-        if stated == Some((end_seq, root)) {
-            let signed_until = newest.map(|newest| newest.size);
-            self.push(
-                before,
-                root,
-                Provable { seq, end_seq, root: hex(&root), by: By::Trailer, file, signed_until },
-            );
-        } else {
+        let (end_seq, root) = (read.outcome.prefix.next_seq, own_root(read));
+        let trailer = read.outcome.trailer.as_ref().filter(|_| read.whole);
+        if let (Some(trailer), Some(root)) = (trailer, root)
+            && (trailer.end_seq(), trailer.root) == (end_seq, root)
+        {
+            if end_seq > seq {
+                self.push(before, root, range(seq..end_seq, trailer, &file, newest));
+            }
+        } else if let Some(trailer) = trailer.filter(|_| !read.confirmed.is_empty()) {
+            self.parts(before, &read.confirmed, trailer, &file, newest);
+        } else if end_seq > seq || newest.is_some() {
             self.open = Some(Open { seq, end_seq, before, root, file, newest });
+        }
+    }
+
+    /// A damaged segment, of which its trailer still covers the `confirmed` records, and a checkpoint
+    /// those before it.
+    fn parts(
+        &mut self,
+        mut before: Option<Hash>,
+        confirmed: &[Range<u64>],
+        trailer: &Trailer,
+        file: &str,
+        newest: Option<Seen>,
+    ) {
+        let mut from = trailer.first_seq;
+        let first_end = confirmed.iter().find(|it| it.start == from).map_or(from, |it| it.end);
+        if let Some(newest) = newest.filter(|newest| newest.size > first_end) {
+            self.push(before.take(), newest.root, checkpoint(from, &newest, file.to_owned()));
+            from = newest.size;
+        }
+        for part in confirmed.iter().filter(|part| part.end > from) {
+            let part = part.start.max(from)..part.end;
+            let before = before.take().filter(|_| part.start == trailer.first_seq);
+            self.push(before, trailer.root, range(part, trailer, file, None));
         }
     }
 
@@ -97,16 +124,15 @@ impl Ranges {
     /// tree of this root.
     fn close(&mut self, next: Option<Hash>, file: &str) {
         let Some(open) = self.open.take() else { return };
-        let signed_until = open.newest.map(|newest| newest.size);
         let (seq, before) = (open.seq, open.before);
-        if next == Some(open.root) {
-            let (end_seq, root, file) = (open.end_seq, hex(&open.root), file.to_owned());
-            let range = Provable { seq, end_seq, root, by: By::NextHeader, file, signed_until };
-            self.push(before, open.root, range);
-        } else if let Some(newest) = open.newest.filter(|newest| newest.size <= open.end_seq) {
-            let (end_seq, root, file) = (newest.size, hex(&newest.root), open.file);
-            let range = Provable { seq, end_seq, root, by: By::Checkpoint, file, signed_until };
-            self.push(before, newest.root, range);
+        if let Some(root) = open.root.filter(|root| next == Some(*root)) {
+            let (end_seq, file) = (open.end_seq, file.to_owned());
+            let signed_until = open.newest.map(|newest| newest.size);
+            let (size, hash, by) = (end_seq, hex(&root), By::NextHeader);
+            let range = Provable { seq, end_seq, size, root: hash, by, file, signed_until };
+            self.push(before, root, range);
+        } else if let Some(newest) = open.newest {
+            self.push(before, newest.root, checkpoint(seq, &newest, open.file));
         }
     }
 
@@ -132,4 +158,23 @@ impl Ranges {
         self.close(None, "");
         (self.list, self.left_out)
     }
+}
+
+/// Records that the root in the trailer in `file` covers.
+fn range(seqs: Range<u64>, trailer: &Trailer, file: &str, newest: Option<Seen>) -> Provable {
+    Provable {
+        seq: seqs.start,
+        end_seq: seqs.end,
+        size: trailer.end_seq(),
+        root: hex(&trailer.root),
+        by: By::Trailer,
+        file: file.to_owned(),
+        signed_until: newest.map(|newest| newest.size.min(seqs.end)),
+    }
+}
+
+/// Records from `seq` on that the checkpoint in `file` covers.
+fn checkpoint(seq: u64, newest: &Seen, file: String) -> Provable {
+    let (size, root, by) = (newest.size, hex(&newest.root), By::Checkpoint);
+    Provable { seq, end_seq: size, size, root, by, file, signed_until: Some(size) }
 }
