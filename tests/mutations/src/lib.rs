@@ -44,6 +44,8 @@ pub fn needs(original: &Original, changed: &Changed) -> Needs {
     // What the end of a trail looks like after a crash is for nobody to tell who was told nothing.
     let at_end = changed.place.as_ref().is_some_and(|place| Some(&place.file) == segments.last());
     match changed.who {
+        // Nobody vouches for what an unsigned trailer says beside its records.
+        Who::Checksum if at_end && !signed => Needs::Signature,
         _ if changed.rolled_back || at_end => Needs::Anchor,
         Who::Bytes | Who::Checksum => Needs::Nothing,
         Who::Remade | Who::Stripped | Who::Resealed if !signed => Needs::Signature,

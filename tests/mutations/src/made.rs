@@ -8,11 +8,15 @@ use graven_format::consts::SEGMENT_BYTES_MIN;
 use graven_format::identity::Identity;
 use graven_format::lines::origin;
 use graven_format::note::SecretKey;
-use graven_format::{Flags, Record, Source, name};
+use graven_format::{Flags, Record, Source, TrailId, name};
 use graven_writer::RING_BYTES_MIN;
+use graven_writer::keys::KeyOption;
 use graven_writer::{Options, Trail};
 use std::path::Path;
 use tempfile::TempDir;
+
+/// When it was.
+const TIME_NS: u64 = 1_700_000_000_000_000_000;
 
 /// The kinds of trails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,14 +65,17 @@ pub fn write(dir: &Path, image: &Image, before: Option<&Image>) -> std::io::Resu
 /// It cannot be written.
 pub fn original(kind: Kind, seed: u64) -> anyhow::Result<Original> {
     let mut random = Rng::with_seed(seed);
-    let image = written(&mut random)?;
-    let other = written(&mut random)?;
-    let mut model = Model::of(&image);
+    let other = written(&mut random)?.encode(|_| None);
+    let mut model = written(&mut random)?;
     let Identity { trail_id, .. } = Identity::decode(&model.identity).context("its identity")?;
     if kind == Kind::Unsigned {
+        let image = model.encode(|_| None);
         return Ok(Original { image, model, keys: Vec::new(), other });
     }
-    let mut key = || SecretKey::from_seed(&origin(trail_id), &[random.u8(..); 32]);
+    let mut key = || {
+        let seed: [u8; 32] = std::array::from_fn(|_| random.u8(..));
+        SecretKey::from_seed(&origin(trail_id), &seed)
+    };
     let keys = vec![key()?, key()?, key()?];
     model.sign(&keys);
     let image = model.encode(|epoch| keys.get(epoch));
@@ -76,28 +83,32 @@ pub fn original(kind: Kind, seed: u64) -> anyhow::Result<Original> {
     Ok(Original { image, model, keys, other })
 }
 
-/// What a writer leaves that was opened and closed a few times.
-fn written(random: &mut Rng) -> anyhow::Result<Image> {
+/// What a writer leaves that was opened and closed a few times. Its id, its times and where its frames
+/// end, which are the machine's, are replaced: the same seed is the same trail.
+fn written(random: &mut Rng) -> anyhow::Result<Model> {
     let scratch = scratch()?;
     let dir = scratch.path().join("trail");
     let options = Options {
         segment_bytes: SEGMENT_BYTES_MIN,
         ring_bytes: RING_BYTES_MIN,
+        key: KeyOption::Unsigned,
         ..Options::default()
     };
-    let mut line = 0;
+    let (mut line, mut plan) = (0, Vec::new());
     for _ in 0..4 {
         let trail = Trail::open(&dir, &options).map_err(anyhow::Error::from)?;
-        for _ in 0..random.u8(2..6) {
+        let frames: Vec<u8> = (0..random.u8(2..6)).map(|_| random.u8(1..6)).collect();
+        plan.push(frames.clone());
+        for records in frames {
             let mut last = None;
-            for _ in 0..random.u8(1..6) {
+            for _ in 0..records {
                 let bytes: Vec<u8> = (0..random.usize(..300)).map(|_| random.u8(..)).collect();
                 line += 1;
                 let record = Record {
                     source: Source::Stdin,
                     kind: 0,
                     flags: Flags::NONE,
-                    realtime_ns: 1_700_000_000_000_000_000 + line * 1_000_000,
+                    realtime_ns: TIME_NS + line * 1_000_000,
                     boottime_ns: line,
                     source_seq: line,
                     bytes: &bytes,
@@ -117,5 +128,17 @@ fn written(random: &mut Rng) -> anyhow::Result<Image> {
         }
     }
     files.sort();
-    Ok(Image { files })
+    let mut model = Model::of(&Image { files });
+    let trail_id = TrailId(std::array::from_fn(|_| random.u8(..)));
+    model.identity = Identity { trail_id, created_realtime_ns: TIME_NS }.encode().to_vec();
+    for (segment, frames) in model.segments.iter_mut().zip(plan) {
+        let header = &mut segment.header;
+        (header.trail_id, header.boot_id) = (trail_id, [7; 16]);
+        (header.created_realtime_ns, header.created_boottime_ns) = (TIME_NS, 1);
+        segment.reason.1 = TIME_NS;
+        let mut records = std::mem::take(&mut segment.frames).into_iter().flatten();
+        let mut frame = |count: u8| records.by_ref().take(count.into()).collect();
+        segment.frames = frames.into_iter().map(&mut frame).collect();
+    }
+    Ok(model)
 }
