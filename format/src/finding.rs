@@ -111,6 +111,9 @@ pub enum CheckpointError {
     /// Its root is not that of the records before it.
     #[error("its root is not that of the records before it")]
     Root,
+    /// It signs another header, reason or time than the segment's; or it is a record and signs one.
+    #[error("what it signs is not what the segment's header and trailer say")]
+    Sealed,
 }
 
 /// What a [`Finding`] means for whoever relies on the trail.

@@ -8,7 +8,7 @@
 //! | `lock` | held by the one writer; its content is the writer's pid |
 //! | `key` | the key that signs now: see [`crate::key_file`] |
 //! | `key.next` | the key of the next epoch, until the last one is erased |
-//! | `checkpoint` | the checkpoint that a running writer was asked for last |
+//! | `checkpoint` | the checkpoint that a running writer was asked for last; `checkpoint.tmp` while it is written |
 
 use alloc::format;
 use alloc::string::String;

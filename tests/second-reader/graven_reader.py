@@ -363,7 +363,7 @@ class Segment:
         whole.join(self.tree)
         return whole.root()
 
-    def check_note(self, note, size, at):
+    def check_note(self, note, size, at, sealed=None):
         """A signed note over the `size` records before it, whose tree is what was read so far."""
         expect(len(note) <= NOTE_BYTES_MAX, at, "a note that is too long")
         try:
@@ -378,8 +378,12 @@ class Segment:
         expect(origin == f"graven/{self.trail_id.hex()}", at, "a checkpoint of another trail")
         expect(stated == str(size), at, "a checkpoint over another number of records")
         expect(root == self.root(), at, "a checkpoint over other records")
-        plain = not rest or (len(rest) == 1 and rest[0].startswith(f"successor {origin}+"))
-        expect(plain, at, "a checkpoint with unknown lines")
+        if sealed is not None:
+            line = "sealed " + base64.b64encode(sealed).decode()
+            expect(rest == [line], at, "a checkpoint of another header, reason or time")
+        else:
+            plain = not rest or (len(rest) == 1 and rest[0].startswith(f"successor {origin}+"))
+            expect(plain, at, "a checkpoint with unknown lines")
 
     def read_trailer(self, at, frames_end):
         head = self.bytes_at(at, TRAILER_BYTES)
@@ -423,7 +427,8 @@ class Segment:
         expect(root == self.root(), at, "a root that is not that of the records")
         note = data[index_end:note_end]
         if note:
-            self.check_note(note, self.seq, at)
+            sealed = hashlib.sha256(self.bytes_at(0, self.header_len) + data[76:77] + data[104:112])
+            self.check_note(note, self.seq, at, sealed.digest())
         first = f"Some({first_crc:08x})" if rewritten else "None"
         places = ",".join(f"{seq}@{place}/{time}" for seq, place, time in index)
         self.emit(

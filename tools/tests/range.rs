@@ -379,7 +379,11 @@ fn an_anchor_outside_of_the_range_is_not_judged() {
     let note = |size: u64, root| {
         let origin = graven_format::lines::origin(maker.trail_id);
         let head = graven_format::lines::Head { origin, size, root };
-        maker.secret(1).sign(&graven_format::note::Checkpoint { head, successor: None })
+        maker.secret(1).sign(&graven_format::note::Checkpoint {
+            head,
+            successor: None,
+            sealed: None,
+        })
     };
     let dir = tempfile::tempdir().expect("a directory");
     let kept = dir.path().join("kept");

@@ -52,7 +52,7 @@ fn words(maker: &Maker, args: &[&str], code: i32) -> Vec<String> {
 fn note(maker: &Maker, size: u64, seed: u8) -> String {
     let root = maker.root(size);
     let head = Head { origin: origin(maker.trail_id), size, root };
-    maker.secret(seed).sign(&Checkpoint { head, successor: None })
+    maker.secret(seed).sign(&Checkpoint { head, successor: None, sealed: None })
 }
 
 fn keep(maker: &Maker, name: &str, text: &str) -> PathBuf {
@@ -190,7 +190,7 @@ fn a_checkpoint_that_fits_no_records_is_not_the_newest() {
     let mut maker = three_keys();
     let newest = 4 * SEGMENT + 6;
     let head = Head { origin: origin(maker.trail_id), size: maker.next_seq, root: [7; 32] };
-    let note = maker.secret(3).sign(&Checkpoint { head, successor: None });
+    let note = maker.secret(3).sign(&Checkpoint { head, successor: None, sealed: None });
     let record = Record {
         source: Source::Graven,
         flags: Flags::CHECKPOINT,
@@ -359,7 +359,7 @@ fn an_anchor_that_the_key_of_its_place_has_not_signed_proves_nothing() {
     let other = "graven/00000000000000000000000000000000";
     let stranger = SecretKey::from_seed(other, &[1; 32]).expect("a key");
     let head = Head { origin: other.to_owned(), size: 3, root: maker.root(3) };
-    let foreign = stranger.sign(&Checkpoint { head, successor: None });
+    let foreign = stranger.sign(&Checkpoint { head, successor: None, sealed: None });
     let forged = note(&maker, 20, 2).replace("\n20\n", "\n21\n");
     for (text_of, word) in [
         (note(&maker, 20, 1), "anchor-signature"),
@@ -483,4 +483,34 @@ fn a_checkpoint_of_other_records_is_no_proof() {
     let ran = on("prove", maker.path(), &["--seq", "2", "--size", "6"]);
     assert_eq!(ran.code, 1, "{}", ran.stderr);
     assert_eq!(graven(["keys", "/dev/null"]).code, 2);
+}
+
+#[test]
+fn what_record_signs_is_verified_and_proven() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let trail = dir.path().join("trail");
+    for lines in ["one\ntwo\n", "three\n"] {
+        let ran = assert_cmd::Command::cargo_bin("graven")
+            .expect("the binary")
+            .args(["record", "--source", "stdin", "--trail", text(&trail)])
+            .write_stdin(lines)
+            .output()
+            .expect("it runs");
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    }
+    let keys = on("keys", &trail, &[]);
+    assert_eq!(keys.code, 0, "{}", keys.stderr);
+    let keys: Vec<String> = keys
+        .text()
+        .lines()
+        .map(|line| line.rsplit(' ').next().expect("a key").to_owned())
+        .collect();
+    let report = on("verify", &trail, &["--key", &keys[0], "--json"]);
+    assert_eq!(report.code, 0, "{}", report.text());
+    let proof = on("prove", &trail, &["--seq", "0"]);
+    assert_eq!(proof.code, 0, "{}", proof.stderr);
+    let file = dir.path().join("proof");
+    std::fs::write(&file, &proof.stdout).expect("a file");
+    let last = keys.last().expect("a key");
+    assert_eq!(on("check-proof", &file, &["--key", last]).code, 0);
 }

@@ -255,10 +255,11 @@ impl Trail {
         self.shared.ring.stats()
     }
 
-    /// Tells whether producers wait for room in the ring; it outlives the trail.
+    /// Tells whether producers wait because the disk is slow; it outlives the trail. While the disk is
+    /// full it is not: then compressing what is sealed is what may make room.
     pub fn producers_wait(&self) -> impl Fn() -> bool + Send + use<> {
-        let ring = Arc::clone(&self.shared.ring);
-        move || ring.stats().producers_waiting > 0
+        let (ring, room) = (Arc::clone(&self.shared.ring), Arc::clone(&self.shared.room));
+        move || ring.stats().producers_waiting > 0 && !room.is_missing()
     }
 
     /// Takes no more records, so that producers that wait or come later are refused; what was

@@ -242,7 +242,7 @@ impl<H: Hashing + Decoding> Scanner<H> {
     fn check_checkpoint(&mut self, offset: u64, source: Source, note: Range<usize>) {
         self.append_frame();
         let checked = if source == Source::Graven {
-            self.check_note(&self.current_bytes()[note.clone()], self.next_seq, self.root())
+            self.check_note(&self.current_bytes()[note.clone()], self.next_seq, self.root(), None)
         } else {
             Err(CheckpointError::Source(source))
         };
@@ -334,7 +334,12 @@ impl<H: Hashing + Decoding> Scanner<H> {
             }
         }
         if !trailer.note.is_empty()
-            && let Err(why) = self.check_note(&trailer.note, trailer.end_seq(), Some(trailer.root))
+            && let Err(why) = self.check_note(
+                &trailer.note,
+                trailer.end_seq(),
+                Some(trailer.root),
+                Some(&trailer),
+            )
         {
             self.report(FindingKind::Checkpoint(why), offset, len, 0);
         }

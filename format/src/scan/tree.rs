@@ -5,7 +5,8 @@ use crate::codec::Decoding;
 use crate::finding::CheckpointError;
 use crate::lines::{Head, trail_of};
 use crate::merkle::{Hash, Hashing, Scratch, SegmentTree};
-use crate::note::Note;
+use crate::note::{Checkpoint, Note};
+use crate::trailer::Trailer;
 use alloc::vec::Vec;
 
 /// The tree of the records read so far. A frame's leaves are hashed together, so that
@@ -93,14 +94,16 @@ impl<H: Hashing + Decoding> Scanner<H> {
     }
 
     /// What is wrong with the checkpoint `note` over `before` records, whose root is `root` if that
-    /// is known.
+    /// is known. Only a trailer's has a hash of what is sealed.
     pub(super) fn check_note(
         &self,
         note: &[u8],
         before: u64,
         root: Option<Hash>,
+        trailer: Option<&Trailer>,
     ) -> Result<(), CheckpointError> {
-        let Head { origin, size, root: stated } = Note::parse(note)?.checkpoint.head;
+        let Checkpoint { head, sealed, .. } = Note::parse(note)?.checkpoint;
+        let Head { origin, size, root: stated } = head;
         let trail = self.expect.trail_id;
         if trail_of(&origin).is_none_or(|found| trail.is_some_and(|trail| trail != found)) {
             return Err(CheckpointError::Origin);
@@ -110,6 +113,14 @@ impl<H: Hashing + Decoding> Scanner<H> {
         }
         if root.is_some_and(|root| root != stated) {
             return Err(CheckpointError::Root);
+        }
+        let fits = match (trailer, &self.header) {
+            (None, _) => sealed.is_none(),
+            (Some(trailer), Some(header)) => sealed == Some(trailer.seal_hash(header)),
+            (Some(_), None) => sealed.is_some(),
+        };
+        if !fits {
+            return Err(CheckpointError::Sealed);
         }
         Ok(())
     }

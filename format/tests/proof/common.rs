@@ -102,7 +102,8 @@ pub(crate) fn checkpoint(segment: &Segment, key: &SecretKey, next: Option<&Secre
         size: segment.next_seq(),
         root: segment.trailer(SealReason::Stop).root,
     };
-    let checkpoint = Checkpoint { head, successor: next.map(|key| key.public().clone()) };
+    let successor = next.map(|key| key.public().clone());
+    let checkpoint = Checkpoint { head, successor, sealed: None };
     Rec {
         source: Source::Graven,
         kind: TRUSTED_APP,
@@ -238,7 +239,8 @@ impl Segment {
         if let Some(key) = &self.key {
             let origin = origin(self.header.trail_id);
             let head = Head { origin, size: self.next_seq(), root: trailer.root };
-            trailer.note = key.sign(&Checkpoint { head, successor: None }).into_bytes();
+            let sealed = Some(trailer.seal_hash(&self.header));
+            trailer.note = key.sign(&Checkpoint { head, successor: None, sealed }).into_bytes();
         }
         trailer
     }

@@ -95,7 +95,7 @@ fn secret(seed: u8) -> SecretKey {
 
 /// The same proof, its tree signed.
 fn signed(document: &Document) -> Document {
-    let checkpoint = Checkpoint { head: document.head().clone(), successor: None };
+    let checkpoint = Checkpoint { head: document.head().clone(), successor: None, sealed: None };
     let text = secret(1).sign(&checkpoint).into_bytes();
     let mut document = document.clone();
     match &mut document {
@@ -108,8 +108,8 @@ fn signed(document: &Document) -> Document {
 fn notes() -> Vec<(&'static str, String)> {
     let head = Head { origin: secret(1).public().name().into(), size: 20_852_332, root: [3; 32] };
     let (plain, last) = (
-        Checkpoint { head: head.clone(), successor: None },
-        Checkpoint { head, successor: Some(secret(2).public().clone()) },
+        Checkpoint { head: head.clone(), successor: None, sealed: None },
+        Checkpoint { head, successor: Some(secret(2).public().clone()), sealed: Some([7; 32]) },
     );
     let one = secret(1).sign(&plain);
     let other = secret(2).sign(&plain);

@@ -203,12 +203,12 @@ fn encode<'a>(
     let mut tally = Tally::new(file.len() as u64, crc);
     let mut tree = SegmentTree::new(header.first_seq);
     let origin = origin(header.trail_id);
-    let sign = |tree: &SegmentTree, epoch: usize, successor: Option<PublicKey>| {
+    let sign = |tree: &SegmentTree, epoch: usize, successor, sealed| {
         let mut whole = header.before.clone();
         whole.extend(&tree.range());
         let root = whole.root().expect("from 0 on");
         let head = Head { origin: origin.clone(), size: tree.end(), root };
-        key_of(epoch).map(|key| key.sign(&Checkpoint { head, successor }).into_bytes())
+        key_of(epoch).map(|key| key.sign(&Checkpoint { head, successor, sealed }).into_bytes())
     };
     for frame in &segment.frames {
         let first_seq = tree.end();
@@ -218,7 +218,7 @@ fn encode<'a>(
         for stored in frame {
             let mut bytes = stored.bytes.clone();
             if let Some((epoch, successor)) = &stored.note
-                && let Some(note) = sign(&tree, *epoch, successor.clone())
+                && let Some(note) = sign(&tree, *epoch, successor.clone(), None)
             {
                 bytes.truncate(RECORD_HEADER_BYTES);
                 bytes[..4].copy_from_slice(&(note.len() as u32).to_le_bytes());
@@ -257,7 +257,7 @@ fn encode<'a>(
     let mut trailer = Trailer::new(&header, tally, &tree, reason, sealed_ns);
     trailer.note = note.clone();
     if !note.is_empty()
-        && let Some(signed) = sign(&tree, *epoch, None)
+        && let Some(signed) = sign(&tree, *epoch, None, Some(trailer.seal_hash(&header)))
     {
         trailer.note = signed;
     }

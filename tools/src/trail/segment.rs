@@ -5,6 +5,7 @@ use crate::trail::ends;
 use crate::trail::notes::{Notes, Reader};
 use crate::trail::scan::{self, How};
 use crate::trail::tiles;
+use crate::verify::clock::{Clocks, Times};
 use graven_format::loss::{LossError, LossStatement};
 use graven_format::merkle::Hash;
 use graven_format::recovery::Found;
@@ -87,6 +88,8 @@ pub struct SegmentRead {
     pub confirmed: Vec<Range<u64>>,
     /// The sizes that were asked for and lie in it, and the roots of trees of so many records.
     pub roots: Vec<(u64, Hash)>,
+    /// Its clocks.
+    pub clocks: Clocks,
 }
 
 impl SegmentRead {
@@ -114,6 +117,7 @@ struct Collector {
     last: Option<Stamp>,
     losses: Vec<LossFound>,
     losses_left_out: u64,
+    clocks: Clocks,
 }
 
 impl Collector {
@@ -124,6 +128,8 @@ impl Collector {
                 self.first.get_or_insert(stamp);
                 self.last = Some(stamp);
                 self.records += 1;
+                let (realtime_ns, boottime_ns) = (record.realtime_ns, record.boottime_ns);
+                self.clocks.take(Times { seq: *seq, realtime_ns, boottime_ns });
                 self.findings[self.placed..].iter_mut().for_each(|it| it.after = Some(stamp));
                 self.placed = self.findings.len();
                 if record.flags.contains(Flags::LOSS) {
@@ -192,6 +198,7 @@ pub fn read(
         last,
         losses,
         losses_left_out,
+        clocks,
         ..
     } = collector;
     Ok(SegmentRead {
@@ -209,6 +216,7 @@ pub fn read(
         notes: notes.map(|notes| notes.end(end_seq)).unwrap_or_default(),
         confirmed,
         roots: scanned.roots,
+        clocks,
     })
 }
 
@@ -280,6 +288,7 @@ pub fn read_ends(dir: &TrailDir, file: &SegmentFile) -> io::Result<SegmentRead> 
         notes: Notes::default(),
         confirmed: Vec::new(),
         roots: Vec::new(),
+        clocks: Clocks::default(),
     })
 }
 

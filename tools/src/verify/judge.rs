@@ -8,6 +8,7 @@ use crate::trail::segment::{LossFound, SegmentRead, Stamp};
 use crate::trail::tail::Tail;
 use crate::trail::{SegmentFile, TrailDir};
 use crate::verify::anchors::{self, Anchor, Anchors};
+use crate::verify::clock::Clock;
 use crate::verify::keys::{self, Chain, Signatures};
 use crate::verify::problems::Problems;
 use crate::verify::provable::Ranges;
@@ -41,6 +42,7 @@ pub(crate) struct Judge<'a> {
     segments: Segments,
     records: Records,
     losses: Losses,
+    clock: Clock,
     first: Option<Stamp>,
     /// The last intact record so far.
     last: Option<Stamp>,
@@ -93,6 +95,7 @@ impl<'a> Judge<'a> {
             segments: Segments::default(),
             records: Records::default(),
             losses: Losses::default(),
+            clock: Clock::default(),
             first: None,
             last: None,
             starts: Vec::with_capacity(dir.segments.len()),
@@ -164,6 +167,8 @@ impl<'a> Judge<'a> {
         match read {
             Ok(read) => {
                 self.check_segment(read, place);
+                let boot_id = read.outcome.header.as_ref().map(|header| header.boot_id);
+                self.clock.segment(boot_id, &read.clocks, place.end_seq);
                 self.check_chain(before.as_ref(), read, place.orphan);
                 let file = self.file(file);
                 self.chain.segment(read, &file, place.end_seq, place.orphan, &mut self.problems);
@@ -419,6 +424,7 @@ impl<'a> Judge<'a> {
             provable,
             provable_left_out,
             losses: self.losses,
+            clock: self.clock,
             temporary_files: self.dir.temporaries.clone(),
         }
     }

@@ -6,6 +6,7 @@
 //! Nothing is written and nothing is locked, so a writer may run meanwhile.
 
 pub mod anchors;
+pub mod clock;
 mod extent;
 pub mod judge;
 pub mod keys;

@@ -2,6 +2,7 @@
 
 use crate::exit::Exit;
 use crate::verify::anchors::Anchors;
+use crate::verify::clock::Clock;
 use crate::verify::keys::Signatures;
 use crate::verify::provable::Provable;
 use crate::verify::scope::Scope;
@@ -53,6 +54,8 @@ pub struct Report {
     pub provable_left_out: u64,
     /// What the trail itself says is missing.
     pub losses: Losses,
+    /// Boots, and steps of the real-time clock. They do not change the verdict.
+    pub clock: Clock,
     /// Temporary files: a segment being prepared, or what a crash left. They hold nothing that was
     /// announced.
     pub temporary_files: Vec<String>,

@@ -181,6 +181,21 @@ fn facts(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     if report.losses.count > 0 {
         fact("losses", count(report.losses.count, "loss statement"))?;
     }
+    if report.clock.boots.len() > 1 {
+        let boots = report.clock.boots.len() as u64 + report.clock.boots_left_out;
+        fact("boots", format!("{boots}; `--json` lists them"))?;
+    }
+    for step in report.clock.steps.iter().take(LISTED_MAX) {
+        let way = if step.step_ns < 0 { "back" } else { "forwards" };
+        let seconds = step.step_ns.unsigned_abs() as f64 / 1e9;
+        let text = format!("set {way} by {seconds:.3} s before seq {} of {}", step.seq, step.time);
+        fact("clock", text)?;
+    }
+    let unlisted =
+        report.clock.steps.len().saturating_sub(LISTED_MAX) as u64 + report.clock.steps_left_out;
+    if unlisted > 0 {
+        fact("clock", format!("{} more; `--json` lists them", count(unlisted, "step")))?;
+    }
     for temporary in &report.temporary_files {
         fact("temporary", format!("{temporary}: holds nothing that was announced"))?;
     }

@@ -187,7 +187,7 @@ impl Maker {
     fn head(&self, successor: Option<PublicKey>) -> Checkpoint {
         let root = self.whole.root().expect("from 0 on");
         let head = Head { origin: origin(self.trail_id), size: self.next_seq, root };
-        Checkpoint { head, successor }
+        Checkpoint { head, successor, sealed: None }
     }
 
     /// The root over the first `size` records, made of the leaves alone.
@@ -241,7 +241,8 @@ impl Maker {
         let open = self.open.take().expect("a segment");
         let mut trailer = Trailer::new(&open.header, open.tally, &open.tree, reason, TIME_NS);
         if let Some(key) = &self.key {
-            trailer.note = key.sign(&self.head(None)).into_bytes();
+            let sealed = Some(trailer.seal_hash(&open.header));
+            trailer.note = key.sign(&Checkpoint { sealed, ..self.head(None) }).into_bytes();
         }
         let (bytes, crc) = trailer.encode(ALIGN_BYTES);
         open.file.write_all_at(&bytes, open.next_offset).expect("the trailer");

@@ -43,8 +43,8 @@ impl<D: Disk> Engine<D> {
         let (file, header) = (active.file(), &active.header);
         let (segment, first_seq) = (header.segment, header.first_seq);
         let signer = self.signer.as_mut();
-        let note = signer.map(|it| it.sign_trailer(segment, &self.before)).unwrap_or_default();
-        let (trailer, crc, offset) = active.trailer(reason, note, self.now);
+        let sign = |sealed| signer.map(|it| it.sign_trailer(segment, &self.before, sealed));
+        let (trailer, crc, offset) = active.trailer(reason, self.now, sign);
         self.prev_trailer_crc = crc;
         let buf = self.trailer_buf.take().expect("one change of segment at a time");
         let op = write_op(file, offset, buf, &trailer);

@@ -443,7 +443,8 @@ impl<D: Disk> Engine<D> {
     /// Submits a batch as the next frame; gives it back if it must wait for a segment.
     fn place(&mut self, batch: Batch<IoBuf>) -> Option<Batch<IoBuf>> {
         let frame_len = align_up(batch.end_max() as u64, self.align_bytes);
-        let fits = self.active.as_ref().is_some_and(|active| active.has_room(frame_len));
+        let fits =
+            self.active.as_ref().is_some_and(|active| active.has_room(frame_len, batch.count + 1));
         if !fits && !self.change_segment() {
             return Some(batch);
         }

@@ -13,7 +13,7 @@ use crate::ring::Batch;
 use graven_format::consts::FRAME_HEADER_BYTES;
 use graven_format::key_file::KeyFile;
 use graven_format::lines::{Head, origin};
-use graven_format::merkle::CompactRange;
+use graven_format::merkle::{CompactRange, Hash};
 use graven_format::note::Checkpoint;
 use graven_format::{Flags, Record, Source, kind};
 use std::collections::VecDeque;
@@ -121,7 +121,12 @@ impl Signer {
     }
 
     /// Signs the tree of `whole` with the key of this place.
-    fn sign(&mut self, whole: &CompactRange, successor: Option<&KeyFile>) -> String {
+    fn sign(
+        &mut self,
+        whole: &CompactRange,
+        successor: Option<&KeyFile>,
+        sealed: Option<Hash>,
+    ) -> String {
         let size = whole.end();
         // It begins at 0, so it has a root.
         let root = whole.root().unwrap_or_default();
@@ -129,7 +134,7 @@ impl Signer {
         let successor = successor.map(|next| next.key.public().clone());
         self.signed = true;
         self.uncovered_since_ns = None;
-        self.key.key.sign(&Checkpoint { head, successor })
+        self.key.key.sign(&Checkpoint { head, successor, sealed })
     }
 
     /// The note of the record that has the seq behind `whole`.
@@ -138,7 +143,7 @@ impl Signer {
         let seq = whole.end();
         let change = std::mem::replace(&mut self.change, Change::None);
         let note = if let Change::Prepared(next) = change {
-            let note = self.sign(whole, Some(&next));
+            let note = self.sign(whole, Some(&next), None);
             // The last key's memory is overwritten here.
             self.key = *next;
             self.signed = false;
@@ -147,15 +152,20 @@ impl Signer {
             note
         } else {
             self.change = change;
-            self.sign(whole, None)
+            self.sign(whole, None, None)
         };
         self.pending.push_back((Awaited::Record(seq), seq, note.clone()));
         note
     }
 
     /// The note of the trailer of this segment, which ends behind `whole`.
-    pub(super) fn sign_trailer(&mut self, segment: u64, whole: &CompactRange) -> String {
-        let note = self.sign(whole, None);
+    pub(super) fn sign_trailer(
+        &mut self,
+        segment: u64,
+        whole: &CompactRange,
+        sealed: Hash,
+    ) -> String {
+        let note = self.sign(whole, None, Some(sealed));
         self.pending.push_back((Awaited::Trailer(segment), whole.end(), note.clone()));
         note
     }

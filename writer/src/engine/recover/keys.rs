@@ -2,6 +2,7 @@
 //! successor that a record behind it names. It is how whoever verifies the trail follows the keys.
 
 use super::{READ_BYTES, Recovery};
+use crate::codec::Reading;
 use crate::disk::Disk;
 use crate::error::OpenError;
 use crate::keys::{InForce, KeyTrouble};
@@ -44,7 +45,8 @@ impl<D: Disk> Recovery<'_, D> {
     ) -> Result<InForce, OpenError> {
         let SegmentHeader { segment, first_seq, .. } = *header;
         let trail_id = Some(self.trail_id);
-        let mut scanner = Scanner::new(Expect { segment, first_seq, trail_id, merkle: false });
+        let expect = Expect { segment, first_seq, trail_id, merkle: false };
+        let mut scanner = Scanner::with_hashing(expect, Reading::new());
         let mut in_force = begins;
         let mut buf = vec![0; READ_BYTES];
         let mut offset = 0;
@@ -89,7 +91,8 @@ impl<D: Disk> Recovery<'_, D> {
             return Err(KeyTrouble::Missing { in_force, found }.into());
         };
         let head = Head { origin: origin(self.trail_id), size, root: trailer.root };
-        let note = signs.key.sign(&Checkpoint { head, successor: None });
+        let sealed = Some(trailer.seal_hash(header));
+        let note = signs.key.sign(&Checkpoint { head, successor: None, sealed });
         Ok(note.into_bytes())
     }
 }
