@@ -166,7 +166,9 @@ impl Seen {
             let status = match status(anchor, origin, end_seq, found, signer) {
                 Status::OtherTrail => Status::OtherTrail,
                 _ if !scope.covers(size) => Status::NotChecked,
-                Status::Consistent if !self.made.contains(&size) => Status::Gone,
+                Status::Consistent if !self.made.contains(&size) && scope.has_note_place(size) => {
+                    Status::Gone
+                }
                 status => status,
             };
             match status {

@@ -255,6 +255,13 @@ impl Scope {
         self.kind == Kind::Trail || self.checked.iter().any(within) || self.end_checked && after
     }
 
+    /// Whether the places of a checkpoint over so many records were read: that over what is before a row of
+    /// segments may stand in the trailer before them.
+    #[must_use]
+    pub fn has_note_place(&self, size: u64) -> bool {
+        self.kind == Kind::Trail || self.checked.iter().all(|span| span.seq != size)
+    }
+
     /// The seq from which on records were read, and where they end.
     #[must_use]
     pub fn seqs_checked(&self) -> Option<Range<u64>> {
