@@ -47,6 +47,10 @@ pub enum Command {
     CheckProof(cmd::check_proof::Args),
     /// Print the keys that have signed a trail, each proven from the first
     Keys(cmd::keys::Args),
+    /// Copy a damaged trail byte for byte, and compare the copy
+    Quarantine(cmd::quarantine::Args),
+    /// Write what is intact in a damaged trail as a new trail
+    Salvage(cmd::salvage::Args),
     /// Say what this machine offers for recording, and what stands in the way
     Doctor(cmd::doctor::Args),
     /// Print a completion script for a shell
@@ -68,6 +72,8 @@ impl Command {
             Self::Prove(args) => cmd::prove::run(&args).code(),
             Self::CheckProof(args) => cmd::check_proof::run(&args).code(),
             Self::Keys(args) => cmd::keys::run(&args).code(),
+            Self::Quarantine(args) => cmd::quarantine::run(&args).code(),
+            Self::Salvage(args) => cmd::salvage::run(&args).code(),
             Self::Doctor(args) => cmd::doctor::run(&args).code(),
             Self::Completions(args) => cmd::completions::run(&args).code(),
             Self::Man(args) => cmd::man::run(&args).code(),
