@@ -170,7 +170,7 @@ fn write(
 ) -> Result<Counts, Failure> {
     // Nobody would make room while it waits.
     let options = Options { segment_bytes, on_full: OnFull::End, ..Options::default() };
-    let trail = Trail::open(to, &options)?;
+    let trail = Trail::open(to, &options).map_err(|why| no_room(why.into()))?;
     let mut copier = Copier::new(from, &trail, tell);
     let mut copied = Ok(());
     stream::stream(from, &(0..u64::MAX), &mut |item| {
@@ -180,9 +180,17 @@ fn write(
     let copied = copied.and_then(|()| copier.end(end_seq));
     let counts = copier.counts;
     // If a record was not taken, this says why.
-    trail.close()?;
+    trail.close().map_err(|why| no_room(why.into()))?;
     copied.map_err(|why| Failure::new(Exit::Storage, &why.to_string()))?;
     Ok(counts)
+}
+
+/// The failure with what to do about a full disk here.
+fn no_room(failure: Failure) -> Failure {
+    match failure.exit {
+        Exit::NoRoom => failure.help("make room there, or name a directory on another filesystem"),
+        _ => failure,
+    }
 }
 
 /// Copies records and keeps account of seqs.
