@@ -189,12 +189,11 @@ fn copy(source: &File, path: &Path, to: &Path, name: OsString) -> Result<Copied,
     Ok(Copied { name, bytes, sha256 })
 }
 
+/// Takes a piece of a file and its offset.
+type Visit<'a> = dyn FnMut(&[u8], u64) -> Result<(), Failure> + 'a;
+
 /// Gives the bytes of a file to `visit` piece by piece, with their offsets; returns how many.
-fn read_all(
-    file: &File,
-    path: &Path,
-    visit: &mut dyn FnMut(&[u8], u64) -> Result<(), Failure>,
-) -> Result<u64, Failure> {
+fn read_all(file: &File, path: &Path, visit: &mut Visit<'_>) -> Result<u64, Failure> {
     let mut chunk = vec![0; CHUNK_BYTES];
     let mut offset = 0;
     loop {
