@@ -4,13 +4,14 @@ use crate::fio::{dsync_one_by_one, dsync_overwrite};
 use crate::stats::{open_loop, print};
 use anyhow::{Context, Result, ensure};
 use graven_format::{Flags, Record, Source};
+use graven_writer::keys::KeyOption;
 use graven_writer::{Options, Summary, Trail, clock};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-fn record(bytes: &[u8], realtime_ns: u64, boottime_ns: u64) -> Record<'_> {
+pub(crate) fn record(bytes: &[u8], realtime_ns: u64, boottime_ns: u64) -> Record<'_> {
     let (source, kind, flags, source_seq) = (Source::Socket, 0, Flags::NONE, 0);
     Record { source, kind, flags, realtime_ns, boottime_ns, source_seq, bytes }
 }
@@ -111,12 +112,12 @@ impl Bench<'_> {
     /// One run at full speed; returns durable records per second, and processor seconds a record.
     fn saturate(
         &self,
-        dir: &Path,
+        (dir, options): (&Path, &Options),
         bytes: usize,
         producers: usize,
         seconds: u64,
     ) -> Result<(f64, f64)> {
-        let trail = Trail::open(dir, &self.options)?;
+        let trail = Trail::open(dir, options)?;
         let payload = payload(bytes);
         let cpu_start = cpu_seconds()?;
         let start = Instant::now();
@@ -143,23 +144,51 @@ impl Bench<'_> {
         Ok((rate, (cpu_seconds()? - cpu_start) / durable as f64))
     }
 
-    pub(crate) fn saturation(&self, bytes: usize, producers: usize, seconds: u64) -> Result<()> {
+    /// `both` also runs without checkpoints in each round, before or behind in turn.
+    pub(crate) fn saturation(
+        &self,
+        bytes: usize,
+        producers: usize,
+        seconds: u64,
+        both: bool,
+    ) -> Result<()> {
         let [mut rates, mut costs, mut fios, mut ratios] = [const { Vec::new() }; 4];
-        for _ in 0..self.rounds {
-            let trail = self.dir.join("trail");
-            let (rate, cost) = self.saturate(&trail, bytes, producers, seconds)?;
+        let [mut unsigned_rates, mut kept_rates, mut kept_costs] = [const { Vec::new() }; 3];
+        let unsigned = Options { key: KeyOption::Unsigned, ..self.options.clone() };
+        let trail = self.dir.join("trail");
+        let saturate = |options: &Options| {
+            settle();
+            let measured = self.saturate((&trail, options), bytes, producers, seconds)?;
             fs::remove_dir_all(&trail)?;
+            anyhow::Ok(measured)
+        };
+        for round in 0..self.rounds {
+            let first = if both && round % 2 == 1 { Some(saturate(&unsigned)?) } else { None };
+            let (rate, cost) = saturate(&self.options)?;
+            let other = if both && first.is_none() { Some(saturate(&unsigned)?) } else { first };
+            if let Some((unsigned_rate, unsigned_cost)) = other {
+                unsigned_rates.push(unsigned_rate / 1e6);
+                kept_rates.push(rate / unsigned_rate);
+                kept_costs.push(cost / unsigned_cost);
+            }
             let fio = dsync_overwrite(self.dir, 256, 4, seconds)?;
             rates.push(rate / 1e6);
             costs.push(cost * 1e9);
             fios.push(fio.bytes_per_s / 1e9);
             ratios.push(rate * bytes as f64 / fio.bytes_per_s);
         }
-        println!("saturation: {producers} producers, {bytes}-byte records, CRC and Merkle on");
+        println!(
+            "saturation: {producers} producers, {bytes}-byte records, CRC, Merkle and checkpoints on"
+        );
         print("durable records", &rates, "M/s");
         print("processor time a record, all threads", &costs, "ns");
         print("fio 256 KiB dsync, 4 in flight", &fios, "GB/s");
         print("payload bandwidth over fio's", &ratios, "");
+        if both {
+            print("without checkpoints", &unsigned_rates, "M/s");
+            print("rate over that without checkpoints", &kept_rates, "");
+            print("processor time a record over that without", &kept_costs, "");
+        }
         Ok(())
     }
 

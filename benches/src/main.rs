@@ -11,6 +11,8 @@ use std::path::PathBuf;
 mod disk;
 mod fio;
 mod netlink;
+mod prove;
+mod slow;
 mod stats;
 
 #[derive(Debug, Parser)]
@@ -49,6 +51,9 @@ enum Bench {
         /// Seconds of each run.
         #[arg(long, default_value_t = 4)]
         seconds: u64,
+        /// Run also without checkpoints and keys in each round, for the ratio.
+        #[arg(long)]
+        no_checkpoints: bool,
     },
     /// Latency from the moment a record is due to its barrier, beside fio's 4 KiB writes, one in
     /// flight, each with a barrier.
@@ -81,12 +86,32 @@ enum Bench {
         #[arg(long)]
         seconds: f64,
     },
+    /// Records of audit text per second with and without compressing on the way to the disk, in a
+    /// control group whose writes are limited. Needs root, unless nothing is limited.
+    SlowDisk {
+        /// Bytes that the disk takes in a second; 0 for as many as it does.
+        #[arg(long, default_value_t = 50_000_000)]
+        limit: u64,
+        /// A log of auditd's to replay; made up by default.
+        #[arg(long)]
+        log: Option<PathBuf>,
+        /// Seconds of each run.
+        #[arg(long, default_value_t = 6)]
+        seconds: u64,
+    },
     /// Bytes by which the trail grows for each record at ten records a second.
     Growth,
     /// Memory after ten million records, beside what was fixed at start.
     Memory {
         /// Records.
         #[arg(long, default_value_t = 10_000_000)]
+        records: u64,
+    },
+    /// Time of `graven prove`, and of opening for append, in a trail of many small records. It is made once and stays
+    /// in the directory.
+    Prove {
+        /// Records; a hundred million take 5 GB.
+        #[arg(long, default_value_t = 100_000_000)]
         records: u64,
     },
     /// Time to open a large trail after a crash.
@@ -111,8 +136,8 @@ fn main() -> Result<()> {
     };
     let bench = disk::Bench { dir: dir.path(), rounds: cli.rounds, options };
     match cli.bench {
-        Bench::Saturation { bytes, producers, seconds } => {
-            bench.saturation(bytes, producers, seconds)
+        Bench::Saturation { bytes, producers, seconds, no_checkpoints } => {
+            bench.saturation(bytes, producers, seconds, no_checkpoints)
         }
         Bench::Latency { rate, bytes, seconds, generator_cpu } => {
             bench.latency(disk::Load { rate, bytes, seconds, generator_cpu })
@@ -121,8 +146,12 @@ fn main() -> Result<()> {
             netlink::netlink(bench.dir, cli.rounds, seconds, &bench.options)
         }
         Bench::Storm { .. } => Ok(()),
+        Bench::SlowDisk { limit, log, seconds } => {
+            bench.slow_disk((limit > 0).then_some(limit), log.as_deref(), seconds)
+        }
         Bench::Growth => bench.growth(),
         Bench::Memory { records } => bench.memory(records),
+        Bench::Prove { records } => prove::prove(&cli.dir, cli.rounds, records, &bench.options),
         Bench::Open { mib } => bench.open(mib),
     }
 }

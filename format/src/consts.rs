@@ -66,6 +66,9 @@ pub const INDEX_STRIDE_BYTES: u64 = 256 * 1024;
 /// Longest signed note in a trailer or a record: a head, a successor's key, one signature.
 pub const NOTE_STORED_BYTES_MAX: usize = 768;
 
+/// Longest checkpoint as a record: what a writer keeps free in each frame.
+pub const CHECKPOINT_STORED_BYTES_MAX: usize = RECORD_HEADER_BYTES + NOTE_STORED_BYTES_MAX;
+
 /// Bytes of a Merkle hash (SHA-256).
 pub const HASH_BYTES: usize = 32;
 
@@ -84,7 +87,8 @@ pub const SEGMENT_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
 #[must_use]
 pub const fn trailer_bytes_max(segment_bytes: u64, align_bytes: u32) -> u64 {
     let entries = segment_bytes / INDEX_STRIDE_BYTES + 1;
-    let blocks = (segment_bytes / RECORD_HEADER_BYTES as u64) >> BLOCK_LEVEL;
+    // Compressed records may be as short as a frame's smallest length allows.
+    let blocks = (segment_bytes / align_bytes as u64 * FRAME_RECORDS_MAX as u64) >> BLOCK_LEVEL;
     let blocks = if blocks < BLOCKS_MAX as u64 { blocks as usize } else { BLOCKS_MAX };
     let bytes = TRAILER_FIXED_BYTES
         + RANGE_NODES_MAX * HASH_BYTES
@@ -103,8 +107,12 @@ pub const fn align_up(value: u64, align_bytes: u32) -> u64 {
 
 const _: () = assert!(RECORD_PAYLOAD_BYTES_MAX >= 64 * 1024, "the promised limit of a record");
 const _: () = assert!(
-    FRAME_HEADER_BYTES + RECORD_HEADER_BYTES + RECORD_PAYLOAD_BYTES_MAX <= FRAME_BYTES_MAX,
-    "the longest record fits an empty frame"
+    FRAME_HEADER_BYTES
+        + RECORD_HEADER_BYTES
+        + RECORD_PAYLOAD_BYTES_MAX
+        + CHECKPOINT_STORED_BYTES_MAX
+        <= FRAME_BYTES_MAX,
+    "the longest record fits an empty frame, with a checkpoint behind it"
 );
 const _: () = assert!(FRAME_BYTES_MAX.is_multiple_of(ALIGN_BYTES_MAX as usize));
 const _: () = assert!(ALIGN_BYTES_MIN.is_power_of_two() && ALIGN_BYTES_MAX.is_power_of_two());

@@ -1,5 +1,6 @@
 //! What a reader finds wrong, as data: where, which records, and what it means.
 
+use crate::codec::DecodeError;
 use crate::error::FormatError;
 use crate::lines::TextError;
 use crate::record::{RecordError, Source};
@@ -56,6 +57,8 @@ pub enum FindingKind {
         /// The seq that the frame has.
         found: u64,
     },
+    /// A frame is intact, but what is compressed in it is not what it states.
+    Decode(DecodeError),
     /// A frame is intact, but what is in it are not records.
     Record(RecordError),
     /// A frame is intact, but does not hold as many records as it says.
@@ -74,8 +77,10 @@ pub enum FindingKind {
     Root,
     /// A checkpoint, in a record or in the trailer, does not cover what it stands behind.
     Checkpoint(CheckpointError),
-    /// Bytes after the trailer.
+    /// Bytes after the trailer, up to the end of what was reserved: the file was not cut yet.
     AfterTrailer,
+    /// Bytes after the trailer of a file that is not as long as was reserved: somebody added them.
+    Added,
     /// The file is not as long as was reserved, and has no trailer.
     Truncated {
         /// Bytes that were reserved.
@@ -106,6 +111,9 @@ pub enum CheckpointError {
     /// Its root is not that of the records before it.
     #[error("its root is not that of the records before it")]
     Root,
+    /// It signs another header, reason or time than the segment's; or it is a record and signs one.
+    #[error("what it signs is not what the segment's header and trailer say")]
+    Sealed,
 }
 
 /// What a [`Finding`] means for whoever relies on the trail.
@@ -161,6 +169,7 @@ impl fmt::Display for Finding {
             FindingKind::Sequence { expected, found } => {
                 write!(f, "frame starts at seq {found}, seq {expected} should follow")
             }
+            FindingKind::Decode(why) => write!(f, "frame is intact, but {why}"),
             FindingKind::Record(why) => write!(f, "{why}"),
             FindingKind::RecordCount { stated, found } => {
                 write!(f, "frame states {stated} records and holds {found}")
@@ -171,6 +180,7 @@ impl fmt::Display for Finding {
             FindingKind::Root => write!(f, "Merkle root is not that of the records"),
             FindingKind::Checkpoint(why) => write!(f, "checkpoint: {why}"),
             FindingKind::AfterTrailer => write!(f, "bytes after the trailer"),
+            FindingKind::Added => write!(f, "bytes were added after the trailer"),
             FindingKind::Truncated { reserved } => {
                 write!(
                     f,

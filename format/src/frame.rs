@@ -8,7 +8,7 @@
 //! | 12 | 4 | `payload_len`: bytes of records as stored; the rest of the frame is zero |
 //! | 16 | 4 | `raw_len`: bytes of records decoded; equal to `payload_len` for codec 0 |
 //! | 20 | 4 | `record_count`: at least 1 |
-//! | 24 | 1 | `codec`: 0, as they are |
+//! | 24 | 1 | `codec`: 0, as they are; 1, compressed with Zstandard |
 //! | 25 | 3 | zero |
 //! | 28 | 4 | `prev_crc`: the previous frame's `crc`; the segment header's for the first |
 //! | 32 | 16 | `trail_id` |
@@ -21,6 +21,7 @@
 
 use crate::bytes::{get_array, get_u32, get_u64, is_zero, put};
 use crate::checksum::crc32;
+use crate::codec::{CODEC_NONE, CODEC_ZSTD};
 use crate::consts::{
     ALIGN_BYTES_MAX, ALIGN_BYTES_MIN, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FRAME_RECORDS_MAX,
     RECORD_HEADER_BYTES, align_up,
@@ -31,8 +32,8 @@ use crate::segment::TrailId;
 const MAGIC: [u8; 4] = *b"GRVF";
 const WHAT: &str = "frame";
 
-/// Codec of records stored as they are.
-pub const CODEC_NONE: u8 = 0;
+/// Most bytes of records in a frame, decoded: what a frame holds that is not compressed.
+pub const RAW_BYTES_MAX: usize = FRAME_BYTES_MAX - FRAME_HEADER_BYTES;
 
 /// The header of a frame, without what is computed when it is sealed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +44,10 @@ pub struct FrameHeader {
     pub frame_len: u32,
     /// Bytes of records as stored.
     pub payload_len: u32,
+    /// Bytes of records decoded.
+    pub raw_len: u32,
+    /// How they are stored, see [`crate::codec`].
+    pub codec: u8,
     /// Records in it.
     pub record_count: u32,
     /// The previous frame's CRC; the segment header's for the first frame.
@@ -74,13 +79,41 @@ pub struct FrameFields {
     pub announced: u64,
 }
 
-/// Writes header and padding around records that stand at [`FRAME_HEADER_BYTES`] of `buf` and
+/// Writes header and padding around records that stand as they are at [`FRAME_HEADER_BYTES`] of `buf` and
 /// end at `end`. Returns the frame's length and CRC.
 ///
 /// # Panics
 /// If the records do not fit: the ring that filled the buffer has already checked.
 pub fn seal(buf: &mut [u8], end: usize, align_bytes: u32, fields: &FrameFields) -> (usize, u32) {
     assert!((FRAME_HEADER_BYTES + RECORD_HEADER_BYTES..=FRAME_BYTES_MAX).contains(&end));
+    let raw_len = (end - FRAME_HEADER_BYTES) as u32;
+    seal_as(buf, end, align_bytes, fields, CODEC_NONE, raw_len)
+}
+
+/// The same around a Zstandard frame that decodes to `raw_len` bytes of records.
+///
+/// # Panics
+/// If it does not fit: whoever has compressed records has seen that they are fewer bytes now.
+pub fn seal_zstd(
+    buf: &mut [u8],
+    end: usize,
+    align_bytes: u32,
+    fields: &FrameFields,
+    raw_len: usize,
+) -> (usize, u32) {
+    assert!((FRAME_HEADER_BYTES + 1..=FRAME_BYTES_MAX).contains(&end));
+    assert!((RECORD_HEADER_BYTES..=RAW_BYTES_MAX).contains(&raw_len));
+    seal_as(buf, end, align_bytes, fields, CODEC_ZSTD, raw_len as u32)
+}
+
+fn seal_as(
+    buf: &mut [u8],
+    end: usize,
+    align_bytes: u32,
+    fields: &FrameFields,
+    codec: u8,
+    raw_len: u32,
+) -> (usize, u32) {
     assert!(fields.record_count > 0 && fields.record_count as usize <= FRAME_RECORDS_MAX);
     let frame_len = align_up(end as u64, align_bytes) as usize;
     let payload_len = (end - FRAME_HEADER_BYTES) as u32;
@@ -89,9 +122,9 @@ pub fn seal(buf: &mut [u8], end: usize, align_bytes: u32, fields: &FrameFields) 
     put(buf, 0, &MAGIC);
     put(buf, 8, &(frame_len as u32).to_le_bytes());
     put(buf, 12, &payload_len.to_le_bytes());
-    put(buf, 16, &payload_len.to_le_bytes());
+    put(buf, 16, &raw_len.to_le_bytes());
     put(buf, 20, &fields.record_count.to_le_bytes());
-    buf[24] = CODEC_NONE;
+    buf[24] = codec;
     put(buf, 28, &fields.prev_crc.to_le_bytes());
     put(buf, 32, &fields.trail_id.0);
     put(buf, 48, &fields.segment.to_le_bytes());
@@ -146,15 +179,15 @@ impl FrameHeader {
     /// # Errors
     /// [`FormatError`] if one bit of it is not as it was written.
     pub fn decode(frame: &[u8]) -> Result<(Self, &[u8]), FormatError> {
-        let (header, codec) = Self::decode_any_codec(frame)?;
-        if codec != CODEC_NONE {
-            return Err(FormatError::UnknownCodec(codec));
+        let header = Self::decode_any_codec(frame)?;
+        if header.codec != CODEC_NONE {
+            return Err(FormatError::UnknownCodec(header.codec));
         }
         Ok((header, &frame[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + header.payload_len as usize]))
     }
 
-    /// The header and codec of an intact frame, whether or not its records can be read.
-    pub(crate) fn decode_any_codec(frame: &[u8]) -> Result<(Self, u8), FormatError> {
+    /// The header of an intact frame, whether or not its records can be read.
+    pub(crate) fn decode_any_codec(frame: &[u8]) -> Result<Self, FormatError> {
         let frame_len = Self::frame_len_any(frame)?;
         if frame_len != frame.len() {
             let (needed, have) = (frame_len as u64, frame.len() as u64);
@@ -168,6 +201,8 @@ impl FrameHeader {
             crc: stored,
             frame_len: get_u32(frame, 8),
             payload_len: get_u32(frame, 12),
+            raw_len: get_u32(frame, 16),
+            codec: frame[24],
             record_count: get_u32(frame, 20),
             prev_crc: get_u32(frame, 28),
             trail_id: TrailId(get_array(frame, 32)),
@@ -175,8 +210,16 @@ impl FrameHeader {
             first_seq: get_u64(frame, 56),
             announced: get_u64(frame, 64),
         };
-        if frame[24] == CODEC_NONE && get_u32(frame, 16) != header.payload_len {
-            return Err(impossible("raw_len", get_u32(frame, 16).into()));
+        let raw_len_fits = match header.codec {
+            CODEC_NONE => header.raw_len == header.payload_len,
+            CODEC_ZSTD => {
+                (RECORD_HEADER_BYTES..=RAW_BYTES_MAX).contains(&(header.raw_len as usize))
+            }
+            // Whoever knows the codec knows what it allows.
+            _ => true,
+        };
+        if !raw_len_fits {
+            return Err(impossible("raw_len", header.raw_len.into()));
         }
         if header.record_count == 0 || header.record_count as usize > FRAME_RECORDS_MAX {
             return Err(impossible("record_count", header.record_count.into()));
@@ -191,7 +234,7 @@ impl FrameHeader {
         if !is_zero(&frame[25..28]) || !is_zero(&frame[end..]) {
             return Err(impossible("padding", 1));
         }
-        Ok((header, frame[24]))
+        Ok(header)
     }
 }
 
@@ -208,7 +251,8 @@ fn stated_lens(bytes: &[u8]) -> Result<(u32, u32), FormatError> {
     if frame_len as usize > FRAME_BYTES_MAX {
         return Err(impossible("frame_len", frame_len.into()));
     }
-    if (payload_len as usize) < RECORD_HEADER_BYTES {
+    let payload_len_min = if bytes[24] == CODEC_NONE { RECORD_HEADER_BYTES } else { 1 };
+    if (payload_len as usize) < payload_len_min {
         return Err(impossible("payload_len", payload_len.into()));
     }
     Ok((frame_len, payload_len))

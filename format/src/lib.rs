@@ -15,11 +15,13 @@ extern crate alloc;
 
 mod bytes;
 pub mod checksum;
+pub mod codec;
 pub mod consts;
 pub mod error;
 pub mod finding;
 pub mod frame;
 pub mod identity;
+pub mod key_file;
 pub mod kind;
 pub mod lines;
 pub mod loss;

@@ -3,9 +3,12 @@
 //! | name | what it is |
 //! |---|---|
 //! | `0000000000000007-00000000000e02cf.seg` | segment 7, whose first record has seq 0xe02cf |
-//! | `0000000000000008.tmp` | segment 8 being prepared: never announced, removed by recovery |
+//! | `0000000000000008.tmp` | segment 8 being prepared, or rewritten: never announced, removed by recovery |
 //! | `identity` | the trail's id: see [`crate::identity`] |
 //! | `lock` | held by the one writer; its content is the writer's pid |
+//! | `key` | the key that signs now: see [`crate::key_file`] |
+//! | `key.next` | the key of the next epoch, until the last one is erased |
+//! | `checkpoint` | the checkpoint that a running writer was asked for last; `checkpoint.tmp` while it is written |
 
 use alloc::format;
 use alloc::string::String;
@@ -16,6 +19,15 @@ pub const IDENTITY: &str = "identity";
 pub const IDENTITY_TMP: &str = "identity.tmp";
 /// The file that the one writer locks.
 pub const LOCK: &str = "lock";
+
+/// The file that holds the key that signs now.
+pub const KEY: &str = "key";
+/// The file that holds the next key, until it takes the place of [`KEY`].
+pub const KEY_NEXT: &str = "key.next";
+/// The file that holds the checkpoint that a running writer was asked for last.
+pub const CHECKPOINT: &str = "checkpoint";
+/// The file in which that checkpoint is written before it is renamed.
+pub const CHECKPOINT_TMP: &str = "checkpoint.tmp";
 
 /// What a file name in a trail directory means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +51,16 @@ pub enum Name {
     },
     /// The lock.
     Lock,
+    /// The key that signs, or the next one.
+    Key {
+        /// Whether it is the next one.
+        next: bool,
+    },
+    /// The checkpoint that was asked for last, or its temporary.
+    Checkpoint {
+        /// Whether it is the temporary.
+        temporary: bool,
+    },
 }
 
 impl Name {
@@ -49,6 +71,10 @@ impl Name {
             IDENTITY => return Some(Self::Identity { temporary: false }),
             IDENTITY_TMP => return Some(Self::Identity { temporary: true }),
             LOCK => return Some(Self::Lock),
+            KEY => return Some(Self::Key { next: false }),
+            KEY_NEXT => return Some(Self::Key { next: true }),
+            CHECKPOINT => return Some(Self::Checkpoint { temporary: false }),
+            CHECKPOINT_TMP => return Some(Self::Checkpoint { temporary: true }),
             _ => {}
         }
         if let Some(stem) = name.strip_suffix(".tmp") {

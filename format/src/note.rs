@@ -6,6 +6,7 @@
 //! 20852332                                        the records that it covers: seq 0 up to, without, this
 //! CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=    the RFC 6962 root over them
 //! successor graven/1021…+2f5d7c1e+AVvk…           only where a key's epoch ends: the next key
+//! sealed 2zKrYTrv0nH5Xb7S…                         only in a trailer: what its segment says beside its records
 //!                                                 an empty line
 //! — graven/102132435465768798a9bacbdcedfe0f Az3grl…    a signature: key id and Ed25519, base64
 //! ```
@@ -15,6 +16,7 @@
 //! `name+id+base64`, private ones with `PRIVATE+KEY+` in front.
 
 use crate::lines::{Head, Lines, TextError};
+use crate::merkle::Hash;
 use alloc::format;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
@@ -37,6 +39,8 @@ const DASH: &str = "\u{2014} ";
 const PRIVATE: &str = "PRIVATE+KEY+";
 /// In front of a successor's key.
 const SUCCESSOR: &str = "successor ";
+/// In front of the hash of what a sealed segment says beside its records.
+const SEALED: &str = "sealed ";
 /// The first byte of an Ed25519 key and of what its id is made of.
 const ED25519: u8 = 1;
 
@@ -190,12 +194,21 @@ pub struct Checkpoint {
     pub head: Head,
     /// The key of the next epoch, if this note ends one.
     pub successor: Option<PublicKey>,
+    /// Of a trailer's note: what [`Trailer::seal_hash`](crate::trailer::Trailer::seal_hash) makes of all
+    /// that the segment says beside its records.
+    pub sealed: Option<Hash>,
 }
 
 impl fmt::Display for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.head)?;
-        self.successor.iter().try_for_each(|key| writeln!(f, "{SUCCESSOR}{key}"))
+        if let Some(key) = &self.successor {
+            writeln!(f, "{SUCCESSOR}{key}")?;
+        }
+        if let Some(hash) = &self.sealed {
+            writeln!(f, "{SEALED}{}", BASE64.encode(hash))?;
+        }
+        Ok(())
     }
 }
 
@@ -248,16 +261,22 @@ impl<'a> Note<'a> {
     pub fn parse_first(bytes: &'a [u8]) -> Result<(Self, &'a [u8], usize), TextError> {
         let mut lines = Lines::new(&bytes[..bytes.len().min(NOTE_BYTES_MAX)]);
         let head = lines.head()?;
-        let mut successor = None;
+        let (mut successor, mut sealed) = (None, None);
         loop {
             let text_end = bytes.len().min(NOTE_BYTES_MAX) - lines.left.len();
             let line = lines.needed("an empty line after the checkpoint")?;
             if line.is_empty() {
-                let checkpoint = Checkpoint { head, successor };
+                let checkpoint = Checkpoint { head, successor, sealed };
                 let signatures = signatures(&mut lines)?;
                 let used = bytes.len().min(NOTE_BYTES_MAX) - lines.left.len();
                 let note = Self { checkpoint, text: &bytes[..text_end], signatures };
                 return Ok((note, &bytes[used..], lines.line + 1));
+            }
+            if let Some(hash) = line.strip_prefix(SEALED.as_bytes()) {
+                if sealed.is_some() {
+                    return Err(lines.error("one hash of a sealed segment"));
+                }
+                sealed = Some(lines.hash(hash)?);
             }
             // Other lines between the root and the empty line are extensions that others define.
             if let Some(key) = line.strip_prefix(SUCCESSOR.as_bytes()) {
@@ -364,7 +383,11 @@ mod tests {
 
     fn checkpoint(size: u64, successor: Option<&SecretKey>) -> Checkpoint {
         let head = Head { origin: origin(TrailId([7; 16])), size, root: [size as u8; 32] };
-        Checkpoint { head, successor: successor.map(|key| key.public().clone()) }
+        Checkpoint {
+            head,
+            successor: successor.map(|key| key.public().clone()),
+            sealed: Some([9; 32]),
+        }
     }
 
     #[test]
@@ -425,7 +448,7 @@ mod tests {
         let texts = [key(1).sign(&checkpoint(1, None)), key(1).sign(&checkpoint(2, None))];
         let both = texts.concat();
         let (first, rest, line) = Note::parse_first(both.as_bytes()).expect("a note");
-        assert_eq!((first.checkpoint.head.size, line), (1, 6));
+        assert_eq!((first.checkpoint.head.size, line), (1, 7));
         assert_eq!(rest, texts[1].as_bytes());
         assert!(Note::parse(both.as_bytes()).is_err());
     }

@@ -13,6 +13,7 @@
 //! header │ frame │ unreadable │ frame │ …             damage, or writes that were cut off
 //! ```
 
+use crate::codec::Decoding;
 use crate::consts::{ALIGN_BYTES_MIN, SEGMENT_BYTES_MAX};
 use crate::error::FormatError;
 use crate::finding::{Finding, FindingKind};
@@ -59,7 +60,7 @@ pub enum Event<'a> {
     Record {
         /// Its sequence.
         seq: u64,
-        /// Its offset in the file.
+        /// Its offset in the file; its frame's if that is compressed.
         offset: u64,
         /// The record.
         record: Record<'a>,
@@ -111,6 +112,8 @@ enum State {
 struct Current {
     header: FrameHeader,
     offset: u64,
+    /// Whether its records stand in [`Scanner::raw`] and not in what was pushed.
+    decoded: bool,
     /// Where the next record starts, from the frame's start.
     at: usize,
     /// Where its records end, from the frame's start.
@@ -137,7 +140,12 @@ struct Bad {
 enum Step {
     Header,
     Frame,
-    Record { seq: u64, offset: u64, stored: Range<usize> },
+    /// `stored` is from the frame's start.
+    Record {
+        seq: u64,
+        offset: u64,
+        stored: Range<usize>,
+    },
     Trailer,
     Finding(Finding),
 }
@@ -149,6 +157,8 @@ pub struct Scanner<H = OneByOne> {
     expect: Expect,
     state: State,
     buf: Vec<u8>,
+    /// A compressed frame's records, where they would stand if it were not compressed.
+    raw: Vec<u8>,
     /// Bytes of `buf` that have been read.
     used: usize,
     /// Offset in the file of `buf[used]`.
@@ -188,8 +198,9 @@ impl Scanner {
     }
 }
 
-impl<H: Hashing> Scanner<H> {
-    /// A scanner for one segment, that gives the records of each frame to `hashing` in one call.
+impl<H: Hashing + Decoding> Scanner<H> {
+    /// A scanner for one segment, that gives the records of each frame to `hashing` in one call,
+    /// and decodes those that are compressed with what it knows.
     #[must_use]
     pub fn with_hashing(expect: Expect, hashing: H) -> Self {
         let mut tree = Tree::new(hashing);
@@ -199,6 +210,7 @@ impl<H: Hashing> Scanner<H> {
         Self {
             state: State::Header,
             buf: Vec::new(),
+            raw: Vec::new(),
             used: 0,
             offset: 0,
             ended: false,
@@ -237,12 +249,14 @@ impl<H: Hashing> Scanner<H> {
         self.buf.extend_from_slice(bytes);
     }
 
-    /// Bytes of memory held for bytes that were pushed. Whatever the bytes are, at most twice the
-    /// sum of the longest push and [`FRAME_BYTES_MAX`](crate::consts::FRAME_BYTES_MAX), if
-    /// [`Scanner::next_event`] is called as [`Scanner::push`] says.
+    /// Bytes of memory held for bytes that were pushed, and for the records of a compressed frame.
+    /// Whatever the bytes are, at most twice the sum of the longest push and
+    /// [`FRAME_BYTES_MAX`](crate::consts::FRAME_BYTES_MAX), if [`Scanner::next_event`] is called as
+    /// [`Scanner::push`] says, and [`FRAME_BYTES_MAX`](crate::consts::FRAME_BYTES_MAX) more once a
+    /// frame was compressed.
     #[must_use]
     pub fn buffer_bytes(&self) -> usize {
-        self.buf.capacity()
+        self.buf.capacity() + self.raw.capacity()
     }
 
     /// Says that the file has no more bytes.
@@ -276,7 +290,7 @@ impl<H: Hashing> Scanner<H> {
                 Event::Frame { header: &current.header, offset: current.offset }
             }
             Step::Record { seq, offset, stored } => {
-                let (record, _) = Record::decode(&self.buf[stored]).ok()?;
+                let (record, _) = Record::decode(&self.current_bytes()[stored]).ok()?;
                 Event::Record { seq, offset, record }
             }
             Step::Trailer => Event::Trailer(self.trailer.as_ref()?),
@@ -306,6 +320,14 @@ impl<H: Hashing> Scanner<H> {
             prefix: self.cut.unwrap_or(now),
             announced: self.announced,
             end_seq: self.next_seq,
+        }
+    }
+
+    /// The current frame from its start on; of its header only the room if it is compressed.
+    fn current_bytes(&self) -> &[u8] {
+        match &self.current {
+            Some(current) if current.decoded => &self.raw,
+            _ => self.left(),
         }
     }
 

@@ -94,7 +94,7 @@ mod tests {
 
     fn checkpoint(next: Option<&SecretKey>) -> Checkpoint {
         let head = Head { origin: NAME.into(), size: 7, root: [1; 32] };
-        Checkpoint { head, successor: next.map(|key| key.public().clone()) }
+        Checkpoint { head, successor: next.map(|key| key.public().clone()), sealed: None }
     }
 
     #[test]

@@ -46,6 +46,7 @@ use crate::merkle::{CompactRange, Hash, SegmentTree, block_level, whole_blocks};
 use crate::segment::{SegmentHeader, TrailId, hashes};
 use alloc::vec;
 use alloc::vec::Vec;
+use sha2::{Digest as _, Sha256};
 
 const MAGIC: [u8; 8] = *b"GRAVENTR";
 const FOOTER_MAGIC: [u8; 8] = *b"GRAVENED";
@@ -233,6 +234,17 @@ impl Trailer {
             first_crc: None,
             note: Vec::new(),
         }
+    }
+
+    /// SHA-256 of all that a sealed segment says beside its records and what follows from them: its
+    /// `header` as stored, one byte for why it was sealed, eight for when.
+    #[must_use]
+    pub fn seal_hash(&self, header: &SegmentHeader) -> Hash {
+        let (bytes, _) = header.encode();
+        let when = self.sealed_realtime_ns.to_le_bytes();
+        let hash =
+            Sha256::new_with_prefix(bytes).chain_update([self.reason as u8]).chain_update(when);
+        hash.finalize().into()
     }
 
     /// The next segment header's `prev_crc`: it stays what it was when this one is rewritten.

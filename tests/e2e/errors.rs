@@ -7,7 +7,7 @@ use crate::rig::lines::Lines;
 use crate::rig::mount::{Mounted, can_mount};
 use crate::rig::random::Random;
 use crate::rig::throttle::Slow;
-use crate::rig::{Ran, Running, graven, on, record, run};
+use crate::rig::{NO_RECORDS, Ran, Running, graven, on, record, run};
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -49,7 +49,9 @@ const EIO: &str = "Input/output error (os error 5)";
 /// Larger segments than other tests have: for most of the time none is being prepared.
 fn record_to_4m_segments(trail: &Path, driver: &str) -> Command {
     let mut command = graven();
-    command.args(["record", "--source", "stdin", "--ack", "--segment-bytes", "4M"]);
+    command
+        .args(["record", "--source", "stdin", "--ack", "--segment-bytes", "4M"])
+        .args(NO_RECORDS);
     command.args(["--ring-bytes", "2M", "--disk", driver, "--trail"]).arg(trail);
     command
 }
@@ -183,7 +185,9 @@ fn what_a_killed_writer_had_in_flight_is_waited_for() {
         let trail = disk.trail();
         let command = || {
             let mut command = graven();
-            command.args(["record", "--source", "stdin", "--ack", "--segment-bytes", "4M"]);
+            command
+                .args(["record", "--source", "stdin", "--ack", "--segment-bytes", "4M"])
+                .args(NO_RECORDS);
             command.args(["--disk", driver, "--trail"]).arg(&trail);
             command
         };

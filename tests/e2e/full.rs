@@ -23,7 +23,8 @@ const STANDSTILL: Duration = Duration::from_secs(2);
 
 fn recording(trail: &Path, on_full: &str) -> Command {
     let mut command = record(trail);
-    command.args(["--ring-bytes", "2M", "--on-full", on_full]);
+    // Compressing what is sealed would make room.
+    command.args(["--ring-bytes", "2M", "--on-full", on_full, "--compress-sealed", "0"]);
     command
 }
 

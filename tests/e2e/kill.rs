@@ -2,9 +2,9 @@
 //! not is a prefix of what was sent, and the next start goes on where the trail ends.
 
 use crate::rig::feeder::{Feeder, Plan, Speed};
-use crate::rig::lines::Lines;
+use crate::rig::lines::{Lines, lines_acknowledged};
 use crate::rig::random::Random;
-use crate::rig::{Ran, number, on, record, temp_dir};
+use crate::rig::{Ran, number, on, record_signed, temp_dir};
 use rustix::process::Signal;
 use std::path::Path;
 use std::time::Duration;
@@ -71,9 +71,10 @@ fn one_trail(rounds: u64, seed: u64, seen: &mut Seen) -> u64 {
     }
     seen.records += next;
     // The last start seals what the last kill left.
-    let ran = crate::rig::run(&mut record(&trail), &lines.bytes(next, next + 10)).expect(0);
-    assert_eq!(ran.acknowledged(), Some(next + 9), "seed {seed}");
-    on("verify", &trail, &["--durable", &(next + 9).to_string()]).expect(0);
+    let ran = crate::rig::run(&mut record_signed(&trail), &lines.bytes(next, next + 10)).expect(0);
+    assert_eq!(lines_acknowledged(&trail, &ran, 0), next + 10, "seed {seed}");
+    let last = ran.acknowledged().expect("what it acknowledged").to_string();
+    on("verify", &trail, &["--durable", &last]).expect(0);
     assert_eq!(lines.check(&trail), next + 10, "seed {seed}");
     rounds
 }
@@ -96,7 +97,7 @@ fn one_round(
         speed: if random.one_in(3) { Speed::Full } else { Speed::Bursts(1 + random.below(8000)) },
         seed: random.next(),
     };
-    let mut command = record(trail);
+    let mut command = record_signed(trail);
     command.args(["--disk", if random.one_in(3) { "sync" } else { "auto" }]);
     // A small ring is there sooner, so that more of the time is spent on records.
     command.args(["--ring-bytes", if random.one_in(4) { "64M" } else { "2M" }]);
@@ -137,12 +138,16 @@ fn judge(
         -15 => seen.stopped += 1,
         _ => panic!("seed {}: exit code {code}: {}", lines.seed, ran.stderr),
     }
-    let acknowledged = ran.acknowledged().map_or(next, |seq| seq + 1);
     if !trail.join("identity").exists() {
-        assert_eq!(acknowledged, 0, "seed {}: records were acknowledged of no trail", lines.seed);
+        assert_eq!(
+            (next, ran.acknowledged()),
+            (0, None),
+            "seed {}: records were acknowledged of no trail",
+            lines.seed
+        );
         return Ok(0);
     }
-    let durable = acknowledged.checked_sub(1).map(|seq| seq.to_string());
+    let durable = ran.acknowledged().map(|seq| seq.to_string());
     let args: Vec<&str> = durable.iter().flat_map(|seq| ["--durable", seq.as_str()]).collect();
     let verified = on("verify", trail, &args);
     assert!(
@@ -154,6 +159,7 @@ fn judge(
         verified.stderr
     );
     seen.torn += u64::from(verified.code() == 3);
+    let acknowledged = lines_acknowledged(trail, ran, next);
     let exported = on("export", trail, &[]).expect(0).stdout;
     let (whole, rest) = lines.count_and_rest(&exported);
     let cut = !rest.is_empty();

@@ -8,8 +8,8 @@ Prints what is there: a line for each header, frame, record and trailer. The fir
 not as the document says ends it: file, offset and reason on standard error, exit 1. Exit 2 is a
 file that cannot be read.
 
-It needs one frame of memory and one pass, and Python's standard library, which is why it does not
-check signatures: only that a checkpoint covers what stands before it.
+It needs two frames of memory, one pass, Python's standard library, and for compressed frames the
+command `zstd`. It does not check signatures: only that a checkpoint covers what stands before it.
 """
 
 import base64
@@ -18,7 +18,9 @@ import hashlib
 import os
 import re
 import struct
+import subprocess
 import sys
+import tempfile
 import zlib
 
 SOURCES = ["graven", "netlink", "shim", "bpf", "stdin", "socket", "import"]
@@ -31,6 +33,8 @@ TRAILER_BYTES = 168
 FRAME_HEADER_BYTES = 72
 FRAME_BYTES_MAX = 262144
 FRAME_RECORDS_MAX = 2048
+CODEC_ZSTD = 1
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 HEADER_BYTES_MAX = 65536
 RECORD_HEADER_BYTES = 32
 INDEX_STRIDE_BYTES = 262144
@@ -73,6 +77,39 @@ def is_zero(data):
 
 def align_up(length, align):
     return -(-length // align) * align
+
+
+def unzstd(payload, raw_len, at):
+    """The records of a compressed payload: one Zstandard frame, of exactly so many bytes."""
+    sound = payload[:4] == ZSTD_MAGIC and zstd_frame_len(payload) == len(payload)
+    expect(sound, at, "a payload that is not one Zstandard frame")
+    command = ["zstd", "--decompress", "--stdout", "--quiet", "--memory=8MB"]
+    with tempfile.TemporaryFile() as stored:
+        stored.write(payload)
+        stored.seek(0)
+        quiet = {"stdin": stored, "stderr": subprocess.DEVNULL}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, **quiet) as process:
+            # However much it would make of it, no more than that is taken.
+            raw = process.stdout.read(raw_len + 1)
+            process.stdout.close()
+    sound = process.returncode == 0 and len(raw) == raw_len
+    expect(sound, at, f"a payload that does not decode to {raw_len} bytes")
+    return raw
+
+
+def zstd_frame_len(data):
+    """Bytes of the Zstandard frame that begins `data`, by its header and blocks (RFC 8878, 3.1.1)."""
+    descriptor = data[4] if len(data) > 4 else 0
+    single = descriptor >> 5 & 1
+    size_len = (single, 2, 4, 8)[descriptor >> 6]
+    at = 5 + (1 - single) + (0, 1, 2, 4)[descriptor & 3] + size_len
+    while at + 3 <= len(data):
+        block = int.from_bytes(data[at : at + 3], "little")
+        # A run-length block is one byte, whatever it stands for.
+        at += 3 + (1 if block >> 1 & 3 == 1 else block >> 3)
+        if block & 1:
+            return at + (4 if descriptor & 4 else 0)
+    return None
 
 
 # The Merkle tree -----------------------------------------------------------------------------
@@ -259,7 +296,7 @@ class Segment:
         data = data[:frame_len]
         expect(zlib.crc32(data[8:]) == crc, at, "the frame's checksum")
         codec, prev_crc = data[24], u32(data, 28)
-        expect(codec == 0, at, f"codec {codec}, which this reader does not know")
+        expect(codec in (0, CODEC_ZSTD), at, f"codec {codec}, which this reader does not know")
         expect(is_zero(data[25:28]), at, "padding that is not zero")
         mine = data[32:48] == self.trail_id and u64(data, 48) == self.number
         expect(mine, at, "a frame of another trail or segment")
@@ -269,25 +306,32 @@ class Segment:
         expect(announced <= first_seq, at, "more announced than there was")
         expect(1 <= count <= FRAME_RECORDS_MAX, at, "an impossible number of records")
         end = FRAME_HEADER_BYTES + payload_len
-        tight = end <= frame_len == align_up(end, self.align) and raw_len == payload_len
-        expect(tight, at, "lengths that do not agree")
+        tight = end <= frame_len == align_up(end, self.align)
+        fits = raw_len == payload_len or codec == CODEC_ZSTD
+        fits = fits and RECORD_HEADER_BYTES <= raw_len <= FRAME_BYTES_MAX - FRAME_HEADER_BYTES
+        expect(tight and fits, at, "lengths that do not agree")
         expect(is_zero(data[end:]), at, "padding that is not zero")
         self.emit(
-            f"frame at={at} crc={crc:08x} len={frame_len} payload={payload_len} records={count} "
+            f"frame at={at} crc={crc:08x} len={frame_len} payload={payload_len} raw={raw_len} "
+            f"codec={codec} records={count} "
             f"prev_crc={prev_crc:08x} first_seq={first_seq} announced={announced}"
         )
+        data = data[:end]
+        if codec == CODEC_ZSTD:
+            data = data[:FRAME_HEADER_BYTES] + unzstd(data[FRAME_HEADER_BYTES:], raw_len, at)
         if not self.index or at - self.index[-1][1] >= INDEX_STRIDE_BYTES:
             self.index.append((first_seq, at, u64(data, FRAME_HEADER_BYTES + 8)))
         place = FRAME_HEADER_BYTES
         for _ in range(count):
-            place = self.read_record(data[:end], place, at)
-        expect(place == end, at + place, "bytes behind the last record")
+            place = self.read_record(data, place, at, codec)
+        expect(place == len(data), at + place, "bytes behind the last record")
         self.frames += 1
         self.last_crc = crc
         return at + frame_len
 
-    def read_record(self, data, place, at):
-        offset = at + place
+    def read_record(self, data, place, at, codec):
+        # A compressed record has no place of its own.
+        offset = at + place if codec == 0 else at
         expect(place + RECORD_HEADER_BYTES <= len(data), offset, "a record that is cut off")
         length, kind = u32(data, place), u16(data, place + 4)
         source, flags = data[place + 6], data[place + 7]
@@ -319,7 +363,7 @@ class Segment:
         whole.join(self.tree)
         return whole.root()
 
-    def check_note(self, note, size, at):
+    def check_note(self, note, size, at, sealed=None):
         """A signed note over the `size` records before it, whose tree is what was read so far."""
         expect(len(note) <= NOTE_BYTES_MAX, at, "a note that is too long")
         try:
@@ -334,8 +378,12 @@ class Segment:
         expect(origin == f"graven/{self.trail_id.hex()}", at, "a checkpoint of another trail")
         expect(stated == str(size), at, "a checkpoint over another number of records")
         expect(root == self.root(), at, "a checkpoint over other records")
-        plain = not rest or (len(rest) == 1 and rest[0].startswith(f"successor {origin}+"))
-        expect(plain, at, "a checkpoint with unknown lines")
+        if sealed is not None:
+            line = "sealed " + base64.b64encode(sealed).decode()
+            expect(rest == [line], at, "a checkpoint of another header, reason or time")
+        else:
+            plain = not rest or (len(rest) == 1 and rest[0].startswith(f"successor {origin}+"))
+            expect(plain, at, "a checkpoint with unknown lines")
 
     def read_trailer(self, at, frames_end):
         head = self.bytes_at(at, TRAILER_BYTES)
@@ -379,7 +427,8 @@ class Segment:
         expect(root == self.root(), at, "a root that is not that of the records")
         note = data[index_end:note_end]
         if note:
-            self.check_note(note, self.seq, at)
+            sealed = hashlib.sha256(self.bytes_at(0, self.header_len) + data[76:77] + data[104:112])
+            self.check_note(note, self.seq, at, sealed.digest())
         first = f"Some({first_crc:08x})" if rewritten else "None"
         places = ",".join(f"{seq}@{place}/{time}" for seq, place, time in index)
         self.emit(

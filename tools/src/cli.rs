@@ -51,6 +51,12 @@ pub enum Command {
     Quarantine(cmd::quarantine::Args),
     /// Write what is intact in a damaged trail as a new trail
     Salvage(cmd::salvage::Args),
+    /// Compress a trail's sealed segments
+    Compress(cmd::compress::Args),
+    /// Print a signed checkpoint of a trail, to be kept elsewhere
+    Checkpoint(cmd::checkpoint::Args),
+    /// Make the first key of a trail, and print the public key
+    Keygen(cmd::keygen::Args),
     /// Say what this machine offers for recording, and what stands in the way
     Doctor(cmd::doctor::Args),
     /// Print a completion script for a shell
@@ -74,6 +80,9 @@ impl Command {
             Self::Keys(args) => cmd::keys::run(&args).code(),
             Self::Quarantine(args) => cmd::quarantine::run(&args).code(),
             Self::Salvage(args) => cmd::salvage::run(&args).code(),
+            Self::Compress(args) => cmd::compress::run(&args).code(),
+            Self::Checkpoint(args) => cmd::checkpoint::run(&args).code(),
+            Self::Keygen(args) => cmd::keygen::run(&args).code(),
             Self::Doctor(args) => cmd::doctor::run(&args).code(),
             Self::Completions(args) => cmd::completions::run(&args).code(),
             Self::Man(args) => cmd::man::run(&args).code(),

@@ -12,6 +12,9 @@
 //! | 7 | | some input was refused; each refusal is a loss statement in the trail |
 //! | 8 | | kernel audit is not available, or another daemon holds it |
 //!
+//! `verify` of a range or a part ends with these codes for what it checked; 2 also if what was asked for is not
+//! there, or if a part ends in a way that it alone cannot explain.
+//!
 //! When several apply, `verify` says the gravest for whoever relies on the trail: 1, then 2,
 //! then 4, then 3. A segment that cannot be read does not hide that another is damaged, and a
 //! torn tail, which loses nothing that was promised, does not hide that something was lost.
@@ -29,6 +32,9 @@
 //! cannot be made, 5 and 6 as `record` does. `salvage` ends with 0 if every record was copied, 4 if losses
 //! are stated for some, 1 if intact records contradict each other and were left out, 2 if it cannot be
 //! done or a part could not be read, 5 and 6 as `record` does.
+//!
+//! `compress` ends with 0 if all was done, 1 if a segment is damaged and was left as it is, 2 if it
+//! could not be done.
 //!
 //! The other commands know 0 and 2.
 

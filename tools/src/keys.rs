@@ -1,6 +1,6 @@
 //! The keys of a trail, each proven from the first: what its key has signed in its last checkpoint.
 //!
-//! Headers say in which segments a key ended; only those are read, and the end of the trail.
+//! Headers and trailers say in which segments a key ended; only those are read, and what is not sealed.
 
 use crate::trail::scan::{self, How};
 use crate::trail::{SegmentFile, TrailDir, ends};
@@ -33,7 +33,7 @@ pub enum KeysError {
     Unsigned,
     /// The first key is not the one that is trusted.
     #[error("the trail's first key is {0}, another than the one given")]
-    Trusted(PublicKey),
+    Trusted(Box<PublicKey>),
     /// A header is not intact.
     #[error("{why}")]
     Header {
@@ -76,18 +76,27 @@ pub fn follow(
     trusted: Option<&PublicKey>,
     mut visit: impl FnMut(EpochKey),
 ) -> Result<(), KeysError> {
-    let first = dir.segments.first().ok_or(KeysError::Empty)?;
-    let mut now = header(dir, first)?;
-    let key = now.key.clone().ok_or(KeysError::Unsigned)?;
-    if trusted.is_some_and(|trusted| *trusted != key) {
-        return Err(KeysError::Trusted(key));
+    if dir.segments.is_empty() {
+        return Err(KeysError::Empty);
     }
-    visit(EpochKey { epoch: now.epoch, from: first.first_seq, key });
+    // A trail may begin without a key; from the first one on it is signed.
+    let (mut begin, mut found) = (0, None);
     for (index, file) in dir.segments.iter().enumerate() {
+        let signer = header(dir, file)?;
+        if let Some(key) = &signer.key {
+            (begin, found) = (index, Some((key.clone(), file.first_seq, signer)));
+            break;
+        }
+    }
+    let (key, from, mut now) = found.ok_or(KeysError::Unsigned)?;
+    if trusted.is_some_and(|trusted| *trusted != key) {
+        return Err(KeysError::Trusted(Box::new(key)));
+    }
+    visit(EpochKey { epoch: now.epoch, from, key });
+    for (index, file) in dir.segments.iter().enumerate().skip(begin) {
         let next = dir.segments.get(index + 1);
         let expected = next.map(|next| header(dir, next)).transpose()?;
-        // A key that did not change in it costs no reading.
-        if expected.as_ref() != Some(&now) {
+        if !still_signs(dir, file, &now)? {
             segment(dir, file, &mut now, &mut visit)?;
         }
         if let (Some(next), Some(expected)) = (next, expected)
@@ -105,6 +114,15 @@ fn header(dir: &TrailDir, file: &SegmentFile) -> Result<Signer, KeysError> {
     let header = ends::header(&opened).map_err(unreadable)?;
     let header = header.map_err(|bad| KeysError::Header { file: file.clone(), why: bad.why })?;
     Signer::of(&header).map_err(|why| KeysError::Signature { file: file.clone(), why })
+}
+
+/// Whether the trailer shows that the key of the segment's beginning signs at its end too: then it
+/// has named no successor, and the records need no reading.
+fn still_signs(dir: &TrailDir, file: &SegmentFile, now: &Signer) -> Result<bool, KeysError> {
+    let unreadable = |why| KeysError::Unreadable { file: file.clone(), why };
+    let opened = dir.open_segment(file).map_err(unreadable)?;
+    let Ok((trailer, _)) = ends::trailer(&opened).map_err(unreadable)? else { return Ok(false) };
+    Ok(Note::parse(&trailer.note).is_ok_and(|note| now.check(&note).is_ok()))
 }
 
 /// Follows the successors that a segment names.

@@ -4,6 +4,7 @@ mod common;
 
 use common::{Maker, loss_payload, on, stdin};
 use graven_format::checksum::crc32;
+use graven_format::codec::Decoding;
 use graven_format::consts::{FRAME_HEADER_BYTES, RECORD_HEADER_BYTES};
 use graven_format::merkle::Hashing;
 use graven_format::scan::{Expect, Scanner};
@@ -13,7 +14,7 @@ use graven_tools::prove::{Goal, prove};
 use graven_tools::trail::TrailDir;
 use graven_tools::trail::stream::{Item, stream};
 use graven_tools::verify::{Options, Verdict, text, verify};
-use graven_writer::hash::Lanes;
+use graven_writer::codec::Reading;
 use std::fs::OpenOptions;
 use std::num::NonZero;
 use std::ops::ControlFlow;
@@ -166,7 +167,7 @@ fn reports_are_the_same_for_any_number_of_threads() {
 
 /// Every event of a segment as text, read with lanes as the tools do and one hash at a time.
 fn both_ways(bytes: &[u8], expect: Expect) -> [String; 2] {
-    fn read<H: Hashing>(mut scanner: Scanner<H>, bytes: &[u8]) -> String {
+    fn read<H: Hashing + Decoding>(mut scanner: Scanner<H>, bytes: &[u8]) -> String {
         let mut text = String::new();
         for chunk in bytes.chunks(100_000) {
             scanner.push(chunk);
@@ -180,7 +181,7 @@ fn both_ways(bytes: &[u8], expect: Expect) -> [String; 2] {
         }
         format!("{text}{:?}", scanner.outcome())
     }
-    [read(Scanner::new(expect), bytes), read(Scanner::with_hashing(expect, Lanes::new()), bytes)]
+    [read(Scanner::new(expect), bytes), read(Scanner::with_hashing(expect, Reading::new()), bytes)]
 }
 
 #[test]

@@ -385,7 +385,7 @@ fn a_running_writer_is_no_obstacle() {
     let dir = tempfile::tempdir().expect("a directory");
     let trail = dir.path().join("trail");
     let mut writer = Command::new(assert_cmd::cargo::cargo_bin("graven"))
-        .args(["record", "--source", "stdin", "--ack", "--trail"])
+        .args(["record", "--no-key", "--source", "stdin", "--ack", "--trail"])
         .arg(&trail)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -2,8 +2,10 @@
 
 use crate::clock::Now;
 use crate::error::OpenError;
+use crate::keys::{KeyOption, KeyTrouble, files};
 use graven_format::TrailId;
 use graven_format::identity::Identity;
+use graven_format::key_file::KeyFile;
 use graven_format::name;
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -34,11 +36,12 @@ pub struct LockedDir {
 }
 
 impl LockedDir {
-    /// Opens a trail directory, or makes one of an empty or missing directory.
+    /// Opens a trail directory, or makes one of an empty or missing directory. A new trail gets its
+    /// first key as `key` says.
     ///
     /// # Errors
     /// [`OpenError`]; an existing directory that is no trail is left as it was.
-    pub fn open(path: &Path, now: Now) -> Result<Self, OpenError> {
+    pub fn open(path: &Path, key: &KeyOption, now: Now) -> Result<Self, OpenError> {
         let io = |operation, path: &Path| {
             let path = path.to_owned();
             move |source| OpenError::Io { operation, path, source }
@@ -57,8 +60,15 @@ impl LockedDir {
         let lock = lock(path)?;
         let identity = match read_identity(path)? {
             Some(identity) => identity,
-            None => create_identity(path, now).map_err(io("creation of the identity in", path))?,
+            None => {
+                let trail_id = first_key(path, key, now)?;
+                create_identity(path, trail_id, now)
+                    .map_err(io("creation of the identity in", path))?
+            }
         };
+        if let KeyOption::Given(file) = key {
+            take_key(path, file, identity.trail_id)?;
+        }
         Ok(Self { path: path.to_owned(), identity, lock })
     }
 
@@ -97,7 +107,7 @@ fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
         match name.as_str() {
             name::IDENTITY => return Ok(()),
             // A first start that was cut off leaves these.
-            name::IDENTITY_TMP | name::LOCK => {}
+            name::IDENTITY_TMP | name::LOCK | name::KEY | name::KEY_NEXT => {}
             // mkfs makes this one, and a trail deserves a filesystem of its own.
             "lost+found" => {}
             _ => example = Some(name),
@@ -184,12 +194,83 @@ fn read_identity(dir: &Path) -> Result<Option<Identity>, OpenError> {
     }
 }
 
-/// Makes a new identity durable: written, synced, renamed, directory synced.
-fn create_identity(dir: &Path, now: Now) -> io::Result<Identity> {
+/// The id of a new trail, whose first key is durable if it has one. The identity comes after it: a trail
+/// is never there without the key that it was to have.
+fn first_key(dir: &Path, key: &KeyOption, now: Now) -> Result<TrailId, OpenError> {
+    let io = |operation| {
+        let path = dir.to_owned();
+        move |source| OpenError::Io { operation, path, source }
+    };
+    // A first start that was cut off may have left it.
+    match files::read(&dir.join(name::KEY)).map_err(io("reading the key in"))? {
+        Some(Ok(file)) => return Ok(file.trail_id),
+        Some(Err(why)) => return Err(KeyTrouble::Unreadable(why).into()),
+        None => {}
+    }
+    let made = match key {
+        KeyOption::Given(path) => read_given(path)?,
+        KeyOption::Auto | KeyOption::Restart | KeyOption::Unsigned => {
+            let random = io("making of the identity in");
+            let trail_id = random_id().map_err(random)?;
+            if *key == KeyOption::Unsigned {
+                return Ok(trail_id);
+            }
+            files::generate(trail_id, 0, now.realtime_ns, 0).map_err(io("making of a key in"))?
+        }
+    };
+    files::create(dir, &made).map_err(io("writing the key in"))?;
+    Ok(made.trail_id)
+}
+
+/// Makes the key that was given the trail's, and erases its file. If that is gone and the trail has a
+/// key, this has happened before.
+fn take_key(dir: &Path, path: &Path, trail: TrailId) -> Result<(), OpenError> {
+    let io = |operation, path: &Path| {
+        let path = path.to_owned();
+        move |source| OpenError::Io { operation, path, source }
+    };
+    let own = files::read(&dir.join(name::KEY)).map_err(io("reading the key in", dir))?;
+    let given = match read_given(path) {
+        Err(OpenError::Io { source, .. })
+            if source.kind() == io::ErrorKind::NotFound && own.is_some() =>
+        {
+            return Ok(());
+        }
+        given => given?,
+    };
+    if given.trail_id != trail {
+        let (path, key) = (path.to_owned(), given.trail_id);
+        return Err(KeyTrouble::OtherTrail { path, key, trail }.into());
+    }
+    match own {
+        Some(Ok(own)) if own.key.public() == given.key.public() => {}
+        Some(_) => return Err(KeyTrouble::HasAnother { path: path.to_owned() }.into()),
+        None => files::create(dir, &given).map_err(io("writing the key in", dir))?,
+    }
+    files::erase(path).map_err(io("erasing", path))
+}
+
+fn read_given(path: &Path) -> Result<KeyFile, OpenError> {
+    let io = |source| OpenError::Io { operation: "reading", path: path.to_owned(), source };
+    let missing = || io(io::ErrorKind::NotFound.into());
+    let read = files::read(path).map_err(io)?.ok_or_else(missing)?;
+    read.map_err(|source| KeyTrouble::Given { path: path.to_owned(), source }.into())
+}
+
+/// A trail's id of the kernel's randomness.
+///
+/// # Errors
+/// The kernel has none.
+pub fn random_id() -> io::Result<TrailId> {
     let mut id = [0; 16];
     // 16 bytes are filled in one call (getrandom(2)).
     getrandom(&mut id, GetRandomFlags::empty())?;
-    let identity = Identity { trail_id: TrailId(id), created_realtime_ns: now.realtime_ns };
+    Ok(TrailId(id))
+}
+
+/// Makes a new identity durable: written, synced, renamed, directory synced.
+fn create_identity(dir: &Path, trail_id: TrailId, now: Now) -> io::Result<Identity> {
+    let identity = Identity { trail_id, created_realtime_ns: now.realtime_ns };
     let temporary = dir.join(name::IDENTITY_TMP);
     let mut file = OpenOptions::new()
         .write(true)
@@ -212,8 +293,8 @@ mod tests {
     fn a_directory_has_one_writer_and_one_identity() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("trail");
-        let first = LockedDir::open(&path, Now::default()).unwrap();
-        match LockedDir::open(&path, Now::default()) {
+        let first = LockedDir::open(&path, &KeyOption::Auto, Now::default()).unwrap();
+        match LockedDir::open(&path, &KeyOption::Auto, Now::default()) {
             Err(OpenError::Locked { pid, .. }) => assert_eq!(pid, Some(std::process::id())),
             other => panic!("{other:?}"),
         }
@@ -221,18 +302,21 @@ mod tests {
         let id = first.trail_id();
         drop(first);
         assert_eq!(writer_pid(&path), None);
-        assert_eq!(LockedDir::open(&path, Now::default()).unwrap().trail_id(), id);
+        assert_eq!(
+            LockedDir::open(&path, &KeyOption::Auto, Now::default()).unwrap().trail_id(),
+            id
+        );
     }
 
     #[test]
     fn what_is_no_trail_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("letter.txt"), "dear").unwrap();
-        let refused = LockedDir::open(dir.path(), Now::default());
+        let refused = LockedDir::open(dir.path(), &KeyOption::Auto, Now::default());
         assert!(matches!(refused, Err(OpenError::Foreign { .. })), "{refused:?}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         let file = dir.path().join("letter.txt");
-        let refused = LockedDir::open(&file, Now::default());
+        let refused = LockedDir::open(&file, &KeyOption::Auto, Now::default());
         assert!(matches!(refused, Err(OpenError::NotADirectory(_))), "{refused:?}");
     }
 }

@@ -1,5 +1,6 @@
 //! Why the writer could not do what it was asked.
 
+use crate::keys::KeyTrouble;
 use graven_format::FormatError;
 use graven_format::recovery::Refusal;
 use std::io;
@@ -94,6 +95,9 @@ pub enum OpenError {
         .0.segment, .0.finding.offset, .0.finding.seq, .0.finding
     )]
     Damaged(Box<Refusal>),
+    /// The trail cannot be signed as it must be.
+    #[error(transparent)]
+    Key(#[from] KeyTrouble),
     /// An option is out of its range.
     #[error("{option} is {value}; it must be {range}")]
     Option {

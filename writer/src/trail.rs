@@ -25,21 +25,21 @@
 
 use crate::clock;
 use crate::dir::LockedDir;
-use crate::disk::{Disk, DiskChoice, DiskReport, IoBuf, open_disk};
+use crate::disk::{Disk, DiskReport, IoBuf};
+use crate::engine::Engine;
+use crate::engine::Turn;
+use crate::engine::checkpoints::{Checkpoints, Published};
 use crate::engine::durability::{WaitError, Watermark};
 use crate::engine::metrics::{Metrics, Totals};
-use crate::engine::recover::{Recovered, recover};
-use crate::engine::{Engine, OnFull, Settings, TREE_BYTES, Turn};
+use crate::engine::recover::Recovered;
 use crate::error::{OpenError, WriteError};
+use crate::keys::InForce;
 use crate::ring::{Ring, RingStats};
 use crate::room::Room;
 use crate::source::{AppendError, Sink};
-use graven_format::consts::{
-    ALIGN_BYTES_MAX, FRAME_BYTES_MAX, HOST_BYTES_MAX, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX,
-    SEGMENT_BYTES_MIN,
-};
+use graven_format::note::PublicKey;
 use graven_format::{Record, TrailId};
-use rustix::io::Errno;
+use start::start;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -47,82 +47,13 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-/// Bytes of the ring unless told otherwise: at 300 MB/s of records a fifth of a second.
-pub const RING_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
+pub use options::{
+    CHECKPOINT_DEFAULT, EPOCH_DEFAULT, EPOCH_SEGMENTS_DEFAULT, IN_FLIGHT_DEFAULT, Options,
+    RING_BYTES_DEFAULT, RING_BYTES_MAX, RING_BYTES_MIN,
+};
 
-/// Smallest ring: one buffer is filled while others are written.
-pub const RING_BYTES_MIN: u64 = 4 * FRAME_BYTES_MAX as u64;
-
-/// Largest ring: io_uring registers at most 16,384 buffers.
-pub const RING_BYTES_MAX: u64 = 16_384 * FRAME_BYTES_MAX as u64;
-
-/// Frames in flight unless told otherwise. Bandwidth saturates at four.
-pub const IN_FLIGHT_DEFAULT: usize = 4;
-
-/// How long opening a trail may spend on zeroing its first segment.
-const FIRST_ZEROING_NS: u64 = 200_000_000;
-
-/// How a trail is written.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Bytes of a segment, 512 KiB to 1 GiB, a multiple of 4096.
-    pub segment_bytes: u64,
-    /// Bytes of the ring, 1 MiB to 4 GiB: the memory that producers fill before they wait.
-    pub ring_bytes: u64,
-    /// Frames in flight at most.
-    pub in_flight_max: usize,
-    /// The driver.
-    pub disk: DiskChoice,
-    /// What to do when there is no room for another segment.
-    pub on_full: OnFull,
-    /// Whether segments are zeroed ahead of use; by default where that makes commits faster.
-    pub zero_ahead: Option<bool>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            segment_bytes: SEGMENT_BYTES_DEFAULT,
-            ring_bytes: RING_BYTES_DEFAULT,
-            in_flight_max: IN_FLIGHT_DEFAULT,
-            disk: DiskChoice::Auto,
-            on_full: OnFull::Wait,
-            zero_ahead: None,
-        }
-    }
-}
-
-impl Options {
-    /// Memory that a writer with these options has fixed at start, in bytes: the buffers and the
-    /// hashes of the batch that is being added to the tree.
-    #[must_use]
-    pub fn memory_bytes(&self) -> u64 {
-        self.ring_buffers() as u64 * FRAME_BYTES_MAX as u64 + TREE_BYTES as u64
-    }
-
-    fn ring_buffers(&self) -> usize {
-        (self.ring_bytes / FRAME_BYTES_MAX as u64) as usize
-    }
-
-    fn check(&self) -> Result<(), OpenError> {
-        let option = |option, value, range: String| Err(OpenError::Option { option, value, range });
-        let (min, max) = (SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
-        if !(min..=max).contains(&self.segment_bytes)
-            || !self.segment_bytes.is_multiple_of(ALIGN_BYTES_MAX.into())
-        {
-            let range = format!("a multiple of {ALIGN_BYTES_MAX} from {min} to {max}");
-            return option("segment_bytes", self.segment_bytes, range);
-        }
-        let (min, max) = (RING_BYTES_MIN, RING_BYTES_MAX);
-        if !(min..=max).contains(&self.ring_bytes) {
-            return option("ring_bytes", self.ring_bytes, format!("from {min} to {max}"));
-        }
-        if !(1..=64).contains(&self.in_flight_max) {
-            return option("in_flight_max", self.in_flight_max as u64, "from 1 to 64".to_owned());
-        }
-        Ok(())
-    }
-}
+mod options;
+mod start;
 
 /// What opening a trail found and did.
 #[derive(Clone, Debug)]
@@ -135,6 +66,10 @@ pub struct Opened {
     pub disk: DiskReport,
     /// What recovery found and did.
     pub recovered: Recovered,
+    /// The key that signs now; none if the trail is not signed.
+    pub key: Option<PublicKey>,
+    /// The trail's last key that is gone, if this one takes its place and is not its successor.
+    pub broken: Option<InForce>,
 }
 
 /// What a writer did from opening to closing.
@@ -148,6 +83,10 @@ pub struct Summary {
     pub totals: Totals,
     /// The ring: how often and how long producers waited.
     pub ring: RingStats,
+    /// The newest durable checkpoint.
+    pub checkpoint: Option<Arc<Published>>,
+    /// The public key of the trail's writer when it was opened; each later one follows from it.
+    pub key: Option<PublicKey>,
 }
 
 /// A trail open for writing. Share it between threads by reference or in an [`Arc`].
@@ -164,6 +103,7 @@ struct Shared {
     watermark: Arc<Watermark>,
     metrics: Arc<Metrics>,
     room: Arc<Room>,
+    checkpoints: Arc<Checkpoints>,
     opened: Arc<Opened>,
 }
 
@@ -204,6 +144,17 @@ impl Ticket<'_> {
     }
 }
 
+/// Why there is no checkpoint.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The trail has no key.
+    #[error("the trail is not signed: it has no key")]
+    Unsigned,
+    /// The trail was closed, or storage failed.
+    #[error(transparent)]
+    Ended(WaitError),
+}
+
 impl Trail {
     /// Opens the trail in `dir` for writing, or makes one of a missing or empty directory: takes
     /// the lock, puts the end in order after a crash, and prepares the first segment.
@@ -212,7 +163,7 @@ impl Trail {
     /// [`OpenError`]; nothing that had been announced durable was changed.
     pub fn open(dir: &Path, options: &Options) -> Result<Self, OpenError> {
         options.check()?;
-        let dir = LockedDir::open(dir, clock::now())?;
+        let dir = LockedDir::open(dir, &options.key, clock::now())?;
         let options = options.clone();
         let (sender, receiver) = channel();
         let io = |operation, source| OpenError::Io {
@@ -266,6 +217,26 @@ impl Trail {
         Arc::clone(&self.shared.watermark)
     }
 
+    /// The durable checkpoints, to look at and to wait for; they outlive the trail.
+    #[must_use]
+    pub fn checkpoints(&self) -> Arc<Checkpoints> {
+        Arc::clone(&self.shared.checkpoints)
+    }
+
+    /// Who asks for checkpoints: it outlives the trail, and then says that it has ended.
+    #[must_use]
+    pub fn asker(&self) -> Asker {
+        Asker { shared: self.shared.clone() }
+    }
+
+    /// As [`Asker::checkpoint`].
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if the trail is not signed, or ended before.
+    pub fn checkpoint(&self) -> Result<Arc<Published>, CheckpointError> {
+        self.asker().checkpoint()
+    }
+
     /// Counts and latencies so far.
     #[must_use]
     pub fn totals(&self) -> Totals {
@@ -284,6 +255,13 @@ impl Trail {
         self.shared.ring.stats()
     }
 
+    /// Tells whether producers wait because the disk is slow; it outlives the trail. While the disk is
+    /// full it is not: then compressing what is sealed is what may make room.
+    pub fn producers_wait(&self) -> impl Fn() -> bool + Send + use<> {
+        let (ring, room) = (Arc::clone(&self.shared.ring), Arc::clone(&self.shared.room));
+        move || ring.stats().producers_waiting > 0 && !room.is_missing()
+    }
+
     /// Takes no more records, so that producers that wait or come later are refused; what was
     /// accepted becomes durable. [`Trail::close`] waits for that.
     pub fn stop(&self) {
@@ -291,7 +269,7 @@ impl Trail {
     }
 
     /// Takes no more records, makes all that were accepted durable, and seals the trail. With
-    /// [`OnFull::Wait`] on a full disk this waits until there is room, or [`Room::give_up`] is asked.
+    /// [`crate::OnFull::Wait`] on a full disk this waits until there is room, or [`Room::give_up`] is asked.
     ///
     /// # Errors
     /// Storage failed: what is above the watermark may be lost.
@@ -305,7 +283,60 @@ impl Trail {
             durable: self.durable(),
             totals: self.totals(),
             ring: self.ring(),
+            checkpoint: self.shared.checkpoints.newest(),
+            key: self.shared.opened.key.clone(),
         })
+    }
+}
+
+/// Asks the writer of a trail for checkpoints.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    shared: Shared,
+}
+
+impl Asker {
+    /// The durable checkpoints, to look at and to wait for.
+    #[must_use]
+    pub fn checkpoints(&self) -> Arc<Checkpoints> {
+        Arc::clone(&self.shared.checkpoints)
+    }
+
+    /// A durable checkpoint over all that has been accepted: the newest, if it covers that, or else one
+    /// that is made now and waited for.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if the trail is not signed, or ended before.
+    pub fn checkpoint(&self) -> Result<Arc<Published>, CheckpointError> {
+        let size = self.ask_checkpoint()?;
+        let waited = self.shared.checkpoints.wait_covering(size);
+        waited.map_err(|_| CheckpointError::Ended(self.how_ended()))
+    }
+
+    /// The same, without blocking the thread.
+    ///
+    /// # Errors
+    /// As [`Asker::checkpoint`].
+    pub async fn checkpoint_durable(&self) -> Result<Arc<Published>, CheckpointError> {
+        let size = self.ask_checkpoint()?;
+        let waited = self.shared.checkpoints.covering(size).await;
+        waited.map_err(|_| CheckpointError::Ended(self.how_ended()))
+    }
+
+    /// Asks for a checkpoint if one is needed, and says what it must cover.
+    fn ask_checkpoint(&self) -> Result<u64, CheckpointError> {
+        if self.shared.opened.key.is_none() {
+            return Err(CheckpointError::Unsigned);
+        }
+        let size = self.shared.ring.stats().next_seq;
+        let covered = self.shared.checkpoints.newest().is_some_and(|it| it.size >= size);
+        Ok(if covered { size } else { self.shared.ring.cover() })
+    }
+
+    /// Why no checkpoint comes any more.
+    fn how_ended(&self) -> WaitError {
+        // It ends before or with the watermark.
+        self.shared.watermark.wait_past(u64::MAX - 1).err().unwrap_or(WaitError::Closed)
     }
 }
 
@@ -371,6 +402,7 @@ struct AtEnd(Shared);
 impl Drop for AtEnd {
     fn drop(&mut self) {
         self.0.room.end();
+        self.0.checkpoints.end();
         if !std::thread::panicking() {
             return;
         }
@@ -393,104 +425,4 @@ fn sleep<D: Disk>(engine: &mut Engine<D>, until_ns: Option<u64>) {
     let timeout = until_ns
         .map(|until_ns| Duration::from_nanos(until_ns.saturating_sub(clock::now().boottime_ns)));
     engine.disk().wait(timeout);
-}
-
-/// Opens the disk, recovers, and prepares the first segment.
-fn start(dir: &LockedDir, options: &Options) -> Result<(Engine<Box<dyn Disk>>, Shared), OpenError> {
-    let io = |operation| {
-        let path = dir.path().to_owned();
-        move |source| OpenError::Io { operation, path, source }
-    };
-    let mut buffers = (0..options.ring_buffers())
-        .map(|_| IoBuf::new(FRAME_BYTES_MAX))
-        .collect::<io::Result<Vec<_>>>()
-        .map_err(io("allocation of the ring for"))?;
-    let (mut disk, report) = open_disk(dir.path(), options.disk, &mut buffers, Some(dir.lock()))
-        .map_err(io("opening the disk of"))?;
-    let recovered = recover(&mut disk, dir.trail_id(), clock::now())?;
-    let settings = Settings {
-        segment_bytes: options.segment_bytes,
-        in_flight_max: options.in_flight_max,
-        zero_ahead: options.zero_ahead.unwrap_or_else(|| zeroing_helps(&report)),
-        on_full: options.on_full,
-        boot_id: boot_id(),
-        host: host(),
-    };
-    let opened = Opened {
-        trail_id: dir.trail_id(),
-        next_seq: recovered.next_seq(),
-        disk: report,
-        recovered: recovered.clone(),
-    };
-    let ring = Arc::new(Ring::new(buffers, recovered.next_seq(), disk.waker()));
-    let watermark = Arc::new(recovered.watermark());
-    let (accepted, durable) = (Arc::clone(&ring), Arc::clone(&watermark));
-    let unsettled = move || durable.durable()..accepted.stats().next_seq;
-    let shared = Shared {
-        ring: Arc::clone(&ring),
-        watermark: Arc::clone(&watermark),
-        metrics: Arc::new(Metrics::default()),
-        room: Arc::new(Room::new(disk.waker(), unsettled)),
-        opened: Arc::new(opened),
-    };
-    let metrics = Arc::clone(&shared.metrics);
-    let mut engine = Engine::new(disk, ring, watermark, metrics, settings, recovered)
-        .map_err(io("allocation of buffers for"))?;
-    prepare_first(&mut engine)?;
-    Ok((engine, shared))
-}
-
-/// Runs the engine until the first segment is there, so that a disk without room for one is an
-/// error now and not a wait later.
-fn prepare_first<D: Disk>(engine: &mut Engine<D>) -> Result<(), OpenError> {
-    let hurry_at_ns = clock::now().boottime_ns.saturating_add(FIRST_ZEROING_NS);
-    while !engine.is_ready() {
-        let now = clock::now();
-        if now.boottime_ns >= hurry_at_ns {
-            engine.hurry();
-        }
-        match engine.turn(now) {
-            Turn::Failed(error) => return Err(error.into()),
-            Turn::Sleep { until_ns } if !engine.waits_for_room() => {
-                sleep(engine, Some(until_ns.unwrap_or(hurry_at_ns)));
-            }
-            _ => {}
-        }
-        if engine.waits_for_room() && engine.is_settled() {
-            return Err(OpenError::Write(WriteError {
-                operation: "allocation",
-                file: "the first segment".to_owned(),
-                offset: None,
-                durable: engine.durable(),
-                accepted: engine.durable(),
-                no_room: true,
-                source: Arc::new(Errno::NOSPC.into()),
-            }));
-        }
-    }
-    Ok(())
-}
-
-/// Whether overwriting written blocks is faster here than writing reserved ones. Filesystems
-/// that never overwrite in place, or keep everything in memory, gain nothing.
-fn zeroing_helps(report: &DiskReport) -> bool {
-    matches!(report.filesystem.as_str(), "ext4" | "xfs")
-}
-
-/// The kernel's random id of this boot; zeros where there is no /proc.
-fn boot_id() -> [u8; 16] {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
-    u128::from_str_radix(&digits, 16).map_or([0; 16], |id| {
-        let mut bytes = id.to_le_bytes();
-        // As the text has it: most significant digits first.
-        bytes.reverse();
-        bytes
-    })
-}
-
-fn host() -> Vec<u8> {
-    let mut host = rustix::system::uname().nodename().to_bytes().to_vec();
-    host.truncate(HOST_BYTES_MAX);
-    host
 }

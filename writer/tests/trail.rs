@@ -3,7 +3,9 @@
 use graven_format::name::{self, Name};
 use graven_format::scan::{Event, Expect, Scanner};
 use graven_format::{Flags, Record, Source};
+use graven_writer::codec::Reading;
 use graven_writer::disk::DiskChoice;
+use graven_writer::keys::KeyOption;
 use graven_writer::{Options, Trail, clock};
 use std::fs;
 use std::path::Path;
@@ -32,7 +34,10 @@ fn read_all(dir: &Path) -> Vec<Vec<u8>> {
         let Some(Name::Segment { segment, first_seq }) = Name::parse(&name) else { continue };
         assert_eq!(name, name::segment(segment, first_seq));
         assert_eq!(first_seq, records.len() as u64);
-        let mut scanner = Scanner::new(Expect { segment, first_seq, trail_id: None, merkle: true });
+        let mut scanner = Scanner::with_hashing(
+            Expect { segment, first_seq, trail_id: None, merkle: true },
+            Reading::new(),
+        );
         scanner.push(&fs::read(dir.join(&name)).unwrap());
         scanner.end();
         while let Some(event) = scanner.next_event() {
@@ -51,7 +56,10 @@ fn read_all(dir: &Path) -> Vec<Vec<u8>> {
 }
 
 fn options(disk: DiskChoice) -> Options {
-    Options { disk, segment_bytes: 1024 * 1024, ring_bytes: 2 * 1024 * 1024, ..Options::default() }
+    // Checkpoints would be records among those that were appended: `checkpoints.rs` looks at them.
+    let key = KeyOption::Unsigned;
+    let (segment_bytes, ring_bytes) = (1024 * 1024, 2 * 1024 * 1024);
+    Options { disk, segment_bytes, ring_bytes, key, ..Options::default() }
 }
 
 #[test]

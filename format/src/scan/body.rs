@@ -3,16 +3,17 @@
 
 use super::{Bad, Current, Scanner, State, Step};
 use crate::bytes::is_zero;
+use crate::codec::{CODEC_NONE, DecodeError, Decoding};
 use crate::consts::{FRAME_HEADER_BYTES, RECORD_HEADER_BYTES};
 use crate::error::FormatError;
 use crate::finding::{CheckpointError, FindingKind};
-use crate::frame::{CODEC_NONE, FrameHeader};
+use crate::frame::{FrameHeader, RAW_BYTES_MAX};
 use crate::merkle::Hashing;
 use crate::record::{self, Record, Source};
 use crate::trailer::{TallyFrame, Trailer};
 use core::ops::Range;
 
-impl<H: Hashing> Scanner<H> {
+impl<H: Hashing + Decoding> Scanner<H> {
     /// Looks at the next aligned offset: a frame, a trailer, or neither. Returns false when it
     /// needs more bytes.
     pub(super) fn step_body(&mut self) -> bool {
@@ -87,7 +88,7 @@ impl<H: Hashing> Scanner<H> {
             let (needed, have) = (len as u64, left.len() as u64);
             return self.ended.then_some(Err(FormatError::Short { what: "frame", needed, have }));
         };
-        let (header, codec) = match FrameHeader::decode_any_codec(frame) {
+        let header = match FrameHeader::decode_any_codec(frame) {
             Ok(decoded) => decoded,
             Err(why) => return Some(Err(why)),
         };
@@ -97,7 +98,7 @@ impl<H: Hashing> Scanner<H> {
         if self.expect.segment != header.segment {
             return refuse("segment", header.segment);
         }
-        self.accept_frame(header, codec);
+        self.accept_frame(header);
         Some(Ok(()))
     }
 
@@ -106,7 +107,7 @@ impl<H: Hashing> Scanner<H> {
         self.expect.trail_id.is_none_or(|id| id == *trail_id) && self.expect.segment == *segment
     }
 
-    fn accept_frame(&mut self, header: FrameHeader, codec: u8) {
+    fn accept_frame(&mut self, header: FrameHeader) {
         let (offset, frame_len) = (self.offset, u64::from(header.frame_len));
         self.expect.trail_id = Some(header.trail_id);
         self.place_frame(&header);
@@ -117,9 +118,14 @@ impl<H: Hashing> Scanner<H> {
         self.next_seq = header.first_seq;
         self.announced = self.announced.max(header.announced);
         self.chain = Some(header.crc);
-        if codec != CODEC_NONE {
+        if let Err(why) = self.decode(&header) {
             // Its place and count are known, only its records are not.
-            let kind = FindingKind::Unreadable(FormatError::UnknownCodec(codec));
+            let kind = match why {
+                DecodeError::UnknownCodec(codec) => {
+                    FindingKind::Unreadable(FormatError::UnknownCodec(codec))
+                }
+                DecodeError::Payload(_) => FindingKind::Decode(why),
+            };
             self.report(kind, offset, frame_len, header.record_count.into());
             self.tree.stop();
             self.next_seq += u64::from(header.record_count);
@@ -129,8 +135,9 @@ impl<H: Hashing> Scanner<H> {
         self.current = Some(Current {
             header,
             offset,
+            decoded: header.codec != CODEC_NONE,
             at: FRAME_HEADER_BYTES,
-            end: FRAME_HEADER_BYTES + header.payload_len as usize,
+            end: FRAME_HEADER_BYTES + header.raw_len as usize,
             hashed: (FRAME_HEADER_BYTES, 0),
             index: 0,
             realtime_first_ns: 0,
@@ -139,6 +146,19 @@ impl<H: Hashing> Scanner<H> {
         });
         self.state = State::Records;
         self.pending.push_back(Step::Frame);
+    }
+
+    /// Decodes the records of the intact frame at the present offset, if they are compressed.
+    fn decode(&mut self, header: &FrameHeader) -> Result<(), DecodeError> {
+        if header.codec == CODEC_NONE {
+            return Ok(());
+        }
+        let end = FRAME_HEADER_BYTES + header.payload_len as usize;
+        let stored = &self.buf[self.used + FRAME_HEADER_BYTES..self.used + end];
+        // Of an unknown codec nothing is known, its length neither.
+        let raw_len = (header.raw_len as usize).min(RAW_BYTES_MAX);
+        self.raw.resize(FRAME_HEADER_BYTES + raw_len, 0);
+        self.tree.hashing().decode(header.codec, stored, &mut self.raw[FRAME_HEADER_BYTES..])
     }
 
     /// Reports how an intact frame does not follow what was read before it.
@@ -183,17 +203,19 @@ impl<H: Hashing> Scanner<H> {
             self.end_frame();
             return None;
         }
-        let (start, end) = (self.used + current.at, self.used + current.end);
-        let offset = current.offset + current.at as u64;
-        if record::is_checkpoint(&self.buf[start..end])
-            && let Ok((record, _)) = Record::decode(&self.buf[start..end])
+        let (start, end) = (current.at, current.end);
+        let (offset, rest_len) = current.place();
+        let stored = &self.current_bytes()[start..end];
+        if record::is_checkpoint(stored)
+            && let Ok((record, _)) = Record::decode(stored)
         {
             let note = start + RECORD_HEADER_BYTES..start + record.stored_len();
             let source = record.source;
             self.check_checkpoint(offset, source, note);
         }
         let current = self.current.as_mut()?;
-        match Record::decode(&self.buf[start..end]) {
+        let frame = if current.decoded { &self.raw } else { &self.buf[self.used..] };
+        match Record::decode(&frame[start..end]) {
             Ok((record, _)) => {
                 let stored = start..start + record.stored_len();
                 if current.index == 0 {
@@ -208,9 +230,8 @@ impl<H: Hashing> Scanner<H> {
                 Some(Step::Record { seq, offset, stored })
             }
             Err(why) => {
-                let len = (current.end - current.at) as u64;
                 current.at = current.end;
-                self.report(FindingKind::Record(why), offset, len, 0);
+                self.report(FindingKind::Record(why), offset, rest_len, 0);
                 self.tree.stop();
                 None
             }
@@ -221,12 +242,15 @@ impl<H: Hashing> Scanner<H> {
     fn check_checkpoint(&mut self, offset: u64, source: Source, note: Range<usize>) {
         self.append_frame();
         let checked = if source == Source::Graven {
-            self.check_note(&self.buf[note.clone()], self.next_seq, self.root())
+            self.check_note(&self.current_bytes()[note.clone()], self.next_seq, self.root(), None)
         } else {
             Err(CheckpointError::Source(source))
         };
         if let Err(why) = checked {
-            let len = (RECORD_HEADER_BYTES + note.len()) as u64;
+            let (_, rest_len) = self.current.as_ref().map_or((0, 0), Current::place);
+            let is_decoded = self.current.as_ref().is_some_and(|current| current.decoded);
+            let stored_len = (RECORD_HEADER_BYTES + note.len()) as u64;
+            let len = if is_decoded { rest_len } else { stored_len };
             self.report(FindingKind::Checkpoint(why), offset, len, 0);
         }
     }
@@ -235,7 +259,7 @@ impl<H: Hashing> Scanner<H> {
         self.state = State::Body;
         let Some(current) = self.current.as_ref() else { return };
         let (header, offset) = (current.header, current.offset);
-        let surplus = count_records(&self.left()[current.at..current.end]);
+        let surplus = count_records(&self.current_bytes()[current.at..current.end]);
         let (stated, found) = (header.record_count, current.index + surplus);
         let frame = TallyFrame {
             first_seq: header.first_seq,
@@ -243,7 +267,7 @@ impl<H: Hashing> Scanner<H> {
             frame_len: header.frame_len.into(),
             crc: header.crc,
             record_count: stated.into(),
-            record_bytes: header.payload_len.into(),
+            record_bytes: header.raw_len.into(),
             realtime_first_ns: current.realtime_first_ns,
             realtime_min_ns: current.realtime_min_ns,
             realtime_max_ns: current.realtime_max_ns,
@@ -310,7 +334,12 @@ impl<H: Hashing> Scanner<H> {
             }
         }
         if !trailer.note.is_empty()
-            && let Err(why) = self.check_note(&trailer.note, trailer.end_seq(), Some(trailer.root))
+            && let Err(why) = self.check_note(
+                &trailer.note,
+                trailer.end_seq(),
+                Some(trailer.root),
+                Some(&trailer),
+            )
         {
             self.report(FindingKind::Checkpoint(why), offset, len, 0);
         }
@@ -379,7 +408,9 @@ impl<H: Hashing> Scanner<H> {
         }
         if self.after_trailer > 0 {
             let start = self.offset - self.after_trailer;
-            self.report(FindingKind::AfterTrailer, start, self.after_trailer, 0);
+            let uncut = self.offset == self.limit;
+            let kind = if uncut { FindingKind::AfterTrailer } else { FindingKind::Added };
+            self.report(kind, start, self.after_trailer, 0);
         }
         self.state = State::Done;
         true
@@ -398,6 +429,17 @@ impl<H: Hashing> Scanner<H> {
         if let Some(reserved) = reserved.filter(|reserved| *reserved != file_len) {
             self.report(FindingKind::Truncated { reserved }, file_len, 0, 0);
         }
+    }
+}
+
+impl Current {
+    /// Offset in the file of the next record, and bytes from there to the end of the records; the
+    /// whole frame's if it is compressed.
+    fn place(&self) -> (u64, u64) {
+        if self.decoded {
+            return (self.offset, self.header.frame_len.into());
+        }
+        (self.offset + self.at as u64, (self.end - self.at) as u64)
     }
 }
 

@@ -1,10 +1,12 @@
 //! The Merkle tree of the segment that is read.
 
 use super::Scanner;
+use crate::codec::Decoding;
 use crate::finding::CheckpointError;
 use crate::lines::{Head, trail_of};
 use crate::merkle::{Hash, Hashing, Scratch, SegmentTree};
-use crate::note::Note;
+use crate::note::{Checkpoint, Note};
+use crate::trailer::Trailer;
 use alloc::vec::Vec;
 
 /// The tree of the records read so far. A frame's leaves are hashed together, so that
@@ -36,6 +38,11 @@ impl<H: Hashing> Tree<H> {
         self.so_far = None;
     }
 
+    /// What hashes, and decodes.
+    pub(super) fn hashing(&mut self) -> &mut H {
+        &mut self.hashing
+    }
+
     pub(super) fn so_far(&self) -> Option<&SegmentTree> {
         self.so_far.as_ref()
     }
@@ -51,13 +58,13 @@ impl<H: Hashing> Tree<H> {
     }
 }
 
-impl<H: Hashing> Scanner<H> {
+impl<H: Hashing + Decoding> Scanner<H> {
     /// Appends those records of the current frame that were read and are not in the tree yet.
     pub(super) fn append_frame(&mut self) {
         if let Some(current) = &mut self.current {
             let (hashed, count) = current.hashed;
-            let records = self.used + hashed..self.used + current.at;
-            self.tree.append(&self.buf[records], current.index - count);
+            let frame = if current.decoded { &self.raw } else { &self.buf[self.used..] };
+            self.tree.append(&frame[hashed..current.at], current.index - count);
             current.hashed = (current.at, current.index);
         }
     }
@@ -87,14 +94,16 @@ impl<H: Hashing> Scanner<H> {
     }
 
     /// What is wrong with the checkpoint `note` over `before` records, whose root is `root` if that
-    /// is known.
+    /// is known. Only a trailer's has a hash of what is sealed.
     pub(super) fn check_note(
         &self,
         note: &[u8],
         before: u64,
         root: Option<Hash>,
+        trailer: Option<&Trailer>,
     ) -> Result<(), CheckpointError> {
-        let Head { origin, size, root: stated } = Note::parse(note)?.checkpoint.head;
+        let Checkpoint { head, sealed, .. } = Note::parse(note)?.checkpoint;
+        let Head { origin, size, root: stated } = head;
         let trail = self.expect.trail_id;
         if trail_of(&origin).is_none_or(|found| trail.is_some_and(|trail| trail != found)) {
             return Err(CheckpointError::Origin);
@@ -104,6 +113,14 @@ impl<H: Hashing> Scanner<H> {
         }
         if root.is_some_and(|root| root != stated) {
             return Err(CheckpointError::Root);
+        }
+        let fits = match (trailer, &self.header) {
+            (None, _) => sealed.is_none(),
+            (Some(trailer), Some(header)) => sealed == Some(trailer.seal_hash(header)),
+            (Some(_), None) => sealed.is_some(),
+        };
+        if !fits {
+            return Err(CheckpointError::Sealed);
         }
         Ok(())
     }

@@ -46,7 +46,7 @@ fn forged(segment: &Segment, change: impl FnOnce(&mut Head)) -> Rec {
         root: segment.trailer(SealReason::Stop).root,
     };
     change(&mut head);
-    let note = key(segment, 1).sign(&Checkpoint { head, successor: None });
+    let note = key(segment, 1).sign(&Checkpoint { head, successor: None, sealed: None });
     Rec { bytes: note.into_bytes(), ..right }
 }
 

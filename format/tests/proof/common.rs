@@ -12,6 +12,7 @@ use graven_format::scan::{Event, Expect, Outcome, Scanner};
 use graven_format::segment::SegmentHeader;
 use graven_format::trailer::{SealReason, Tally, TallyFrame, Trailer};
 use graven_format::{Class, Finding, Flags, Record, Source, TrailId};
+use graven_writer::codec::{Compressor, Reading};
 
 pub(crate) const TRAIL: TrailId = TrailId(*b"the trail's id \x01");
 
@@ -31,6 +32,11 @@ impl Rec {
     pub(crate) fn record(&self) -> Record<'_> {
         let Self { source, kind, flags, realtime_ns, boottime_ns, source_seq, .. } = *self;
         Record { source, kind, flags, realtime_ns, boottime_ns, source_seq, bytes: &self.bytes }
+    }
+
+    /// As it stands in a frame.
+    pub(crate) fn stored(&self) -> Vec<u8> {
+        [&self.record().header()[..], &self.bytes].concat()
     }
 
     fn of(record: &Record<'_>) -> Self {
@@ -96,7 +102,8 @@ pub(crate) fn checkpoint(segment: &Segment, key: &SecretKey, next: Option<&Secre
         size: segment.next_seq(),
         root: segment.trailer(SealReason::Stop).root,
     };
-    let checkpoint = Checkpoint { head, successor: next.map(|key| key.public().clone()) };
+    let successor = next.map(|key| key.public().clone());
+    let checkpoint = Checkpoint { head, successor, sealed: None };
     Rec {
         source: Source::Graven,
         kind: TRUSTED_APP,
@@ -161,6 +168,25 @@ impl Segment {
 
     /// Appends one frame of `records`, formed when `announced` records were durable.
     pub(crate) fn frame(&mut self, records: &[Rec], announced: u64) -> &mut Self {
+        self.frame_as(records, announced, None)
+    }
+
+    /// The same, compressed.
+    pub(crate) fn frame_zstd(&mut self, records: &[Rec], announced: u64) -> &mut Self {
+        let raw: Vec<u8> = records.iter().flat_map(Rec::stored).collect();
+        let mut compressor = Compressor::new(3);
+        let payload = compressor.compress(&raw, FRAME_BYTES_MAX - FRAME_HEADER_BYTES);
+        let payload = payload.expect("records that are not noise").to_vec();
+        self.frame_as(records, announced, Some(&payload))
+    }
+
+    /// The same, with this for a payload that is compressed.
+    pub(crate) fn frame_as(
+        &mut self,
+        records: &[Rec],
+        announced: u64,
+        payload: Option<&[u8]>,
+    ) -> &mut Self {
         let mut buf = vec![0xAA; FRAME_BYTES_MAX];
         let mut end = FRAME_HEADER_BYTES;
         for rec in records {
@@ -177,7 +203,16 @@ impl Segment {
             first_seq,
             announced,
         };
-        let (len, crc) = frame::seal(&mut buf, end, self.header.align_bytes, &fields);
+        let align_bytes = self.header.align_bytes;
+        let (len, crc) = match payload {
+            Some(payload) => {
+                let stored_end = FRAME_HEADER_BYTES + payload.len();
+                buf[FRAME_HEADER_BYTES..stored_end].copy_from_slice(payload);
+                let raw_len = end - FRAME_HEADER_BYTES;
+                frame::seal_zstd(&mut buf, stored_end, align_bytes, &fields, raw_len)
+            }
+            None => frame::seal(&mut buf, end, align_bytes, &fields),
+        };
         let times = || records.iter().map(|rec| rec.realtime_ns);
         let offset = self.bytes.len();
         self.tally.add(&TallyFrame {
@@ -204,7 +239,8 @@ impl Segment {
         if let Some(key) = &self.key {
             let origin = origin(self.header.trail_id);
             let head = Head { origin, size: self.next_seq(), root: trailer.root };
-            trailer.note = key.sign(&Checkpoint { head, successor: None }).into_bytes();
+            let sealed = Some(trailer.seal_hash(&self.header));
+            trailer.note = key.sign(&Checkpoint { head, successor: None, sealed }).into_bytes();
         }
         trailer
     }
@@ -278,10 +314,10 @@ impl Scanned {
 
 /// Reads `bytes` in pushes whose lengths are those of `chunks`, over and over.
 pub(crate) fn scan_in(bytes: &[u8], expect: Expect, chunks: &[usize]) -> Scanned {
-    let mut scanner = Scanner::new(expect);
+    let mut scanner = Scanner::with_hashing(expect, Reading::new());
     let (mut events, mut records, mut findings) = (Vec::new(), Vec::new(), Vec::new());
     let mut buffer_bytes = 0;
-    let mut drain = |scanner: &mut Scanner| {
+    let mut drain = |scanner: &mut Scanner<Reading>| {
         while let Some(event) = scanner.next_event() {
             events.push(format!("{event:?}"));
             match event {

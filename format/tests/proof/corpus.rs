@@ -3,7 +3,11 @@
 use crate::golden;
 use crate::proofs;
 use graven_format::Source;
+use graven_format::lines::Head;
 use graven_format::loss::{Cause, Certainty, LossStatement};
+use graven_format::note::{Checkpoint, SecretKey};
+use graven_format::proof::text::Document;
+use graven_format::trailer::Trailer;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::path::PathBuf;
@@ -45,6 +49,16 @@ fn made() -> Vec<(&'static str, String, Vec<u8>)> {
     let torn = [&files[2][..files[2].len() - 512], &[0x5A; 512]].concat();
     let input = [&[flags & !FIX_CRCS, 0, 0], &torn[..]].concat();
     inputs.push(("recovery", "torn".into(), input));
+    let (records, payload) = golden::compressed_frame();
+    let raw_len = records.iter().map(|rec| rec.stored().len() as u32).sum::<u32>();
+    let count = records.len() as u16;
+    let lengths = [("sound", raw_len), ("short", raw_len - 1), ("long", u32::MAX), ("none", 0)];
+    for (name, raw_len) in lengths {
+        let input = [&raw_len.to_le_bytes()[..], &count.to_le_bytes(), &payload].concat();
+        inputs.push(("compressed", name.into(), input));
+    }
+    let input = [&raw_len.to_le_bytes()[..], &count.to_le_bytes(), &payload, &payload].concat();
+    inputs.push(("compressed", "twice".into(), input));
     for cause in Cause::ALL {
         let statement = LossStatement {
             source: Source::Netlink,
@@ -58,8 +72,59 @@ fn made() -> Vec<(&'static str, String, Vec<u8>)> {
     }
     for (name, document) in ["inclusion", "consistency"].into_iter().zip(proofs::documents()) {
         inputs.push(("proof", name.into(), document.to_string().into_bytes()));
+        let signed = signed(&document).to_string().into_bytes();
+        inputs.push(("proof", format!("{name}-signed"), signed));
+    }
+    inputs.extend(notes().into_iter().map(|(name, text)| ("note", name.into(), text.into_bytes())));
+    for (n, file) in files.iter().enumerate() {
+        let Some(len) = file.last_chunk().and_then(|footer: &[u8; 16]| Trailer::footer_len(footer))
+        else {
+            continue;
+        };
+        for flags in [0, FIX_CRCS] {
+            let input = [&[flags], &file[file.len() - len..]].concat();
+            inputs.push(("trailer", format!("golden-{n}-flags-{flags}"), input));
+        }
     }
     inputs
+}
+
+fn secret(seed: u8) -> SecretKey {
+    SecretKey::from_seed("graven/102132435465768798a9bacbdcedfe0f", &[seed; 32]).expect("a key")
+}
+
+/// The same proof, its tree signed.
+fn signed(document: &Document) -> Document {
+    let checkpoint = Checkpoint { head: document.head().clone(), successor: None, sealed: None };
+    let text = secret(1).sign(&checkpoint).into_bytes();
+    let mut document = document.clone();
+    match &mut document {
+        Document::Inclusion { note, .. } | Document::Consistency { note, .. } => *note = Some(text),
+    }
+    document
+}
+
+/// Notes of all kinds, and keys.
+fn notes() -> Vec<(&'static str, String)> {
+    let head = Head { origin: secret(1).public().name().into(), size: 20_852_332, root: [3; 32] };
+    let (plain, last) = (
+        Checkpoint { head: head.clone(), successor: None, sealed: None },
+        Checkpoint { head, successor: Some(secret(2).public().clone()), sealed: Some([7; 32]) },
+    );
+    let one = secret(1).sign(&plain);
+    let other = secret(2).sign(&plain);
+    let (_, line) = other.rsplit_once("\n\n").expect("an empty line");
+    let (text, own) = one.rsplit_once("\n\n").expect("an empty line");
+    vec![
+        ("plain", one.clone()),
+        ("successor", secret(1).sign(&last)),
+        ("row", one.clone() + &other + &one),
+        ("cosigned", format!("{one}{line}")),
+        ("twice", format!("{one}{own}")),
+        ("extension", format!("{text}\nanother line\n\n{own}")),
+        ("public-key", secret(1).public().to_string()),
+        ("private-key", secret(1).to_text().to_string()),
+    ]
 }
 
 #[test]
@@ -90,11 +155,20 @@ fn every_kept_input_holds() {
     for input in kept("recovery") {
         fuzz::recovery(&input);
     }
+    for input in kept("compressed") {
+        fuzz::compressed(&input);
+    }
     for input in kept("loss") {
         fuzz::loss(&input);
     }
     for input in kept("proof") {
         fuzz::proof(&input);
+    }
+    for input in kept("note") {
+        fuzz::note(&input);
+    }
+    for input in kept("trailer") {
+        fuzz::trailer(&input);
     }
 }
 
@@ -158,9 +232,17 @@ proptest! {
         let mut input = changed(&inputs.swap_remove(which.index(inputs.len())), &changes);
         input[0] = flags;
         fuzz::recovery(&input);
+        let mut inputs = kept("compressed");
+        fuzz::compressed(&changed(&inputs.swap_remove(which.index(inputs.len())), &changes));
         let mut inputs = kept("loss");
         fuzz::loss(&changed(&inputs.swap_remove(which.index(inputs.len())), &changes));
         let mut inputs = kept("proof");
         fuzz::proof(&changed(&inputs.swap_remove(which.index(inputs.len())), &changes));
+        let mut inputs = kept("note");
+        fuzz::note(&changed(&inputs.swap_remove(which.index(inputs.len())), &changes));
+        let mut inputs = kept("trailer");
+        let mut input = changed(&inputs.swap_remove(which.index(inputs.len())), &changes);
+        input[0] = flags;
+        fuzz::trailer(&input);
     }
 }

@@ -2,6 +2,7 @@
 //! where it is.
 
 use crate::common::{Scanned, Segment, recs, scan, three_frames};
+use graven_format::consts::SEGMENT_BYTES_MIN;
 use graven_format::trailer::SealReason;
 use graven_format::{Class, FindingKind, TrailId};
 
@@ -228,9 +229,17 @@ fn what_follows_the_trailer_and_what_fills_the_gap_is_found() {
     let sealed = segment.trimmed();
     let stale = &segment.bytes[segment.frames[2].offset..segment.frames[2].end()];
     let scanned = scan(&[&sealed[..], stale].concat(), segment.expect());
+    assert_eq!(scanned.findings[0].kind, FindingKind::Added);
+    assert_eq!(scanned.findings[0].class(0, true), Class::Damage);
+    let mut uncut = [&sealed[..], stale].concat();
+    uncut.resize(SEGMENT_BYTES_MIN as usize, 0);
+    let scanned = scan(&uncut, segment.expect());
     let [finding] = &scanned.findings[..] else { panic!("{:?}", scanned.findings) };
     assert_eq!(finding.kind, FindingKind::AfterTrailer);
-    assert_eq!((finding.offset as usize, finding.len as usize), (sealed.len(), stale.len()));
+    assert_eq!(
+        (finding.offset as usize, finding.len as usize),
+        (sealed.len(), uncut.len() - sealed.len())
+    );
     assert_eq!(scanned.records.len(), segment.records.len(), "they are not read");
     assert_eq!((finding.class(0, true), finding.class(0, false)), (Class::Tail, Class::Damage));
 

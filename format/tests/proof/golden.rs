@@ -10,6 +10,7 @@ use graven_format::scan::{Event, Expect, Scanner};
 use graven_format::segment::SegmentHeader;
 use graven_format::trailer::{SealReason, Trailer};
 use graven_format::{Flags, Source, TrailId, name};
+use graven_writer::codec::{Compressor, Reading};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -106,6 +107,36 @@ fn signed() -> Segment {
     segment
 }
 
+/// The records of the compressed frame, and the payload that is kept of it: another version of the
+/// library may find another one.
+pub(crate) fn compressed_frame() -> (Vec<Rec>, Vec<u8>) {
+    let records: Vec<Rec> = (0..40)
+        .map(|n| {
+            let text = format!("audit(1700000000.{n:03}:{}): cwd=\"/home/user{}\"", 500 + n, n % 3);
+            Rec { bytes: text.into_bytes(), ..rec(n, 0) }
+        })
+        .collect();
+    if std::env::var_os(REGENERATE).is_some() {
+        let raw: Vec<u8> = records.iter().flat_map(Rec::stored).collect();
+        let mut compressor = Compressor::new(19);
+        let payload = compressor.compress(&raw, raw.len()).expect("it is shorter");
+        std::fs::write(path("payload.zst"), payload).expect("the golden directory is writable");
+    }
+    (records, std::fs::read(path("payload.zst")).expect("the golden payload"))
+}
+
+/// Rewritten: a compressed frame between two that are not.
+fn compressed() -> Segment {
+    let before = signed();
+    let mut segment = before.successor(&before.trailer(SealReason::Full));
+    segment.frame(&recs(segment.next_seq(), 2, 30), 0);
+    let (records, payload) = compressed_frame();
+    segment.frame_as(&records, 0, Some(&payload));
+    segment.frame(&recs(segment.next_seq(), 1, 300), 0);
+    segment.first_crc = Some(0x0506_0708);
+    segment
+}
+
 /// Every golden segment: the bytes kept, and the whole file.
 pub(crate) fn segments() -> Vec<(Segment, Vec<u8>, Vec<u8>)> {
     let sealed = |segment: Segment, reason| {
@@ -121,6 +152,7 @@ pub(crate) fn segments() -> Vec<(Segment, Vec<u8>, Vec<u8>)> {
         (third, kept, whole),
         sealed(longest_header(), SealReason::Full),
         sealed(signed(), SealReason::Full),
+        sealed(compressed(), SealReason::Full),
     ]
 }
 
@@ -140,7 +172,7 @@ fn listing() -> String {
     for (segment, _, whole) in segments() {
         let expect = Expect { trail_id: Some(GOLDEN_TRAIL), ..segment.expect() };
         let _ = writeln!(text, "{}", file_name(&segment));
-        let mut scanner = Scanner::new(expect);
+        let mut scanner = Scanner::with_hashing(expect, Reading::new());
         scanner.push(&whole);
         scanner.end();
         while let Some(event) = scanner.next_event() {
@@ -171,11 +203,13 @@ fn line(event: &Event<'_>) -> String {
             hex(&header.before.nodes().concat()),
         ),
         Event::Frame { header, offset } => format!(
-            "frame at={offset} crc={:08x} len={} payload={} records={} prev_crc={:08x} \
-             first_seq={} announced={}",
+            "frame at={offset} crc={:08x} len={} payload={} raw={} codec={} records={} \
+             prev_crc={:08x} first_seq={} announced={}",
             header.crc,
             header.frame_len,
             header.payload_len,
+            header.raw_len,
+            header.codec,
             header.record_count,
             header.prev_crc,
             header.first_seq,

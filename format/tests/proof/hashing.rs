@@ -3,6 +3,7 @@
 
 use crate::common::{Segment, recs, three_frames};
 use graven_format::FindingKind;
+use graven_format::codec::Decoding;
 use graven_format::consts::FRAME_HEADER_BYTES;
 use graven_format::merkle::{CompactRange, Hash, Hashing, OneByOne, leaf_hash};
 use graven_format::scan::{Event, Outcome, Scanner};
@@ -29,6 +30,10 @@ impl Hashing for Counted<'_> {
 /// Hashes every record to the same.
 struct Wrong;
 
+impl Decoding for Counted<'_> {}
+
+impl Decoding for Wrong {}
+
 impl Hashing for Wrong {
     fn leaves(&mut self, records: &[u8], out: &mut Vec<Hash>) {
         out.extend(graven_format::record::split(records).map(|_| [7; 32]));
@@ -40,7 +45,7 @@ impl Hashing for Wrong {
 }
 
 /// Every event as text, and the outcome.
-fn read<H: Hashing>(mut scanner: Scanner<H>, bytes: &[u8]) -> (Vec<String>, Outcome) {
+fn read<H: Hashing + Decoding>(mut scanner: Scanner<H>, bytes: &[u8]) -> (Vec<String>, Outcome) {
     let mut events = Vec::new();
     scanner.push(bytes);
     scanner.end();

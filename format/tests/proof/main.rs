@@ -2,6 +2,7 @@
 
 mod checkpoints;
 mod common;
+mod compressed;
 mod corpus;
 mod damage;
 mod golden;

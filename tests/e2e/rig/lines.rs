@@ -1,5 +1,6 @@
 //! Input whose every line follows from its number, so that what comes out of a trail can be checked
-//! without keeping what went in: line `n` of the input is the record of seq `n`.
+//! without keeping what went in: line `n` of the input is the record of seq `n`, or of a later one where
+//! checkpoints are among the records ([`lines_acknowledged`]).
 
 use super::random::Random;
 use super::{Ran, on};
@@ -78,4 +79,17 @@ impl Lines {
         let Ran { stdout, .. } = on("export", trail, &[]).expect(0);
         self.count(&stdout)
     }
+}
+
+/// How many lines were acknowledged by a writer whose checkpoints are records too; `before` if it
+/// acknowledged nothing.
+#[track_caller]
+pub(crate) fn lines_acknowledged(trail: &Path, ran: &Ran, before: u64) -> u64 {
+    let Some(last) = ran.acknowledged() else { return before };
+    let range = format!("..={last}");
+    let shown = on("show", trail, &["--json", "--seq", &range]).expect(0).stdout;
+    let shown = String::from_utf8_lossy(&shown);
+    let checkpoints =
+        shown.lines().filter(|line| line.contains(r#""flags":["checkpoint"]"#)).count();
+    last + 1 - checkpoints as u64
 }

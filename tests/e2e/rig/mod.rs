@@ -65,16 +65,29 @@ pub(crate) fn graven() -> Command {
     Command::new(env!("CARGO_BIN_EXE_graven"))
 }
 
+/// A signed trail whose checkpoints stand in trailers only: then the seq of a record is the number of
+/// its line.
+pub(crate) const NO_RECORDS: [&str; 5] =
+    ["--checkpoint-interval=off", "--epoch", "365d", "--epoch-segments", "1000000"];
+
 /// `graven record` from standard input into `trail`, with the smallest segments.
 pub(crate) fn record(trail: &Path) -> Command {
     record_from("stdin", trail)
+}
+
+/// The same with checkpoints among the records as often as can be, and a key for each segment.
+pub(crate) fn record_signed(trail: &Path) -> Command {
+    let mut command = graven();
+    command.args(["record", "--source", "stdin", "--ack", "--segment-bytes", SEGMENT, "--trail"]);
+    command.arg(trail).args(["--checkpoint-interval", "10ms", "--epoch-segments", "1"]);
+    command
 }
 
 /// The same from another source.
 pub(crate) fn record_from(source: &str, trail: &Path) -> Command {
     let mut command = graven();
     command.args(["record", "--source", source, "--ack", "--segment-bytes", SEGMENT, "--trail"]);
-    command.arg(trail);
+    command.arg(trail).args(NO_RECORDS);
     command
 }
 

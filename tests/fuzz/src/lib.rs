@@ -2,13 +2,19 @@
 //! runs the kept corpus with the stable compiler.
 
 use graven_format::checksum::crc32;
-use graven_format::consts::{FRAME_BYTES_MAX, SEGMENT_BYTES_MIN};
+use graven_format::consts::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES, SEGMENT_BYTES_MIN};
+use graven_format::frame::{FrameFields, seal_zstd};
 use graven_format::loss::LossStatement;
+use graven_format::merkle::CompactRange;
+use graven_format::note::{NOTE_BYTES_MAX, Note, PublicKey, SIGNATURES_MAX, SecretKey, Signed};
 use graven_format::proof::text::Document;
 use graven_format::recovery::{Action, Found, Label, decide};
 use graven_format::scan::{Event, Expect, Outcome, Scanner};
+use graven_format::segment::SegmentHeader;
+use graven_format::signer::Signer;
 use graven_format::trailer::{SealReason, Trailer};
 use graven_format::{Finding, TrailId};
+use graven_writer::codec::Reading;
 
 /// Bits of an input's first byte.
 pub const KNOWN_TRAIL: u8 = 1;
@@ -50,6 +56,65 @@ pub fn scan(input: &[u8]) {
             assert_eq!(trailer.tally, outcome.prefix.tally);
         }
     }
+}
+
+/// The records of a compressed frame: an input is the length and number of records that are stated,
+/// and what is compressed. All else of the file is as it should be.
+///
+/// # Panics
+/// If something does not hold.
+pub fn compressed(input: &[u8]) {
+    let [a, b, c, d, low, high, payload @ ..] = input else { return };
+    let file = compressed_file(
+        u32::from_le_bytes([*a, *b, *c, *d]),
+        u16::from_le_bytes([*low, *high]).into(),
+        &payload[..payload.len().min(FRAME_BYTES_MAX / 2)],
+    );
+    let expect = Expect { merkle: true, ..expect(KNOWN_TRAIL, &file) };
+    let (events, findings, outcome) = read(&file, expect, 64 * 1024);
+    let (again, ..) = read(&file, expect, 1000);
+    assert!(events == again, "the same bytes say the same, however they are pushed");
+    if findings.is_empty() {
+        let tally = outcome.prefix.tally;
+        assert_eq!((tally.frame_count, tally.record_count), (1, outcome.end_seq));
+        assert_eq!(tally.record_bytes, u64::from(u32::from_le_bytes([*a, *b, *c, *d])));
+    }
+}
+
+/// A segment, not sealed, of one frame of codec 1.
+#[must_use]
+pub fn compressed_file(raw_len: u32, record_count: u32, payload: &[u8]) -> Vec<u8> {
+    let (header, prev_crc) = SegmentHeader {
+        crc: 0,
+        align_bytes: 512,
+        prev_crc: 0,
+        trail_id: TRAIL,
+        segment: 0,
+        first_seq: 0,
+        segment_len: SEGMENT_BYTES_MIN,
+        created_realtime_ns: 0,
+        created_boottime_ns: 0,
+        boot_id: [0; 16],
+        host: Vec::new(),
+        epoch: 0,
+        key: [0; 32],
+        before: CompactRange::new(0),
+    }
+    .encode();
+    let mut frame = vec![0; FRAME_BYTES_MAX];
+    let end = FRAME_HEADER_BYTES + payload.len().max(1);
+    frame[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + payload.len()].copy_from_slice(payload);
+    let (trail_id, segment, first_seq, announced) = (TRAIL, 0, 0, 0);
+    let fields = FrameFields { record_count: 1, prev_crc, trail_id, segment, first_seq, announced };
+    let (len, _) = seal_zstd(&mut frame, end, 512, &fields, 32);
+    frame.truncate(len);
+    frame[16..20].copy_from_slice(&raw_len.to_le_bytes());
+    frame[20..24].copy_from_slice(&record_count.to_le_bytes());
+    let crc = crc32(&frame[8..]).to_le_bytes();
+    frame[4..8].copy_from_slice(&crc);
+    let mut file = [header, frame].concat();
+    file.resize(SEGMENT_BYTES_MIN as usize, 0);
+    file
 }
 
 /// Recovery: an input is flags, the first file's length (two bytes), and two files.
@@ -95,6 +160,61 @@ pub fn proof(input: &[u8]) {
     }
 }
 
+/// Notes one behind the other, or a key.
+///
+/// # Panics
+/// If something does not hold.
+pub fn note(input: &[u8]) {
+    let key = SecretKey::from_seed("graven/102132435465768798a9bacbdcedfe0f", &[1; 32]);
+    let key = key.expect("a key").public().clone();
+    let (mut left, mut lines) = (input, 1);
+    while let Ok((note, rest, line)) = Note::parse_first(left) {
+        let text = &left[..left.len() - rest.len()];
+        assert!(text.len() <= NOTE_BYTES_MAX && !text.is_empty());
+        assert_eq!(Note::parse(text).as_ref(), Ok(&note), "a note is the same alone");
+        assert!(note.signers().count() <= SIGNATURES_MAX);
+        let claims = note.signers().filter(|signer| *signer == (key.name(), key.id())).count();
+        assert_eq!(note.verify(&key) == Signed::No, claims == 0, "what it claims is looked at");
+        let mut signer = Signer { epoch: u64::MAX, key: Some(key.clone()) };
+        let _ = signer.follow(note.checkpoint.clone());
+        lines += line - 1;
+        left = rest;
+    }
+    assert!(lines <= 1 + input.iter().filter(|byte| **byte == b'\n').count());
+    let Ok(text) = core::str::from_utf8(input) else { return };
+    if let Ok(key) = PublicKey::parse(text) {
+        assert_eq!(PublicKey::parse(&key.to_string()), Ok(key));
+    }
+    if let Ok(key) = SecretKey::parse(text) {
+        let again = SecretKey::parse(&key.to_text()).expect("its own text");
+        assert_eq!(again.public(), key.public());
+    }
+}
+
+/// A trailer, its index and hashes: an input is flags and its bytes.
+///
+/// # Panics
+/// If something does not hold.
+pub fn trailer(input: &[u8]) {
+    let [flags, bytes @ ..] = input else { return };
+    let bytes = prepared(flags & !FILL, bytes);
+    let Ok(trailer) = Trailer::decode(&bytes) else { return };
+    let place = trailer.first_seq..trailer.end_seq();
+    let mut before = None;
+    for (start, level, _) in trailer.subtrees() {
+        let end = start.checked_add(1 << level).expect("no leaf is behind the last");
+        assert!(place.start <= start && end <= place.end && start % (1 << level) == 0);
+        let order = (start, core::cmp::Reverse(level));
+        assert!(before < Some(order), "in order, and each once");
+        before = Some(order);
+    }
+    // With another padding than the smallest it is not written again, and is as good.
+    let encoded = [512, 1024, 2048, 4096].map(|align_bytes| trailer.encode(align_bytes).0);
+    for encoded in encoded.iter().filter(|encoded| encoded.len() == bytes.len()) {
+        assert!(*encoded == bytes, "a trailer has one encoding");
+    }
+}
+
 /// Does what was decided and asserts that then nothing is left to do.
 fn carry_out(flags: u8, mut file: Vec<u8>, outcome: &Outcome, action: &Action) {
     match action {
@@ -124,8 +244,8 @@ fn found(flags: u8, file: &[u8]) -> Found {
 /// All events as text, the findings, and the outcome.
 fn read(file: &[u8], expect: Expect, push: usize) -> (Vec<String>, Vec<Finding>, Outcome) {
     let (mut events, mut findings) = (Vec::new(), Vec::new());
-    let mut scanner = Scanner::new(expect);
-    let mut drain = |scanner: &mut Scanner| {
+    let mut scanner = Scanner::with_hashing(expect, Reading::new());
+    let mut drain = |scanner: &mut Scanner<Reading>| {
         while let Some(event) = scanner.next_event() {
             events.push(format!("{event:?}"));
             if let Event::Finding(finding) = event {
@@ -137,7 +257,8 @@ fn read(file: &[u8], expect: Expect, push: usize) -> (Vec<String>, Vec<Finding>,
     for bytes in file.chunks(push) {
         scanner.push(bytes);
         drain(&mut scanner);
-        assert!(scanner.buffer_bytes() <= 2 * (push + FRAME_BYTES_MAX), "memory is bounded");
+        let bytes_max = 2 * (push + FRAME_BYTES_MAX) + FRAME_BYTES_MAX;
+        assert!(scanner.buffer_bytes() <= bytes_max, "memory is bounded");
     }
     scanner.end();
     drain(&mut scanner);

@@ -1,6 +1,6 @@
 //! The writer's ring over shuttle's primitives.
 //!
-//! The modules `batch` and `bounded` are the writer's own source files, not copies: they take
+//! The modules `batch`, `bounded` and `state` are the writer's own source files, not copies: they take
 //! mutex and condition variable from the `sync` module beside them, and here that module is
 //! shuttle's. What the model checker explores is therefore the code that runs in production.
 
@@ -15,4 +15,6 @@ pub use sync::PASSES_MAX;
 mod batch;
 #[path = "../../../writer/src/ring/bounded.rs"]
 mod bounded;
+#[path = "../../../writer/src/ring/state.rs"]
+mod state;
 mod sync;

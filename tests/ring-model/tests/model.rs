@@ -19,6 +19,9 @@ type Buffer = Vec<u8>;
 const FIRST_SEQ: u64 = 7;
 const PAYLOAD_BYTES_MAX: usize = 24;
 
+/// What checkpoints have in the place of a producer.
+const CHECKPOINT: u16 = 99;
+
 /// The disk's waker as its contract says: it ends the sleep under way, or the next.
 #[derive(Default)]
 struct Latch {
@@ -98,11 +101,19 @@ struct Engine {
     held: Vec<Batch<Buffer>>,
     /// (seq, producer, source sequence), in the order taken.
     seen: Vec<(u64, u16, u64)>,
+    /// Seqs that were kept for checkpoints.
+    checkpoints: Vec<u64>,
 }
 
 impl Engine {
-    fn look_at(&mut self, batch: Batch<Buffer>) {
+    fn look_at(&mut self, mut batch: Batch<Buffer>) {
         assert!(!batch.is_empty(), "an empty batch is not work");
+        if batch.checkpoint {
+            let bytes = [CHECKPOINT as u8; PAYLOAD_BYTES_MAX];
+            let (kind, source_seq) = (CHECKPOINT, self.checkpoints.len() as u64);
+            let record = Record { kind, source_seq, ..plain(&bytes) };
+            self.checkpoints.push(batch.push_checkpoint(&record));
+        }
         let (mut rest, mut seq) = (batch.records(), batch.first_seq);
         while !rest.is_empty() {
             let (record, behind) = Record::decode(rest).expect("what was put in");
@@ -157,7 +168,11 @@ impl Engine {
             assert_eq!(seq, FIRST_SEQ + index as u64, "dense and in order");
         }
         let total: usize = accepted.iter().map(|(_, list)| list.len()).sum();
-        assert_eq!(self.seen.len(), total, "each accepted record once, no other");
+        assert_eq!(
+            self.seen.len(),
+            total + self.checkpoints.len(),
+            "each accepted record once, no other"
+        );
         for (producer, list) in accepted {
             let seen = self.seen.iter().filter(|(_, kind, _)| kind == producer);
             let seen: Vec<_> = seen.map(|&(seq, _, source_seq)| (seq, source_seq)).collect();
@@ -218,6 +233,54 @@ fn every_accepted_record_is_taken_once_and_in_order() {
 #[test]
 fn blocked_producers_of_a_larger_crowd_get_room() {
     explore(2000, || all_through(3, 6, 3));
+}
+
+/// A ring with room for checkpoints beside the records.
+fn ring_with_checkpoints(batches: usize) -> (Arc<Ring<Buffer>>, Arc<Latch>) {
+    let latch = Arc::new(Latch::default());
+    let reserve = RECORD_HEADER_BYTES + PAYLOAD_BYTES_MAX;
+    let buffers = vec![vec![0; FRAME_HEADER_BYTES + ROOM + reserve]; batches];
+    let ring = Ring::new(buffers, FIRST_SEQ, Arc::clone(&latch) as Arc<dyn Wake>);
+    (Arc::new(ring.with_checkpoints(reserve)), latch)
+}
+
+/// Each checkpoint that is asked for gets a seq that covers all that was accepted before it was, or
+/// there is one already, whatever the producers do, and also if they have nothing more; no seq is
+/// kept twice, and no wake-up is lost on the way.
+#[test]
+fn a_checkpoint_that_was_asked_for_covers_what_was_accepted() {
+    explore(6000, || {
+        const ASKED: u64 = 3;
+        let (ring, latch) = ring_with_checkpoints(2);
+        let threads = spawn(&ring, 2, 3);
+        let asker = {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || {
+                let before = ring.stats().next_seq;
+                let sizes: Vec<u64> = (0..ASKED).map(|_| ring.cover()).collect();
+                assert!(sizes[0] + 1 >= before && sizes.is_sorted(), "{before}, {sizes:?}");
+                sizes
+            })
+        };
+        let mut engine = Engine::default();
+        while engine.seen.len() - engine.checkpoints.len() < 6 {
+            engine.turn(&ring, &latch);
+        }
+        let accepted: Vec<_> =
+            threads.into_iter().map(|(p, thread)| (p, thread.join().unwrap().0)).collect();
+        let sizes = asker.join().unwrap();
+        // The engine sleeps as the real one does: what is asked for must wake it.
+        let last = sizes.last().copied().unwrap_or(0);
+        while engine.checkpoints.iter().all(|seq| *seq < last) {
+            engine.turn(&ring, &latch);
+        }
+        engine.drain(&ring);
+        engine.check(&accepted);
+        assert!(engine.checkpoints.len() as u64 <= ASKED, "{:?}", engine.checkpoints);
+        for size in sizes {
+            assert!(engine.checkpoints.iter().any(|seq| *seq >= size), "{size}");
+        }
+    });
 }
 
 /// Takes full batches only, and sleeps for those, until `batches` are seen. It gives a batch

@@ -24,6 +24,11 @@
 //! than fifty steps a record, and a failed writer stays failed. A flipped bit is refused, found,
 //! or was where the disk had nothing that it knew to be announced.
 //!
+//! Three of four lives are signed. Then every checkpoint and every trailer is signed by the key of its
+//! place, as the segments' headers and the successors in the trail tell it; what was published is there
+//! after every end; and the files of keys, whatever a crash has left of them, hold the key that can go
+//! on.
+//!
 //! # What is not
 //!
 //! Threads: producers are one, and the ring's own model checks the others. Errors of reads and of
@@ -35,6 +40,7 @@
 mod campaign;
 mod clock;
 mod content;
+mod keys;
 mod lies;
 mod life;
 mod oracle;

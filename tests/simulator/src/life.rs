@@ -2,6 +2,7 @@
 //! oracle after each of them.
 
 use crate::clock::Clock;
+use crate::keys::SimKeys;
 use crate::lies::Lie;
 use crate::oracle::{Oracle, Violation, violated};
 use crate::plan::{Plan, ROOM_BYTES};
@@ -15,6 +16,7 @@ use graven_writer::OpenError;
 use graven_writer::disk::Geometry;
 use graven_writer::disk::sim::{SimDisk, SimFaults};
 use graven_writer::engine::recover::{Recovered, recover};
+use graven_writer::keys::{Choice, LocalKeys, choose};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
@@ -70,7 +72,7 @@ pub fn live(seed: u64, lie: Option<Lie>, verbose: bool) -> Result<Summary, Box<F
 /// What becomes of a trail after a step.
 enum Then {
     /// It goes on.
-    On(Box<(Recovered, SimDisk)>),
+    On(Box<(Recovered, SimDisk, SimKeys)>),
     /// Its media were damaged, that was seen, and nobody goes on with it.
     End,
 }
@@ -105,6 +107,8 @@ impl Life {
 
     fn run(&mut self) -> Result<u64, Violation> {
         let mut disk = SimDisk::new(self.rng.next(), self.plan.disk());
+        let mut keys = SimKeys::new(self.plan.seed, TRAIL, self.plan.key_faults);
+        self.oracle.trust(self.plan.cadence.and(keys.local().current));
         for generation in 0..self.plan.generations {
             let is_last = generation + 1 == self.plan.generations;
             if is_last {
@@ -117,24 +121,24 @@ impl Life {
                     Geometry { align_bytes: self.rng.pick(&[512, 4096]), ..self.plan.geometry };
                 disk.set_geometry(geometry);
             }
-            let Then::On(opened) = self.open(disk)? else { return Ok(self.hash) };
-            let (recovered, opened) = *opened;
-            let Some(left) = self.session(opened, recovered, generation, is_last)? else {
+            let Then::On(opened) = self.open(disk, keys)? else { return Ok(self.hash) };
+            let Some(left) = self.session(*opened, generation, is_last)? else {
                 return Ok(self.hash);
             };
-            disk = left;
+            (disk, keys) = left;
         }
         // What the last one left is put in order once more.
-        self.open(disk)?;
+        self.open(disk, keys)?;
         self.stats.records += self.oracle.announced();
         Ok(self.hash)
     }
 
     /// Opens the trail, however often that takes.
-    fn open(&mut self, mut disk: SimDisk) -> Result<Then, Violation> {
+    fn open(&mut self, mut disk: SimDisk, mut keys: SimKeys) -> Result<Then, Violation> {
         for attempt in 0.. {
             let seed = self.rng.next();
-            let mut stage = self.stage(disk, seed);
+            let local = self.local(&keys);
+            let mut stage = self.stage((disk, keys), seed);
             if attempt >= ATTEMPTS_MAX {
                 stage.set_faults(SimFaults::none());
             } else if self.rng.one_in(4) {
@@ -142,7 +146,7 @@ impl Life {
                 stage.light(Fuse::in_recovery(&mut self.rng, how));
             }
             stage.say(|| "recovery".to_owned());
-            let result = recover(&mut stage, TRAIL, self.clock.now());
+            let result = recover(&mut stage, TRAIL, &local, self.clock.now());
             stage.say(|| format!("{result:?}").chars().take(2000).collect());
             self.stats.add(&stage.take_stats());
             blame(&stage)?;
@@ -150,7 +154,7 @@ impl Life {
             if !remains.is_empty() {
                 self.stats.note("ends in recovery");
                 match self.take_over(remains)? {
-                    Some(left) => disk = left,
+                    Some(left) => (disk, keys) = left,
                     None => return Ok(Then::End),
                 }
                 continue;
@@ -159,15 +163,19 @@ impl Life {
                 Ok(recovered) => {
                     self.note_recovered(&recovered)?;
                     self.oracle.check_recovered(stage.sim(), &recovered, seed)?;
-                    let left = stage.end_now(Sudden::Kill, seed).disk;
-                    return Ok(Then::On(Box::new((recovered, left))));
+                    let left = stage.end_now(Sudden::Kill, seed);
+                    (disk, keys) = (left.disk, left.keys);
+                    if self.settle(&mut keys, &recovered)? {
+                        return Ok(Then::On(Box::new((recovered, disk, keys))));
+                    }
+                    self.stats.note("ends in settling keys");
                 }
                 Err(error @ (OpenError::Io { .. } | OpenError::Write(_))) if stage.faults() > 0 => {
                     self.stats.note("recoveries that failed");
                     stage.say(|| format!("recovery failed: {error}"));
                     let remains = stage.end_now(self.sudden(), seed);
                     match self.take_over(vec![remains])? {
-                        Some(left) => disk = left,
+                        Some(left) => (disk, keys) = left,
                         None => return Ok(Then::End),
                     }
                 }
@@ -175,6 +183,26 @@ impl Life {
             }
         }
         unreachable!("the last attempt has no faults")
+    }
+
+    /// The keys as recovery is given them.
+    fn local(&self, keys: &SimKeys) -> LocalKeys {
+        self.plan.cadence.map_or_else(LocalKeys::default, |_| keys.local())
+    }
+
+    /// Ends or undoes a change of keys; false if that is cut off.
+    fn settle(&mut self, keys: &mut SimKeys, recovered: &Recovered) -> Result<bool, Violation> {
+        let local = self.local(keys);
+        let choice = choose(&local, recovered.in_force)
+            .map_err(|trouble| Violation(format!("nobody can go on signing: {trouble}")))?;
+        match &choice {
+            Choice::Next(_) => self.stats.note("keys: ended by opening"),
+            Choice::Current(_) if local.next_exists => {
+                self.stats.note("keys: undone by opening");
+            }
+            _ => {}
+        }
+        Ok(keys.settle(&choice, self.rng.one_in(3)))
     }
 
     fn note_recovered(&mut self, recovered: &Recovered) -> Result<(), Violation> {
@@ -190,13 +218,12 @@ impl Life {
     /// media were damaged.
     fn session(
         &mut self,
-        disk: SimDisk,
-        recovered: Recovered,
+        (recovered, disk, keys): (Recovered, SimDisk, SimKeys),
         generation: u32,
         is_last: bool,
-    ) -> Result<Option<SimDisk>, Violation> {
+    ) -> Result<Option<(SimDisk, SimKeys)>, Violation> {
         let seed = self.rng.next();
-        let mut stage = self.stage(disk, seed);
+        let mut stage = self.stage((disk, keys), seed);
         if self.plan.close_late {
             stage.close_late();
         }
@@ -230,14 +257,18 @@ impl Life {
     /// Takes over what a writer has left, and looks at it before anybody puts it in order. Of
     /// several futures the first is gone on with, the others are only judged. Nothing is returned
     /// if the media were damaged.
-    fn take_over(&mut self, futures: Vec<Remains>) -> Result<Option<SimDisk>, Violation> {
+    fn take_over(
+        &mut self,
+        futures: Vec<Remains>,
+    ) -> Result<Option<(SimDisk, SimKeys)>, Violation> {
         let mut futures = futures.into_iter();
-        let Some(Remains { how, mut disk, announced }) = futures.next() else {
+        let Some(Remains { how, mut disk, announced, published, keys }) = futures.next() else {
             violated!("an end without a future")
         };
         self.oracle.announce(announced)?;
+        self.oracle.publish(published.as_deref())?;
         for other in futures {
-            self.judge(other.disk)?;
+            self.judge(other.disk, &other.keys)?;
         }
         self.hash = self.hash.rotate_left(5) ^ disk.trace_hash() ^ announced;
         match how {
@@ -249,26 +280,29 @@ impl Life {
         }
         self.stats.note_power_cut(&disk);
         if has_flips(&disk) {
-            self.judge_flips(disk)?;
+            self.judge_flips(disk, &keys)?;
             return Ok(None);
         }
         self.oracle.check_remains(&mut disk)?;
-        Ok(Some(disk))
+        Ok(Some((disk, keys)))
     }
 
     /// Looks at a future that is not gone on with: what is left, and what recovery makes of it.
-    fn judge(&mut self, mut disk: SimDisk) -> Result<(), Violation> {
+    fn judge(&mut self, mut disk: SimDisk, keys: &SimKeys) -> Result<(), Violation> {
         self.stats.note("other futures");
         self.stats.note_power_cut(&disk);
         if has_flips(&disk) {
-            return self.judge_flips(disk);
+            return self.judge_flips(disk, keys);
         }
         let mut oracle = self.oracle.clone();
         oracle.check_remains(&mut disk)?;
         disk.set_faults(SimFaults::none());
-        match recover(&mut disk, TRAIL, self.clock.now()) {
+        match recover(&mut disk, TRAIL, &self.local(keys), self.clock.now()) {
             Ok(recovered) => {
                 note_steps(&mut self.stats, &recovered);
+                if let Err(trouble) = choose(&self.local(keys), recovered.in_force) {
+                    violated!("nobody can go on signing: {trouble}");
+                }
                 oracle.check_recovered(&disk, &recovered, self.hash)
             }
             Err(error) => violated!("recovery refuses another future: {error}"),
@@ -277,7 +311,7 @@ impl Life {
 
     /// A bit has flipped on the media: recovery refuses, or a reader finds it, or it was where
     /// nothing had been announced. It is never passed over in silence.
-    fn judge_flips(&mut self, mut disk: SimDisk) -> Result<(), Violation> {
+    fn judge_flips(&mut self, mut disk: SimDisk, keys: &SimKeys) -> Result<(), Violation> {
         let flips = disk.report().map(|report| report.flips.clone()).unwrap_or_default();
         let mut before = disk.kill_with(0);
         for flip in &flips {
@@ -285,8 +319,9 @@ impl Life {
         }
         let stated = self.oracle.stated(&mut before);
         disk.set_faults(SimFaults::none());
-        match recover(&mut disk, TRAIL, self.clock.now()) {
-            Err(OpenError::Damaged(_) | OpenError::Format { .. }) => {
+        match recover(&mut disk, TRAIL, &self.local(keys), self.clock.now()) {
+            // Without the record that names it, the key that is there is not the one that is missed.
+            Err(OpenError::Damaged(_) | OpenError::Format { .. } | OpenError::Key(_)) => {
                 self.stats.note("flips refused");
             }
             Err(error) => violated!("a flipped bit makes recovery say: {error}"),
@@ -299,8 +334,8 @@ impl Life {
         Ok(())
     }
 
-    fn stage(&self, disk: SimDisk, seed: u64) -> Stage {
-        Stage::new(disk, self.oracle.announced(), self.lie, self.trace.clone(), seed)
+    fn stage(&self, parts: (SimDisk, SimKeys), seed: u64) -> Stage {
+        Stage::new(parts, self.oracle.announced(), self.lie, self.trace.clone(), seed)
     }
 
     fn sudden(&mut self) -> Sudden {

@@ -2,15 +2,22 @@
 //! watermark announced. It knows nothing of the engine's state.
 
 use crate::content::{Accepted, Content};
-use graven_format::TrailId;
 use graven_format::finding::{Class, Finding};
+use graven_format::key_file::KeyFile;
+use graven_format::lines::origin;
 use graven_format::merkle::CompactRange;
 use graven_format::name::{self, Name};
+use graven_format::note::{Note, PublicKey, Signed};
 use graven_format::scan::{Event, Expect, Outcome, Scanner};
+use graven_format::segment::SegmentHeader;
+use graven_format::{Flags, TrailId};
+use graven_writer::Published;
+use graven_writer::codec::Reading;
 use graven_writer::disk::Disk;
 use graven_writer::disk::sim::{SimDisk, SimFaults};
 use graven_writer::engine::recover::Recovered;
-use std::collections::BTreeMap;
+use graven_writer::keys::InForce;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What is not as it must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +44,15 @@ struct Proven {
     checksum: u32,
     end_seq: u64,
     outcome: Outcome,
+    signed: Signatures,
+}
+
+/// What the notes of a segment say, all of them signed by the keys of their places.
+#[derive(Clone, Debug, Default)]
+struct Signatures {
+    /// The key that signs at the end, if the segment is signed.
+    in_force: Option<InForce>,
+    notes: Vec<String>,
 }
 
 /// See the module's documentation.
@@ -44,8 +60,14 @@ struct Proven {
 pub(crate) struct Oracle {
     trail_id: TrailId,
     content: Content,
-    /// Every record of the trail, by its seq.
-    accepted: Vec<Accepted>,
+    /// Every record of the trail, by its seq; none for a seq that the ring has kept for a checkpoint.
+    accepted: Vec<Option<Accepted>>,
+    /// Records that were offered.
+    offered: u64,
+    /// The key that signs when the trail begins, if it is signed.
+    first: Option<InForce>,
+    /// The checkpoints that somebody may have seen.
+    published: BTreeSet<String>,
     /// Records that were announced durable.
     announced: u64,
     proven: BTreeMap<String, Proven>,
@@ -59,6 +81,9 @@ impl Oracle {
             trail_id,
             content: Content::new(seed),
             accepted: Vec::new(),
+            offered: 0,
+            first: None,
+            published: BTreeSet::new(),
             announced: 0,
             proven: BTreeMap::new(),
         }
@@ -76,16 +101,50 @@ impl Oracle {
         self.announced
     }
 
-    /// Offers the next record, and keeps it in mind if it is taken.
-    pub(crate) fn offer<T>(
+    /// The trail begins with this key.
+    pub(crate) fn trust(&mut self, first: Option<KeyFile>) {
+        self.first = first.map(|file| InForce { epoch: 0, key: file.key.public().bytes() });
+    }
+
+    /// Offers the next record, and keeps it in mind if it is taken: if it is given a seq.
+    pub(crate) fn offer(
         &mut self,
         next: Accepted,
-        offer: impl FnOnce(u64, graven_format::Record<'_>) -> Option<T>,
-    ) -> Option<T> {
-        let seq = self.accepted();
-        let taken = offer(seq, self.content.record(seq, &next))?;
-        self.accepted.push(next);
-        Some(taken)
+        offer: impl FnOnce(graven_format::Record<'_>) -> Result<Option<u64>, Violation>,
+    ) -> Result<Option<u64>, Violation> {
+        let next = Accepted { nth: self.offered, ..next };
+        let Some(seq) = offer(self.content.record(&next))? else { return Ok(None) };
+        self.offered += 1;
+        self.reserve(seq)?;
+        if seq != self.accepted() {
+            violated!("seq {seq} was given to {}", self.accepted());
+        }
+        self.accepted.push(Some(next));
+        Ok(Some(seq))
+    }
+
+    /// The seqs below `next_seq` that no record was given are checkpoints'.
+    pub(crate) fn reserve(&mut self, next_seq: u64) -> Result<(), Violation> {
+        let kept = next_seq.saturating_sub(self.accepted());
+        // One for each batch that is closed; a ring that keeps more makes holes.
+        if kept > 1 || (kept == 1 && self.first.is_none()) {
+            violated!("{kept} seqs are kept for checkpoints at {next_seq}");
+        }
+        self.accepted.extend((0..kept).map(|_| None));
+        Ok(())
+    }
+
+    /// This checkpoint can be seen. Returns whether it is a new one.
+    pub(crate) fn publish(&mut self, newest: Option<&Published>) -> Result<bool, Violation> {
+        let Some(Published { size, note, .. }) = newest else { return Ok(false) };
+        if *size > self.announced {
+            violated!("a checkpoint over {size} is published, {} are announced", self.announced);
+        }
+        let new = !self.published.contains(note);
+        if new {
+            self.published.insert(note.clone());
+        }
+        Ok(new)
     }
 
     /// The watermark has been seen at `durable`.
@@ -110,7 +169,7 @@ impl Oracle {
                 next = proven.end_seq;
                 continue;
             }
-            let (_, findings) = self.read(segment, &mut next)?;
+            let (_, findings, _) = self.read(segment, &mut next)?;
             let later = segments.get(index + 1).map(|later| later.first_seq);
             let at_end = later.is_none_or(|first_seq| first_seq >= self.announced);
             for finding in findings {
@@ -170,23 +229,33 @@ impl Oracle {
         }
         let mut whole =
             Whole { range: CompactRange::new(0), next_segment: 0, prev_crc: 0, next_seq: 0 };
+        let (mut in_force, mut seen) = (self.first, BTreeSet::new());
         for segment in segments(disk) {
             let known = self.proven(&segment).cloned();
-            let outcome = match known {
+            let (outcome, signed) = match known {
                 Some(proven) => {
                     whole.next_seq = proven.end_seq;
-                    proven.outcome
+                    (proven.outcome, proven.signed)
                 }
                 None => {
-                    let (outcome, findings) = self.read(&segment, &mut whole.next_seq)?;
+                    let (outcome, findings, signed) = self.read(&segment, &mut whole.next_seq)?;
                     if let Some(finding) = findings.first() {
                         violated!("{}: {finding}, {finding:?}", segment.name);
                     }
-                    self.prove(&segment, &outcome, whole.next_seq);
-                    outcome
+                    self.prove(&segment, &outcome, whole.next_seq, &signed);
+                    (outcome, signed)
                 }
             };
             whole.link(&segment, &outcome)?;
+            let begins = outcome.header.as_ref().and_then(begins_with);
+            if begins != in_force {
+                violated!("{}: {begins:?} signs where {in_force:?} should", segment.name);
+            }
+            in_force = signed.in_force;
+            seen.extend(signed.notes);
+        }
+        if let Some(lost) = self.published.iter().find(|note| !seen.contains(*note)) {
+            violated!("a published checkpoint is not in the trail: {lost}");
         }
         Ok(whole)
     }
@@ -216,7 +285,8 @@ impl Oracle {
         self.announced = 0;
         let mut next = 0;
         for segment in segments(disk) {
-            found |= !self.read(&segment, &mut next)?.1.is_empty();
+            let (_, findings, _) = self.read(&segment, &mut next)?;
+            found |= !findings.is_empty();
         }
         if !found && (next != next_seq || next < stated) {
             violated!("a flipped bit took records from {next} on: {next_seq} said, {stated} known");
@@ -224,11 +294,13 @@ impl Oracle {
         Ok(found)
     }
 
-    fn scanner(&self, segment: &Segment) -> Scanner {
+    fn scanner(&self, segment: &Segment) -> Scanner<Reading> {
         let Segment { number, first_seq, .. } = *segment;
         let trail_id = Some(self.trail_id);
-        let mut scanner =
-            Scanner::new(Expect { segment: number, first_seq, trail_id, merkle: true });
+        let mut scanner = Scanner::with_hashing(
+            Expect { segment: number, first_seq, trail_id, merkle: true },
+            Reading::new(),
+        );
         scanner.push(&segment.bytes);
         scanner.end();
         scanner
@@ -239,14 +311,20 @@ impl Oracle {
         &mut self,
         segment: &Segment,
         next: &mut u64,
-    ) -> Result<(Outcome, Vec<Finding>), Violation> {
+    ) -> Result<(Outcome, Vec<Finding>, Signatures), Violation> {
         let name = &segment.name;
         let mut scanner = self.scanner(segment);
-        let mut findings = Vec::new();
+        let (mut findings, mut signed) = (Vec::new(), Signatures::default());
         while let Some(event) = scanner.next_event() {
             let (seq, found) = match event {
+                Event::Header(header) => {
+                    signed.in_force = begins_with(header);
+                    continue;
+                }
                 Event::Finding(finding) => {
                     findings.push(finding);
+                    // What is missing may have named the next key.
+                    signed.in_force = None;
                     continue;
                 }
                 Event::Record { seq, record, .. } => (seq, record),
@@ -255,8 +333,15 @@ impl Oracle {
             let Some(accepted) = self.accepted.get(seq as usize) else {
                 violated!("{name}: seq {seq} is there and was never accepted");
             };
-            if self.content.record(seq, accepted) != found {
-                violated!("{name}: seq {seq} is not what was accepted");
+            match accepted {
+                Some(accepted) if self.content.record(accepted) != found => {
+                    violated!("{name}: seq {seq} is not what was accepted");
+                }
+                None if !found.flags.contains(Flags::CHECKPOINT) => {
+                    violated!("{name}: seq {seq} is no checkpoint");
+                }
+                None if signed.in_force.is_some() => signed.add(found.bytes, seq, self.trail_id)?,
+                _ => {}
             }
             // A hole is a matter for the findings, but nothing announced may be in it.
             if seq < *next || (seq > *next && *next < self.announced) {
@@ -264,7 +349,11 @@ impl Oracle {
             }
             *next = if seq == *next { seq + 1 } else { *next };
         }
-        Ok((scanner.outcome(), findings))
+        let outcome = scanner.outcome();
+        if let Some(trailer) = outcome.trailer.as_ref().filter(|_| signed.in_force.is_some()) {
+            signed.add(&trailer.note, trailer.end_seq(), self.trail_id)?;
+        }
+        Ok((outcome, findings, signed))
     }
 
     fn proven(&self, segment: &Segment) -> Option<&Proven> {
@@ -272,10 +361,36 @@ impl Oracle {
         self.proven.get(&segment.name).filter(|proven| proven.checksum == checksum)
     }
 
-    fn prove(&mut self, segment: &Segment, outcome: &Outcome, end_seq: u64) {
+    fn prove(&mut self, segment: &Segment, outcome: &Outcome, end_seq: u64, signed: &Signatures) {
         let checksum = graven_format::checksum::crc32(&segment.bytes);
-        let proven = Proven { checksum, end_seq, outcome: outcome.clone() };
+        let signed = signed.clone();
+        let proven = Proven { checksum, end_seq, outcome: outcome.clone(), signed };
         self.proven.insert(segment.name.clone(), proven);
+    }
+}
+
+/// The key that signs when a segment begins, if one does.
+fn begins_with(header: &SegmentHeader) -> Option<InForce> {
+    let in_force = InForce { epoch: header.epoch, key: header.key };
+    (in_force.key != [0; 32]).then_some(in_force)
+}
+
+impl Signatures {
+    /// The next note, over `size` records: the key of its place must have signed it.
+    fn add(&mut self, note: &[u8], size: u64, trail_id: TrailId) -> Result<(), Violation> {
+        let Some(in_force) = &mut self.in_force else { return Ok(()) };
+        let key = PublicKey::new(&origin(trail_id), &in_force.key);
+        let (Ok(parsed), Ok(key)) = (Note::parse(note), key) else {
+            violated!("no note over {size}: {}", String::from_utf8_lossy(note));
+        };
+        if parsed.verify(&key) != Signed::Yes || parsed.checkpoint.head.size != size {
+            violated!("the note over {size} is not signed by the key of its place: {parsed:?}");
+        }
+        if let Some(next) = parsed.checkpoint.successor {
+            *in_force = InForce { epoch: in_force.epoch + 1, key: next.bytes() };
+        }
+        self.notes.push(String::from_utf8_lossy(note).into_owned());
+        Ok(())
     }
 }
 

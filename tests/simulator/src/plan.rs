@@ -3,9 +3,10 @@
 
 use crate::rng::Rng;
 use graven_format::consts::{FRAME_BYTES_MAX, SEGMENT_BYTES_MIN};
-use graven_writer::OnFull;
 use graven_writer::disk::Geometry;
 use graven_writer::disk::sim::{SimFaults, SimOptions};
+use graven_writer::engine::Cadence;
+use graven_writer::{Compress, OnFull};
 
 /// The whole room of a disk that never fills up.
 pub(crate) const ROOM_BYTES: u64 = 1 << 40;
@@ -36,6 +37,8 @@ pub struct Plan {
     pub zero_ahead: bool,
     /// What a full disk does.
     pub on_full: OnFull,
+    /// Whether frames are compressed.
+    pub compress: Compress,
     /// Buffers of the ring, and bytes of each.
     pub ring: (usize, usize),
     /// Longest payload of most records.
@@ -48,6 +51,10 @@ pub struct Plan {
     pub clock_jumps: bool,
     /// How the disk fails.
     pub faults: SimFaults,
+    /// How the trail is signed, if it is.
+    pub cadence: Option<Cadence>,
+    /// Whether the store of keys fails at times.
+    pub key_faults: bool,
 }
 
 impl Plan {
@@ -75,6 +82,10 @@ impl Plan {
             narrow: rng.one_in(3),
             clock_jumps: rng.one_in(2),
             faults: faults(&mut rng, seed),
+            // Drawn last: what a seed meant before stays what it means.
+            compress: rng.pick(&[Compress::Never, Compress::Auto, Compress::Always]),
+            cadence: cadence(&mut rng),
+            key_faults: rng.one_in(3),
         }
     }
 
@@ -91,6 +102,15 @@ impl Plan {
         let other = SEGMENT_BYTES_MIN + 4096 * rng.below(64);
         if self.segment_bytes_vary { other } else { self.segment_bytes }
     }
+}
+
+/// Three of four lives are signed, some of them without checkpoints at intervals, some with a key
+/// that hardly signs more than one.
+fn cadence(rng: &mut Rng) -> Option<Cadence> {
+    let interval_ns = rng.pick(&[None, Some(1_000_000), Some(20_000_000), Some(1_000_000_000)]);
+    let epoch_ns = rng.pick(&[1_000_000, 50_000_000, 900_000_000_000]);
+    let epoch_segments = rng.pick(&[1, 2, 16]);
+    (!rng.one_in(4)).then_some(Cadence { interval_ns, epoch_ns, epoch_segments })
 }
 
 /// In half of all lives nothing goes wrong but crashes, so that whatever is missed then cannot

@@ -2,18 +2,20 @@
 
 use crate::clock::Clock;
 use crate::content::Accepted;
+use crate::keys::{self, SimStore};
 use crate::oracle::{Oracle, Violation, violated};
 use crate::plan::{Plan, ROOM_BYTES};
 use crate::rng::Rng;
 use crate::stage::Stage;
 use graven_format::consts::{
-    FRAME_HEADER_BYTES, RECORD_HEADER_BYTES, RECORD_PAYLOAD_BYTES_MAX, SEGMENT_BYTES_MIN,
+    CHECKPOINT_STORED_BYTES_MAX, FRAME_HEADER_BYTES, RECORD_HEADER_BYTES, RECORD_PAYLOAD_BYTES_MAX,
+    SEGMENT_BYTES_MIN,
 };
 use graven_writer::disk::sim::{SECTOR_BYTES, SimWake};
-use graven_writer::disk::{Disk, IoBuf};
+use graven_writer::disk::{Disk, IoBuf, Wake};
 use graven_writer::engine::metrics::Metrics;
 use graven_writer::engine::recover::Recovered;
-use graven_writer::engine::{Engine, Settings, Turn};
+use graven_writer::engine::{Engine, Settings, Signing, Turn};
 use graven_writer::ring::Ring;
 use graven_writer::source::AppendError;
 use graven_writer::{Watermark, WriteError};
@@ -50,6 +52,7 @@ pub(crate) struct Session<'a> {
     ring: Arc<Ring<IoBuf>>,
     watermark: Arc<Watermark>,
     wake: Arc<SimWake>,
+    waker: Arc<dyn Wake>,
     /// Wake-ups that sleeps have ended with.
     wakes_seen: u64,
     /// Whether the engine sleeps, and until when at most.
@@ -79,6 +82,7 @@ impl<'a> Session<'a> {
             in_flight_max: plan.in_flight_max,
             zero_ahead: plan.zero_ahead,
             on_full: plan.on_full,
+            compress: plan.compress,
             boot_id: clock.boot_id(),
             host: b"simulator".to_vec(),
         };
@@ -91,12 +95,25 @@ impl<'a> Session<'a> {
         stage.watch(Arc::clone(&watermark));
         narrow(plan, rng, &mut stage, settings.segment_bytes);
         let wake = stage.sim().sim_waker();
-        let ring = Arc::new(Ring::new(buffers, recovered.next_seq(), stage.waker()));
+        let waker = stage.waker();
+        let mut ring = Ring::new(buffers, recovered.next_seq(), stage.waker());
+        let mut reserve = 0;
+        let signing = signing(plan, &stage, &recovered);
+        if signing.is_some() {
+            reserve = CHECKPOINT_STORED_BYTES_MAX;
+            ring = ring.with_checkpoints(reserve);
+        }
+        let ring = Arc::new(ring);
         let (ring_too, watermark_too) = (Arc::clone(&ring), Arc::clone(&watermark));
         let metrics = Arc::new(Metrics::default());
-        let engine = Engine::new(stage, ring_too, watermark_too, metrics, settings, recovered)
+        let mut engine = Engine::new(stage, ring_too, watermark_too, metrics, settings, recovered)
             .expect("memory");
-        let fits = (buffer_bytes - FRAME_HEADER_BYTES - RECORD_HEADER_BYTES) as u64;
+        if let Some(signing) = signing {
+            engine = engine.with_signing(signing);
+        }
+        let checkpoints = engine.checkpoints();
+        engine.disk().watch_checkpoints(checkpoints);
+        let fits = (buffer_bytes - FRAME_HEADER_BYTES - RECORD_HEADER_BYTES - reserve) as u64;
         let payload_bytes_max = fits.min(RECORD_PAYLOAD_BYTES_MAX as u64);
         let usual = plan.payload_bytes.min(payload_bytes_max) / 2 + RECORD_HEADER_BYTES as u64;
         Ok(Self {
@@ -104,6 +121,7 @@ impl<'a> Session<'a> {
             opening: rng.one_in(2),
             drains: rng.one_in(2),
             wakes_seen: wake.count(),
+            waker,
             plan,
             rng,
             clock,
@@ -133,6 +151,13 @@ impl<'a> Session<'a> {
 
     /// Goes on to the end, whichever it is.
     pub(crate) fn run(&mut self) -> Result<Ended, Violation> {
+        let ended = self.live()?;
+        // Also what the last turn has kept for a checkpoint may be on the disk.
+        self.oracle.reserve(self.ring.stats().next_seq)?;
+        Ok(ended)
+    }
+
+    fn live(&mut self) -> Result<Ended, Violation> {
         loop {
             self.steps += 1;
             self.engine.disk().note_steps(self.steps);
@@ -141,6 +166,13 @@ impl<'a> Session<'a> {
             }
             if self.clock.tick(self.rng) {
                 self.engine.disk().note("clock jumps");
+            }
+            let keys = self.engine.disk().keys();
+            if keys.borrow().is_busy() && self.rng.one_in(3) {
+                if let Some(how) = keys::go_on(&keys, &self.waker) {
+                    self.engine.disk().note(how);
+                }
+                self.engine.disk().moment();
             }
             if self.rng.below(8) < 3 && !self.opening {
                 self.produce()?;
@@ -162,22 +194,25 @@ impl<'a> Session<'a> {
             let usual = self.plan.payload_bytes.min(self.payload_bytes_max);
             let max = if self.rng.one_in(100) { self.payload_bytes_max } else { usual };
             let next = Accepted {
+                nth: 0,
                 generation: self.generation,
                 len: self.rng.between(0, max) as u32,
                 realtime_ns: self.clock.now().realtime_ns,
                 boottime_ns: self.clock.now().boottime_ns,
             };
             let ring = &self.ring;
-            let offered = self.oracle.offer(next, |seq, record| match ring.try_append(&record) {
-                Ok(given) if given == seq => Some(Ok(())),
-                Ok(given) => Some(Err(Violation(format!("seq {given} was given to {seq}")))),
-                Err(AppendError::Full) => None,
-                Err(error) => Some(Err(Violation(format!("an open ring said: {error}")))),
-            });
+            let offered = self.oracle.offer(next, |record| match ring.try_append(&record) {
+                Ok(given) => Ok(Some(given)),
+                Err(AppendError::Full) => Ok(None),
+                Err(error) => Err(Violation(format!("an open ring said: {error}"))),
+            })?;
             blocked = offered.is_none();
-            offered.unwrap_or(Ok(()))?;
             burst -= 1;
             self.left -= u64::from(!blocked);
+        }
+        self.oracle.reserve(self.ring.stats().next_seq)?;
+        if self.left > 0 && self.rng.one_in(40) {
+            self.ring.cover();
         }
         let settled = self.watermark.durable() == self.oracle.accepted();
         if self.left == 0 && !self.closed && (settled || !self.drains) && self.rng.one_in(4) {
@@ -204,7 +239,11 @@ impl<'a> Session<'a> {
         if self.engine.disk().is_over() {
             return Ok(Some(Ended::Suddenly));
         }
+        self.oracle.reserve(self.ring.stats().next_seq)?;
         self.oracle.announce(self.watermark.durable())?;
+        if self.oracle.publish(self.engine.checkpoints().newest().as_deref())? {
+            self.engine.disk().note("checkpoints published");
+        }
         if self.opening {
             if self.engine.is_ready() {
                 self.opening = false;
@@ -234,6 +273,9 @@ impl<'a> Session<'a> {
                 self.engine.disk().wait(None);
                 return Ok(true);
             }
+            return Ok(false);
+        }
+        if self.engine.disk().keys().borrow().is_busy() {
             return Ok(false);
         }
         let Some(until_ns) = until_ns else {
@@ -291,17 +333,23 @@ impl<'a> Session<'a> {
         if self.watermark.wait_past(durable).is_ok() {
             violated!("a failed trail promises more records");
         }
-        let next = Accepted { generation: self.generation, len: 1, realtime_ns: 0, boottime_ns: 0 };
+        let (nth, generation) = (0, self.generation);
+        let next = Accepted { nth, generation, len: 1, realtime_ns: 0, boottime_ns: 0 };
         let ring = &self.ring;
-        let refused = self.oracle.offer(next, |_, record| match ring.try_append(&record) {
-            Err(AppendError::Poisoned(_)) => None,
-            other => Some(other),
-        });
-        if let Some(other) = refused {
-            violated!("a failed trail answers {other:?}");
-        }
+        self.oracle.offer(next, |record| match ring.try_append(&record) {
+            Err(AppendError::Poisoned(_)) => Ok(None),
+            other => Err(Violation(format!("a failed trail answers {other:?}"))),
+        })?;
         Ok(Ended::Failed(error))
     }
+}
+
+/// The key that goes on, and where the next ones come from; none if the life is not signed.
+fn signing(plan: &Plan, stage: &Stage, recovered: &Recovered) -> Option<Signing> {
+    let (cadence, keys) = (plan.cadence?, stage.keys());
+    let key = keys.borrow().local().current?;
+    let signed = !recovered.note.is_empty();
+    Some(Signing { key, signed, store: Box::new(SimStore { keys }), cadence })
 }
 
 /// In some generations the disk has room for little more than there is.

@@ -2,12 +2,16 @@
 //! aside, and the doomed writer goes on without knowing. So a crash can come in the middle of a
 //! turn, of recovery, of anything that touches the disk.
 
+use crate::keys::{SharedKeys, SimKeys};
 use crate::lies::{Liar, Lie};
 use crate::rng::Rng;
 use crate::stats::Stats;
-use graven_writer::Watermark;
+use graven_format::FormatError;
+use graven_format::codec::CODEC_ZSTD;
+use graven_format::frame::FrameHeader;
 use graven_writer::disk::sim::{OpKind, SimDisk, SimFaults};
 use graven_writer::disk::{Completion, Disk, Geometry, Listed, Op, OpId, Wake};
+use graven_writer::{Checkpoints, Published, Watermark};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -36,6 +40,10 @@ pub(crate) struct Remains {
     pub(crate) disk: SimDisk,
     /// Records that had been announced durable by then.
     pub(crate) announced: u64,
+    /// The checkpoint that had been published last.
+    pub(crate) published: Option<Arc<Published>>,
+    /// The files of keys.
+    pub(crate) keys: SimKeys,
 }
 
 /// Every operation, if somebody wants to know. It is shared, so that it outlives a panic.
@@ -93,6 +101,8 @@ pub(crate) struct Stage {
     /// What is announced, for the moment when the fuse is over.
     announced: u64,
     watermark: Option<Arc<Watermark>>,
+    checkpoints: Option<Arc<Checkpoints>>,
+    keys: SharedKeys,
     kinds: BTreeMap<OpId, OpKind>,
     stats: Stats,
     faults: u64,
@@ -104,7 +114,7 @@ impl Stage {
     /// A stage around `sim`, on which `announced` records are known to be durable.
     #[must_use]
     pub(crate) fn new(
-        sim: SimDisk,
+        (sim, keys): (SimDisk, SimKeys),
         announced: u64,
         lie: Option<Lie>,
         trace: Trace,
@@ -118,6 +128,8 @@ impl Stage {
             remains: Vec::new(),
             announced,
             watermark: None,
+            checkpoints: None,
+            keys: Rc::new(RefCell::new(keys)),
             kinds: BTreeMap::new(),
             stats: Stats::default(),
             faults: 0,
@@ -148,6 +160,16 @@ impl Stage {
     /// Reads what is announced from here from now on.
     pub(crate) fn watch(&mut self, watermark: Arc<Watermark>) {
         self.watermark = Some(watermark);
+    }
+
+    /// Reads what is published from here from now on.
+    pub(crate) fn watch_checkpoints(&mut self, checkpoints: Arc<Checkpoints>) {
+        self.checkpoints = Some(checkpoints);
+    }
+
+    /// The files of keys.
+    pub(crate) fn keys(&self) -> SharedKeys {
+        Rc::clone(&self.keys)
     }
 
     /// Adds a line to what is written down.
@@ -227,7 +249,9 @@ impl Stage {
             Sudden::Kill => self.sim.kill_with(seed),
         };
         let announced = self.watermark.as_ref().map_or(self.announced, |mark| mark.durable());
-        Remains { how, disk, announced }
+        let published = self.checkpoints.as_ref().and_then(|it| it.newest());
+        let keys = self.keys.borrow().after(how == Sudden::PowerCut, seed);
+        Remains { how, disk, announced, published, keys }
     }
 
     /// Something has happened: the fuse burns.
@@ -278,6 +302,11 @@ impl Disk for Stage {
     fn submit(&mut self, id: OpId, op: Op) {
         self.moment();
         self.say(|| format!("{} {}", id.0, describe(&op)));
+        if let Op::Write { buf, len, .. } = &op
+            && FrameHeader::decode(&buf[..*len]) == Err(FormatError::UnknownCodec(CODEC_ZSTD))
+        {
+            self.note("compressed frames");
+        }
         self.kinds.insert(id, OpKind::of(&op));
         self.ignite(OpKind::of(&op));
         match (&mut self.liar, &mut self.late) {

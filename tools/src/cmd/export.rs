@@ -33,7 +33,8 @@ pub enum Format {
 const AFTER_HELP: &str = "\
 What came from the kernel is written as auditd writes it, `type=NAME msg=audit(…): …`, without the EOE records \
 that auditd leaves out too. What came from standard input is written byte for byte, with the line feeds it had. \
-Graven's own records, such as loss statements, are lines of type DAEMON_ERR.
+Graven's own records, such as loss statements, are lines of type DAEMON_ERR; checkpoints, which no source \
+gave, are left out.
 
 Exit codes:
   0  every record of the range was written
@@ -57,6 +58,9 @@ pub fn run(args: &Args) -> Exit {
 /// # Errors
 /// What `out` says.
 pub fn write_raw(out: &mut dyn Write, record: &Record<'_>) -> io::Result<()> {
+    if record.flags.contains(Flags::CHECKPOINT) {
+        return Ok(());
+    }
     match record.source {
         Source::Netlink | Source::Shim | Source::Bpf | Source::Graven => {
             // The end of an event is said by the kernel and never written by auditd.

@@ -34,7 +34,7 @@ One line a key: how many keys came before it, the number of records from which o
 `graven check-proof --key` takes it. Each key has signed the one after it in its last checkpoint, so whoever trusts the first may \
 trust all. Without --key the first one is the trail's own word.
 
-Reads the headers of all segments, the segments in which a key changed, and the last one. Whether the records are \
+Reads the headers and trailers of all segments, and the records of those in which a key changed or that are not sealed. Whether the records are \
 those that were signed is for `graven verify` to say.
 
 Exit codes:

@@ -1,10 +1,13 @@
 //! One module a subcommand: its arguments, its help, and `run`.
 
 pub mod check_proof;
+pub mod checkpoint;
 pub mod completions;
+pub mod compress;
 pub mod doctor;
 pub mod export;
 mod key;
+pub mod keygen;
 pub mod keys;
 pub mod man;
 pub mod prove;

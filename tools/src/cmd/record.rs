@@ -4,8 +4,9 @@ use crate::diag::{Diagnostic, Level};
 use crate::exit::Exit;
 use crate::recording::room::{self, Ending, Words};
 use crate::recording::signals::{Signals, UntilStopped};
-use crate::recording::{Failure, TrailArgs, ack, kernel, summary};
+use crate::recording::{Failure, TrailArgs, ack, kernel, sealed, summary};
 use graven_format::consts::RECORD_PAYLOAD_BYTES_MAX;
+use graven_writer::rewrite::LEVEL_DEFAULT;
 use graven_writer::source::stream::{self, Refused, StreamError};
 use graven_writer::{Trail, clock};
 use std::io;
@@ -28,6 +29,11 @@ pub struct Args {
     /// Print `durable N` whenever every record up to seq N is behind a barrier
     #[arg(long)]
     ack: bool,
+    /// Zstandard level, 1 to 19, at which sealed segments are compressed in the background; 0 leaves
+    /// them as they are
+    #[arg(long, value_name = "LEVEL", default_value_t = LEVEL_DEFAULT,
+          value_parser = clap::value_parser!(i32).range(0..=19))]
+    compress_sealed: i32,
 }
 
 /// Where records come from.
@@ -65,8 +71,12 @@ Exit codes:
   7  some input was refused; everything else is durable
   8  kernel audit is not available, or another daemon holds it
 
+Sealed segments are compressed in the background, when nothing else wants the processor or the disk. Frames are \
+compressed on their way to the disk while that is too slow: see --compress.
+
 Examples:
   graven record --trail /var/lib/graven/trail --source netlink
+  graven record --trail /mnt/usb/trail --source netlink --compress always
   tail -F app.log | graven record --trail /var/lib/graven/app --source stdin
   producer | graven record --trail DIR --source stdin --ack | while read _ seq; do release $seq; done";
 
@@ -83,6 +93,10 @@ fn record(args: &Args) -> Result<Exit, Failure> {
     let signals = Signals::catch()
         .map_err(|why| Failure::new(Exit::CannotCheck, &format!("cannot catch signals: {why}")))?;
     let trail = args.trail.open()?;
+    let level = Some(args.compress_sealed).filter(|level| *level > 0);
+    // It ends after the trail was closed, at its next frame.
+    let _compressing =
+        level.and_then(|level| sealed::in_background(&args.trail.trail, &trail, level));
     let producers = match args.source {
         Source::Stdin => "whoever writes the input waits; nothing is dropped",
         Source::Netlink => kernel::PRODUCERS_WITHOUT_ROOM,

@@ -102,7 +102,11 @@ fn write_json(out: &mut dyn Write, seq: u64, record: &Record<'_>) -> io::Result<
 
 /// One record as JSON.
 pub(crate) fn json<'a>(seq: u64, record: &Record<'a>) -> Line<'a> {
-    let flags = [(Flags::LOSS, "loss"), (Flags::UNTERMINATED, "unterminated")];
+    let flags = [
+        (Flags::LOSS, "loss"),
+        (Flags::UNTERMINATED, "unterminated"),
+        (Flags::CHECKPOINT, "checkpoint"),
+    ];
     Line {
         schema_version: SCHEMA_VERSION,
         seq,

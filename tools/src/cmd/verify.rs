@@ -5,7 +5,11 @@ use crate::diag::Diagnostic;
 use crate::escape;
 use crate::exit::Exit;
 use crate::output;
+use crate::range::SeqRange;
+use crate::time;
+use crate::trail::OpenError;
 use crate::verify::anchors::{self, ANCHORS_MAX, Anchor, FILE_BYTES_MAX};
+use crate::verify::scope::Asked;
 use crate::verify::{self, Options, Report, text};
 use graven_format::note::PublicKey;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -22,8 +26,22 @@ const PROGRESS_BYTES_MIN: u64 = 512 * 1024 * 1024;
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Args {
-    /// The trail's directory
-    pub dir: PathBuf,
+    /// The trail's directory, or segments that are in one directory
+    #[arg(required = true, value_name = "DIR|FILE.seg")]
+    pub paths: Vec<PathBuf>,
+    /// Check only the segments that hold these records: A..B (without B), A..=B, A.., ..B, or A alone
+    #[arg(long, value_name = "RANGE")]
+    pub seq: Option<SeqRange>,
+    /// Check only from this time on: RFC 3339, or a date, or a date and a time, in UTC
+    ///
+    /// Sealed segments of which the trailer says that all records are older are not checked.
+    #[arg(long, value_name = "TIME", value_parser = time::parse)]
+    pub since: Option<u64>,
+    /// The directory holds a part of the trail: what is not in it is said and is no damage
+    ///
+    /// Copies of some segments, or a trail whose oldest were removed on purpose. Segments given as files are a part always.
+    #[arg(long)]
+    pub part: bool,
     /// Print the report as one JSON object
     #[arg(long)]
     pub json: bool,
@@ -60,19 +78,34 @@ Merkle tree over all records, and the signatures of all checkpoints. Writes noth
 Signatures prove as much as the key that is trusted: give it with --key. Whoever has the machine has the key that signs now, \
 and can write a new end of the trail from the last change of keys on; checkpoints kept elsewhere (--checkpoint) show that.
 
+With --seq or --since only the segments that hold the range are read, whole, and how the two beside them join: their \
+headers and trailers. The report says what was not checked. Damage in these segments counts wherever it is in them; loss statements count \
+only in the range. The last two segments are always checked together.
+
+Of a part (--part, or segments as files) it is said whether each segment is intact, has the tree that it states, and joins those that \
+are there. That segments are missing before, between or after them cannot be known from it and is no damage; the end of an unsealed one \
+that is torn cannot be judged: exit code 2.
+
+After damage the report lists which records can still be proven: those whose hashes lead to the root in an intact trailer, checkpoint or \
+header.
+
 A file whose name no trail has is reported and changes no exit code, unless it is a segment of this trail under \
 another name.
 
 Exit codes (the first that applies):
   1  damage or tampering was found
-  2  could not check: usage, I/O, permission, not a trail, a later format version
+  2  could not check: usage, I/O, permission, not a trail, a later format version, not in what is there
   4  intact, but loss statements are in range
   3  intact, but ends in a torn tail that was never announced durable
-  0  complete and intact
+  0  complete and intact, or what was asked for is
 
 Examples:
   graven verify /var/lib/graven/trail
   graven verify --key @trail.vkey --checkpoint kept.notes /var/lib/graven/trail
+  graven verify --since 2026-03-01 /var/lib/graven/trail
+  graven verify --seq 918000..=918222 /var/lib/graven/trail
+  graven verify 0000000000000007-00000000000e02cf.seg
+  graven verify --part /mnt/evidence
   graven verify --json /var/lib/graven/trail | jq .verdict
   graven verify --quiet --durable 918222 /var/lib/graven/trail || page-someone";
 
@@ -137,21 +170,27 @@ fn print(args: &Args, report: &Report) -> io::Result<()> {
 }
 
 /// Verifies, with a bar on standard error if that is a terminal and the trail is large.
-fn verify_with_progress(
-    args: &Args,
-    anchors: &[Anchor],
-) -> Result<Report, crate::trail::OpenError> {
+fn verify_with_progress(args: &Args, anchors: &[Anchor]) -> Result<Report, OpenError> {
     let read_bytes = AtomicU64::new(0);
+    let range = (args.seq.is_some() || args.since.is_some())
+        .then(|| Asked { seqs: args.seq.clone().unwrap_or(SeqRange::ALL).0, since_ns: args.since });
     let options = Options {
         threads: args.threads,
+        range: range.as_ref(),
+        part: args.part,
         durable: args.durable,
         key: args.key.as_ref(),
         anchors,
         progress: Some(&read_bytes),
     };
-    let total_bytes = trail_bytes(&args.dir);
+    let verify = || match &args.paths[..] {
+        [dir] if !is_file(dir) => verify::verify(dir, &options),
+        files => verify::verify_files(files, &options),
+    };
+    // How much of it a range takes is known when it has been read.
+    let total_bytes = if range.is_some() { 0 } else { args.paths.iter().map(|it| bytes(it)).sum() };
     if args.quiet || !io::stderr().is_terminal() || total_bytes < PROGRESS_BYTES_MIN {
-        return verify::verify(&args.dir, &options);
+        return verify();
     }
     let done = AtomicBool::new(false);
     let bar = ProgressBar::new(total_bytes);
@@ -170,7 +209,7 @@ fn verify_with_progress(
         };
         // Without another thread there is no bar, and nothing else.
         let painter = std::thread::Builder::new().spawn_scoped(scope, paint);
-        let report = verify::verify(&args.dir, &options);
+        let report = verify();
         done.store(true, Ordering::Release);
         if let Ok(painter) = painter {
             painter.thread().unpark();
@@ -179,8 +218,18 @@ fn verify_with_progress(
     })
 }
 
-/// Bytes of all files in the directory: only for the bar, so what cannot be read counts nothing.
-fn trail_bytes(dir: &Path) -> u64 {
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+fn is_file(path: &Path) -> bool {
+    path.metadata().is_ok_and(|meta| meta.is_file())
+}
+
+/// Bytes of the file, or of all files in the directory: only for the bar, so what cannot be read counts
+/// nothing.
+fn bytes(path: &Path) -> u64 {
+    if let Ok(meta) = path.metadata()
+        && meta.is_file()
+    {
+        return meta.len();
+    }
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.metadata().ok()).map(|meta| meta.len()).sum()
 }

@@ -3,6 +3,7 @@
 use crate::diag::Diagnostic;
 use crate::escape;
 use crate::exit::Exit;
+use graven_writer::keys::KeyTrouble;
 use graven_writer::{OpenError, WriteError};
 use rustix::io::Errno;
 use std::io;
@@ -84,6 +85,18 @@ impl From<OpenError> for Failure {
             OpenError::Foreign { .. } => Self::new(Exit::CannotCheck, &text)
                 .note("nothing in it was changed")
                 .help("name an empty directory, or one that does not exist"),
+            OpenError::Key(KeyTrouble::Missing { in_force, .. }) => {
+                Self::new(Exit::CannotCheck, &text)
+                    .note("nothing was recorded; without the key nobody can sign what follows")
+                    .note(format!("its public key begins with {}", public_start(&in_force.key)))
+                    .help(
+                        "put its file `key` back; or go on with `--restart-key`: a new first key, and a \
+                         break that `graven verify` shows",
+                    )
+            }
+            OpenError::Key(_) => Self::new(Exit::CannotCheck, &text)
+                .note("nothing was recorded")
+                .help("name the key that `graven keygen` made for this trail, or no key"),
             OpenError::NotADirectory(_) | OpenError::Option { .. } => {
                 Self::new(Exit::CannotCheck, &text)
             }
@@ -99,6 +112,11 @@ impl From<OpenError> for Failure {
                 .help("`graven doctor --trail DIR` says what stands in the way"),
         }
     }
+}
+
+/// Enough of a public key to tell it from others.
+fn public_start(key: &[u8; 32]) -> String {
+    key[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Whether the disk, or the user's share of it, is full.

@@ -2,6 +2,7 @@
 //! acknowledgements.
 
 pub mod ack;
+pub mod checkpoints;
 pub mod child;
 pub mod descendants;
 pub mod failure;
@@ -9,6 +10,7 @@ pub mod forward;
 pub mod kernel;
 pub mod open;
 pub mod room;
+pub mod sealed;
 pub mod signals;
 pub mod summary;
 

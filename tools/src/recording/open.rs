@@ -4,8 +4,10 @@ use crate::diag::{Diagnostic, Level};
 use crate::escape;
 use crate::recording::Failure;
 use graven_writer::disk::DiskChoice;
-use graven_writer::{OnFull, Opened, Options, Trail};
+use graven_writer::keys::KeyOption;
+use graven_writer::{Compress, OnFull, Opened, Options, Trail};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Options of every command that writes a trail.
 #[derive(Debug, clap::Args)]
@@ -27,6 +29,36 @@ pub struct TrailArgs {
     /// How to write
     #[arg(long, value_enum, default_value_t = DiskArg::Auto, value_name = "DRIVER")]
     pub disk: DiskArg,
+    /// Whether frames are compressed on their way to the disk
+    #[arg(long, value_enum, default_value_t = CompressArg::Auto, value_name = "WHEN")]
+    pub compress: CompressArg,
+    /// The first key of a new trail, as `graven keygen` made it; it is moved into the trail and the
+    /// file is erased
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["no_key", "restart_key"])]
+    pub key: Option<PathBuf>,
+    /// Make a new trail without a key: nothing in it is signed
+    #[arg(long, conflicts_with = "restart_key")]
+    pub no_key: bool,
+    /// Go on with a new first key where the trail's key is gone, or where there never was one:
+    /// `graven verify` shows the break
+    #[arg(long)]
+    pub restart_key: bool,
+    /// How old a record grows before a signed checkpoint covers it, 10ms to 24h; or `off`
+    #[arg(long, value_name = "TIME", value_parser = parse_interval, default_value = "1s")]
+    pub checkpoint_interval: Interval,
+    /// Append each durable checkpoint to this file, behind a barrier
+    #[arg(long, value_name = "FILE")]
+    pub checkpoint_to: Option<PathBuf>,
+    /// Give each durable checkpoint, or at least the newest, to this command of the shell on
+    /// standard input
+    #[arg(long, value_name = "CMD")]
+    pub checkpoint_exec: Option<String>,
+    /// How long a key signs before it is erased and another follows it, 1s to 365d
+    #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "15m")]
+    pub epoch: Duration,
+    /// In how many segments a key signs at most
+    #[arg(long, value_name = "COUNT", default_value_t = graven_writer::EPOCH_SEGMENTS_DEFAULT)]
+    pub epoch_segments: u64,
     /// Say only what goes wrong
     #[arg(long, short)]
     pub quiet: bool,
@@ -39,6 +71,17 @@ pub enum OnFullArg {
     Wait,
     /// End with exit code 6
     End,
+}
+
+/// Whether frames are compressed on their way to the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum CompressArg {
+    /// While the disk is too slow for what is to be written
+    Auto,
+    /// As they are, always
+    Never,
+    /// Each frame that becomes shorter by it: fewer bytes written, more processor time
+    Always,
 }
 
 /// How to write.
@@ -70,6 +113,20 @@ impl TrailArgs {
                 OnFullArg::Wait => OnFull::Wait,
                 OnFullArg::End => OnFull::End,
             },
+            compress: match self.compress {
+                CompressArg::Auto => Compress::Auto,
+                CompressArg::Never => Compress::Never,
+                CompressArg::Always => Compress::Always,
+            },
+            key: match (&self.key, self.no_key, self.restart_key) {
+                (Some(file), ..) => KeyOption::Given(file.clone()),
+                (None, true, _) => KeyOption::Unsigned,
+                (None, false, true) => KeyOption::Restart,
+                (None, false, false) => KeyOption::Auto,
+            },
+            checkpoint: self.checkpoint_interval.0,
+            epoch: self.epoch,
+            epoch_segments: self.epoch_segments,
             ..Options::default()
         };
         let trail = Trail::open(&self.trail, &options)?;
@@ -101,6 +158,7 @@ fn say(path: &Path, opened: &Opened) {
         ))
         .emit();
     }
+    say_key(path, opened);
     for foreign in &opened.recovered.foreign {
         let file = escape::path(&path.join(foreign));
         Diagnostic::warning("a file that does not belong to a trail").at(file).emit();
@@ -117,6 +175,53 @@ fn say(path: &Path, opened: &Opened) {
     for warning in &opened.disk.warnings {
         Diagnostic::warning(escape::Escaped(warning.as_bytes()).to_string()).emit();
     }
+}
+
+/// The first key is what whoever verifies the trail needs.
+fn say_key(path: &Path, opened: &Opened) {
+    let Some(key) = &opened.key else { return };
+    if opened.broken.is_some() {
+        Diagnostic::warning("the trail's last key is gone: a new first key signs from here on")
+            .at(escape::path(path))
+            .note(format!("its public key is {key}"))
+            .note("`graven verify` shows the break, and needs this key for what follows it")
+            .emit();
+    } else if opened.recovered.next_segment == 0 {
+        Diagnostic::new(Level::Note, "a new trail, signed by a key of its own")
+            .at(escape::path(path))
+            .note(format!("its public key is {key}"))
+            .help("keep the public key elsewhere: `graven verify` trusts what follows from it")
+            .emit();
+    }
+}
+
+/// How old a record grows without a checkpoint; none if there is no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interval(pub Option<Duration>);
+
+fn parse_interval(text: &str) -> Result<Interval, String> {
+    if text == "off" { Ok(Interval(None)) } else { parse_time(text).map(|it| Interval(Some(it))) }
+}
+
+/// A time as a number with ms, s, m, h or d.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn parse_time(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let ms = match &text[digits.len()..] {
+        "ms" => 1_u64,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err("expected a number with ms, s, m, h or d".to_owned()),
+    };
+    let number = if digits.starts_with('+') { None } else { digits.parse::<u64>().ok() };
+    number
+        .and_then(|number| number.checked_mul(ms))
+        .map(Duration::from_millis)
+        .ok_or_else(|| "expected a number with ms, s, m, h or d".to_owned())
 }
 
 /// Bytes as a number with an optional K, M or G of 1024.
@@ -141,6 +246,17 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_have_a_unit() {
+        for (text, ms) in [("10ms", 10), ("1s", 1000), ("15m", 900_000), ("365d", 31_536_000_000)] {
+            assert_eq!(parse_time(text), Ok(Duration::from_millis(ms)));
+        }
+        for text in ["", "s", "1", "-1s", "+1s", "1.5s", "1w", "99999999999999999999d"] {
+            assert!(parse_time(text).is_err(), "{text}");
+        }
+        assert_eq!(parse_interval("off"), Ok(Interval(None)));
+    }
 
     #[test]
     fn bytes_have_units_of_1024() {

@@ -7,7 +7,7 @@
 use crate::diag::{Diagnostic, Level};
 use crate::escape;
 use crate::exit::Exit;
-use crate::recording::{Failure, TrailArgs, summary};
+use crate::recording::{Failure, TrailArgs, checkpoints, summary};
 use graven_writer::{Room, RoomChange, Trail};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -69,7 +69,11 @@ pub fn while_told<T>(
             .name("graven-room".to_owned())
             .spawn_scoped(scope, move || teller.tell())
             .map_err(|why| Failure::thread(words.no_thread, &why).note("no record was taken"))?;
-        record(trail, ending)
+        let checkpoints = trail.checkpoints();
+        checkpoints::follow(scope, args, trail.asker(), words.no_thread)?;
+        let recorded = record(trail, ending);
+        checkpoints::say_trouble(&checkpoints);
+        recorded
     })
 }
 

@@ -53,6 +53,9 @@ fn write(
         "waits",
         &format!("{}, the longest {}", written.ring.waits, duration(written.ring.wait_ns_max)),
     )?;
+    if let (Some(checkpoint), Some(key)) = (&written.checkpoint, &written.key) {
+        fact("signed", &format!("{} records, by {key}", checkpoint.size))?;
+    }
     fact("trail", &path)?;
     fact("next", &format!("graven verify {path}"))
 }

@@ -3,6 +3,7 @@
 use crate::trail::live::{self, Writer};
 use graven_format::identity::{IDENTITY_BYTES, Identity};
 use graven_format::name::{self, Name};
+use graven_format::segment::SegmentHeader;
 use graven_format::{FormatError, TrailId};
 use rustix::fs::{Mode, OFlags};
 use std::ffi::OsString;
@@ -43,6 +44,8 @@ pub struct TrailDir {
     pub foreign: Vec<OsString>,
     /// The writer that is running, if one is.
     pub writer: Option<Writer>,
+    /// The trail's id by the word of its segments, where there is no identity and need be none.
+    stated_id: Option<TrailId>,
 }
 
 /// Why a directory cannot be read as a trail.
@@ -61,6 +64,21 @@ pub enum OpenError {
     /// There is neither an identity nor a segment.
     #[error("{} is not a trail: it holds neither an identity nor a segment", crate::escape::path(.0))]
     NotATrail(PathBuf),
+    /// A file that was named has no segment's name.
+    #[error(
+        "{} has no segment's name{}",
+        crate::escape::path(path),
+        was.as_ref().map_or(String::new(), |was| format!("; its header says that it was {was}"))
+    )]
+    NotASegment {
+        /// The file.
+        path: PathBuf,
+        /// The name that it should have, if it is a segment.
+        was: Option<String>,
+    },
+    /// The files that were named are not of one directory.
+    #[error("the segments that were named are in several directories")]
+    Scattered,
 }
 
 impl OpenError {
@@ -77,6 +95,11 @@ impl OpenError {
                 _ => "nothing is known about the trail; try again once it can be read",
             },
             Self::NotATrail(_) => "name the directory given to `graven record --trail`",
+            Self::NotASegment { was: Some(_), .. } => "give it back its name",
+            Self::NotASegment { .. } => {
+                "name a trail's directory, or segments that have their names"
+            }
+            Self::Scattered => "bring them into one directory, or verify each by itself",
         }
     }
 }
@@ -99,6 +122,7 @@ impl TrailDir {
             foreign: Vec::new(),
             // Looked at before the listing: who starts later cannot have left what is listed.
             writer: live::writer_of(path),
+            stated_id: None,
         };
         for entry in std::fs::read_dir(path).map_err(io("list", path))? {
             let file_name = entry.map_err(io("list", path))?.file_name();
@@ -118,7 +142,10 @@ impl TrailDir {
                 Name::Temporary { .. } | Name::Identity { temporary: true } => {
                     dir.temporaries.push(text.to_owned());
                 }
-                Name::Identity { temporary: false } | Name::Lock => {}
+                Name::Identity { temporary: false }
+                | Name::Lock
+                | Name::Key { .. }
+                | Name::Checkpoint { .. } => {}
             }
         }
         if dir.identity.is_none() && dir.segments.is_empty() {
@@ -130,10 +157,57 @@ impl TrailDir {
         Ok(dir)
     }
 
-    /// The trail's id, if its identity is intact.
+    /// Some segments of a trail, by their files, which are in one directory.
+    ///
+    /// # Errors
+    /// [`OpenError`] if they are not, if one has no segment's name, or if the directory cannot be listed.
+    pub fn open_files(paths: &[PathBuf]) -> Result<Self, OpenError> {
+        let parent = |path: &PathBuf| match path.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
+            Some(parent) => parent.to_owned(),
+            None => PathBuf::from("/"),
+        };
+        let mut parents = paths.iter().map(parent);
+        let at = parents.next().unwrap_or_default();
+        if parents.any(|it| it != at) {
+            return Err(OpenError::Scattered);
+        }
+        let mut files = Vec::with_capacity(paths.len());
+        for path in paths {
+            let io = |why| OpenError::Io { operation: "read", path: path.clone(), why };
+            std::fs::symlink_metadata(path).map_err(io)?;
+            let named = path.file_name().and_then(|name| name.to_str()).and_then(Name::parse);
+            let Some(Name::Segment { segment, first_seq }) = named else {
+                let was = header_of(path).map(|it| name::segment(it.segment, it.first_seq));
+                return Err(OpenError::NotASegment { path: path.clone(), was });
+            };
+            files.push(SegmentFile { segment, first_seq });
+        }
+        let mut dir = Self::open(&at)?;
+        // Whoever writes there writes at the end.
+        dir.writer =
+            dir.writer.filter(|_| dir.segments.last().is_some_and(|it| files.contains(it)));
+        files.sort_unstable();
+        files.dedup();
+        (dir.segments, dir.temporaries, dir.foreign) = (files, Vec::new(), Vec::new());
+        Ok(dir)
+    }
+
+    /// The same without an identity of its own: a part of a trail, whose segments say of which.
+    #[must_use]
+    pub fn part(mut self) -> Self {
+        if self.identity.is_none() {
+            let header = |file: &SegmentFile| header_of(&self.path.join(file.name()));
+            self.stated_id = self.segments.iter().find_map(header).map(|header| header.trail_id);
+        }
+        self
+    }
+
+    /// The trail's id, if its identity is intact, or if none is needed.
     #[must_use]
     pub fn trail_id(&self) -> Option<TrailId> {
-        self.identity.as_ref()?.as_ref().ok().map(|identity| identity.trail_id)
+        let identity = self.identity.as_ref().and_then(|it| it.as_ref().ok());
+        identity.map(|identity| identity.trail_id).or(self.stated_id)
     }
 
     /// Opens a segment for reading.
@@ -158,6 +232,15 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
         opened => File::from(opened?),
     };
     if file.metadata()?.is_file() { Ok(file) } else { Err(not_regular()) }
+}
+
+/// The header of the segment that a file is, if it is one.
+#[must_use]
+pub fn header_of(path: &Path) -> Option<SegmentHeader> {
+    let mut bytes = Vec::new();
+    open_regular(path).ok()?.take(64 * 1024).read_to_end(&mut bytes).ok()?;
+    let len = SegmentHeader::header_len(&bytes).ok()?;
+    SegmentHeader::decode(bytes.get(..len)?).ok()
 }
 
 /// The identity, or `None` if there is no such file.

@@ -57,6 +57,8 @@ pub struct Notes {
     pub wrong_left_out: u64,
     /// Who signs at each size that was asked for and lies in the segment.
     pub signers: Vec<(u64, Signer)>,
+    /// The sizes that were asked for and that a right checkpoint in the segment covers.
+    pub made: Vec<u64>,
 }
 
 /// Collects [`Notes`] from what the scanner says.
@@ -70,14 +72,17 @@ pub(crate) struct Reader<'a> {
     found: bool,
     /// The right checkpoint before the newest.
     before: Option<Seen>,
-    /// Sizes that were not come to yet.
+    /// Sizes that were asked for.
+    wanted: &'a [u64],
+    /// Those that were not come to yet.
     sizes: &'a [u64],
 }
 
 impl<'a> Reader<'a> {
     /// Who signs at each of `sizes`, in rising order, is wanted.
     pub(crate) fn new(sizes: &'a [u64]) -> Self {
-        Self { notes: Notes::default(), now: None, sure: false, found: false, before: None, sizes }
+        let (notes, wanted) = (Notes::default(), sizes);
+        Self { notes, now: None, sure: false, found: false, before: None, wanted, sizes }
     }
 
     pub(crate) fn take(&mut self, event: &Event<'_>) {
@@ -159,6 +164,9 @@ impl<'a> Reader<'a> {
                 self.notes.checked += 1;
                 let checkpoint = note.checkpoint;
                 let (size, root) = (checkpoint.head.size, checkpoint.head.root);
+                if self.wanted.binary_search(&size).is_ok() && size == seq {
+                    self.notes.made.push(size);
+                }
                 if !self.found {
                     self.before = self.notes.newest.take();
                     self.notes.newest = Some(Seen { size, root, realtime_ns, epoch: now.epoch });

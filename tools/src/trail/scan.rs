@@ -1,10 +1,11 @@
 //! Files in, events out: feeds the format's one reader from a segment's file.
 
 use crate::trail::ends;
+use graven_format::codec::Decoding;
 use graven_format::merkle::{Hash, Hashing};
 use graven_format::scan::{Event, Expect, Outcome, Scanner};
 use graven_format::trailer::IndexEntry;
-use graven_writer::hash::Lanes;
+use graven_writer::codec::Reading;
 use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
@@ -46,7 +47,7 @@ pub fn scan(
     how: How<'_>,
     visit: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
 ) -> io::Result<Scanned> {
-    let mut scanner = Scanner::with_hashing(expect, Lanes::new());
+    let mut scanner = Scanner::with_hashing(expect, Reading::new());
     scanner.want_roots(how.sizes);
     let extent = feed(&mut scanner, file, 0, how, visit)?;
     let roots = scanner.roots();
@@ -55,7 +56,7 @@ pub fn scan(
 
 /// Pushes the file's bytes from `offset` on; returns where the last one that is not zero ends.
 fn feed(
-    scanner: &mut Scanner<impl Hashing>,
+    scanner: &mut Scanner<impl Hashing + Decoding>,
     file: &File,
     mut offset: u64,
     how: How<'_>,
@@ -145,7 +146,7 @@ pub fn scan_from(
     let Some((header, entry)) = seek(file, seq) else {
         return scan(file, expect, how, visit).map(drop);
     };
-    let mut scanner = Scanner::with_hashing(expect, Lanes::new());
+    let mut scanner = Scanner::with_hashing(expect, Reading::new());
     scanner.push(&header);
     while let Some(event) = scanner.next_event() {
         if visit(event).is_break() {

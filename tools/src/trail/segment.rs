@@ -1,13 +1,16 @@
 //! One segment, read from end to end and remembered in bounded memory.
 
 use crate::trail::dir::{SegmentFile, TrailDir};
+use crate::trail::ends;
 use crate::trail::notes::{Notes, Reader};
 use crate::trail::scan::{self, How};
+use crate::verify::clock::{Clocks, Times};
 use graven_format::loss::{LossError, LossStatement};
 use graven_format::merkle::Hash;
 use graven_format::recovery::Found;
-use graven_format::scan::{Event, Expect, Outcome};
-use graven_format::{Finding, Flags};
+use graven_format::scan::{Event, Expect, Outcome, Prefix};
+use graven_format::trailer::Tally;
+use graven_format::{Finding, FindingKind, Flags, FormatError};
 use std::io;
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -58,6 +61,8 @@ pub struct LossFound {
 pub struct SegmentRead {
     /// Which one.
     pub file: SegmentFile,
+    /// Whether all of it was read; if not, only what header and trailer say is known.
+    pub whole: bool,
     /// What is wrong with it.
     pub findings: Vec<Placed>,
     /// Findings that were not kept.
@@ -80,6 +85,8 @@ pub struct SegmentRead {
     pub notes: Notes,
     /// The sizes that were asked for and lie in it, and the roots of trees of so many records.
     pub roots: Vec<(u64, Hash)>,
+    /// Its clocks.
+    pub clocks: Clocks,
 }
 
 impl SegmentRead {
@@ -107,6 +114,7 @@ struct Collector {
     last: Option<Stamp>,
     losses: Vec<LossFound>,
     losses_left_out: u64,
+    clocks: Clocks,
 }
 
 impl Collector {
@@ -117,6 +125,8 @@ impl Collector {
                 self.first.get_or_insert(stamp);
                 self.last = Some(stamp);
                 self.records += 1;
+                let (realtime_ns, boottime_ns) = (record.realtime_ns, record.boottime_ns);
+                self.clocks.take(Times { seq: *seq, realtime_ns, boottime_ns });
                 self.findings[self.placed..].iter_mut().for_each(|it| it.after = Some(stamp));
                 self.placed = self.findings.len();
                 if record.flags.contains(Flags::LOSS) {
@@ -177,10 +187,12 @@ pub fn read(
         last,
         losses,
         losses_left_out,
+        clocks,
         ..
     } = collector;
     Ok(SegmentRead {
         file: file.clone(),
+        whole: true,
         findings,
         findings_left_out,
         outcome: scanned.outcome,
@@ -192,6 +204,78 @@ pub fn read(
         losses_left_out,
         notes: notes.map(|notes| notes.end(end_seq)).unwrap_or_default(),
         roots: scanned.roots,
+        clocks,
+    })
+}
+
+/// Reads only the header and the trailer of a segment that has both.
+///
+/// # Errors
+/// What the system says.
+pub fn read_ends(dir: &TrailDir, file: &SegmentFile) -> io::Result<SegmentRead> {
+    let opened = dir.open_segment(file)?;
+    let (header, trailer) = (ends::header(&opened)?, ends::trailer(&opened)?);
+    let mut findings = Vec::new();
+    let mut wrong = |kind, offset| {
+        let finding = Finding { kind, offset, len: 0, seq: file.first_seq, missing: 0 };
+        findings.push(Placed { finding, before: None, after: None });
+    };
+    let mut place = |stated: (u64, u64)| {
+        let named = [("segment", file.segment, stated.0), ("first_seq", file.first_seq, stated.1)];
+        for (field, expected, found) in named.into_iter().filter(|it| it.1 != it.2) {
+            wrong(FindingKind::Misplaced { field, expected, found }, 0);
+        }
+    };
+    if let Ok(header) = &header {
+        place((header.segment, header.first_seq));
+    }
+    let stranger = |id| dir.trail_id().is_some_and(|known| known != id);
+    if header.as_ref().is_ok_and(|header| stranger(header.trail_id)) {
+        wrong(
+            FindingKind::Header(FormatError::Field {
+                what: "segment header",
+                field: "trail_id",
+                value: 0,
+            }),
+            0,
+        );
+    }
+    let (header, trailer) = match (header, trailer) {
+        (Ok(header), trailer) => (Some(header), trailer),
+        (Err(bad), trailer) => {
+            wrong(FindingKind::Header(bad.why), bad.offset);
+            (None, trailer)
+        }
+    };
+    let trailer = match trailer {
+        Ok((trailer, _)) => Some(trailer),
+        Err(bad) => {
+            wrong(FindingKind::Tail(bad.why), bad.offset);
+            None
+        }
+    };
+    let next_seq = file.first_seq;
+    Ok(SegmentRead {
+        file: file.clone(),
+        whole: false,
+        findings,
+        findings_left_out: 0,
+        outcome: Outcome {
+            header,
+            trailer,
+            prefix: Prefix { next_seq, tally: Tally::new(0, 0), tree: None },
+            announced: 0,
+            end_seq: next_seq,
+        },
+        extent: 0,
+        records: 0,
+        first: None,
+        last: None,
+        losses: Vec::new(),
+        losses_left_out: 0,
+        notes: Notes::default(),
+        roots: Vec::new(),
+        clocks: Clocks::default(),
     })
 }
 

@@ -31,6 +31,12 @@ impl Tail {
         Self::files(dir).map_or(0, |(before, _)| 1 + usize::from(before.is_some()))
     }
 
+    /// An end that is not looked at: nothing is known of it.
+    #[must_use]
+    pub fn not_read() -> Self {
+        Self { segments: Vec::new(), at_end: 0, decision: None, end_seq: u64::MAX }
+    }
+
     /// The last segment, and the one before it if no number is missing between them.
     fn files(dir: &TrailDir) -> Option<(Option<&SegmentFile>, &SegmentFile)> {
         let (last, older) = dir.segments.split_last()?;

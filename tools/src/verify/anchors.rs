@@ -7,12 +7,13 @@
 use crate::trail::segment::SegmentRead;
 use crate::verify::problems::Problems;
 use crate::verify::report::{Class, Problem, hex};
+use crate::verify::scope::Scope;
 use graven_format::lines::{Head, TextError};
 use graven_format::merkle::Hash;
 use graven_format::note::{Note, Signed};
 use graven_format::signer::Signer;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 /// Most anchors at once.
@@ -78,6 +79,9 @@ pub fn sizes(anchors: &[Anchor]) -> Vec<u64> {
 pub enum Status {
     /// The trail's records up to its size are those that it covers.
     Consistent,
+    /// The same, but the trail does not have it: a checkpoint is a record or the end of a trailer before
+    /// anybody else gets it, and neither goes away.
+    Gone,
     /// The trail's key has signed it, and the trail's records lead to another root.
     Forked,
     /// It covers more records than the trail has.
@@ -88,6 +92,8 @@ pub enum Status {
     OtherTrail,
     /// The root at its size cannot be computed: the trail is damaged before it.
     NotComputable,
+    /// Its size is not among the records that were checked.
+    NotChecked,
 }
 
 /// One anchor in the report.
@@ -122,6 +128,8 @@ pub struct Anchors {
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     places: BTreeMap<u64, (Option<Hash>, Option<Signer>)>,
+    /// Sizes for which the trail has its own checkpoint.
+    made: BTreeSet<u64>,
 }
 
 impl Seen {
@@ -131,6 +139,7 @@ impl Seen {
         for (size, root) in &read.roots {
             self.places.entry(*size).or_default().0.get_or_insert(*root);
         }
+        self.made.extend(&read.notes.made);
         for (size, signer) in &read.notes.signers {
             self.places.entry(*size).or_default().1.get_or_insert_with(|| signer.clone());
         }
@@ -140,6 +149,7 @@ impl Seen {
     pub(crate) fn judge(
         &self,
         anchors: &[Anchor],
+        scope: &Scope,
         origin: Option<&str>,
         end_seq: u64,
         last: Option<&Signer>,
@@ -153,9 +163,14 @@ impl Seen {
             let place = self.places.get(&size).filter(|_| size <= end_seq);
             let found = place.and_then(|(root, _)| *root);
             let signer = place.map_or(last, |(_, signer)| signer.as_ref());
-            let status = status(anchor, origin, end_seq, found, signer);
+            let status = match status(anchor, origin, end_seq, found, signer) {
+                Status::OtherTrail => Status::OtherTrail,
+                _ if !scope.covers(size) => Status::NotChecked,
+                Status::Consistent if !self.made.contains(&size) => Status::Gone,
+                status => status,
+            };
             match status {
-                Status::Consistent => all.proven = all.proven.max(size),
+                Status::Consistent | Status::Gone => all.proven = all.proven.max(size),
                 Status::Forked if all.fork.is_none() => all.fork = Some(all.proven..size),
                 _ => {}
             }
@@ -206,7 +221,7 @@ fn status(
 fn problems_of(report: &AnchorReport, end_seq: u64, fork: Option<&Range<u64>>) -> Option<Problem> {
     let AnchorReport { file, line, size, status, .. } = report;
     let (class, kind, message, seq) = match status {
-        Status::Consistent => return None,
+        Status::Consistent | Status::NotChecked => return None,
         Status::Forked => {
             let message = format!("the records before seq {size} are not those that were signed");
             (Class::Damage, "fork", message, fork.map_or(0, |fork| fork.start))
@@ -216,6 +231,11 @@ fn problems_of(report: &AnchorReport, end_seq: u64, fork: Option<&Range<u64>>) -
                 "the trail was cut or rolled back: {size} records were signed, it has {end_seq}"
             );
             (Class::Damage, "rolled-back", message, end_seq)
+        }
+        Status::Gone => {
+            let message = "the records are those that were signed; the checkpoint itself, in the record or \
+                           the trailer behind them, is gone";
+            (Class::Damage, "checkpoint-gone", message.to_owned(), *size)
         }
         Status::NotSigned => {
             let message =

@@ -4,25 +4,28 @@
 //! each only its place and its first record are kept, so a trail may have any number of them.
 
 use crate::time::rfc3339;
-use crate::trail::dir::{name_text, open_regular};
 use crate::trail::segment::{LossFound, SegmentRead, Stamp};
 use crate::trail::tail::Tail;
 use crate::trail::{SegmentFile, TrailDir};
 use crate::verify::anchors::{self, Anchor, Anchors};
-use crate::verify::keys::{Chain, Signatures};
+use crate::verify::clock::Clock;
+use crate::verify::keys::{self, Chain, Signatures};
 use crate::verify::problems::Problems;
+use crate::verify::provable::Ranges;
 use crate::verify::report::{
     Class, Loss, Losses, Problem, Records, Report, Root, SCHEMA_VERSION, Segments, StampReport,
     Statement, Verdict, WriterReport, hex,
 };
+use crate::verify::scope::{Kind, Plan, Scope};
 use crate::verify::{Options, Read};
 use graven_format::lines::origin;
 use graven_format::merkle::{CompactRange, Hash};
 use graven_format::name;
 use graven_format::recovery::Decision;
-use graven_format::segment::SegmentHeader;
-use std::ffi::OsStr;
-use std::io::{self, Read as _};
+use std::io;
+
+mod chain;
+mod foreign;
 
 /// Most loss statements of a trail that are listed.
 const LOSSES_MAX: usize = 10_000;
@@ -30,12 +33,16 @@ const LOSSES_MAX: usize = 10_000;
 /// Puts a report together.
 pub(crate) struct Judge<'a> {
     dir: &'a TrailDir,
-    /// Records known to have been announced, from anything intact or from the caller.
+    options: &'a Options<'a>,
+    scope: Scope,
+    /// Records known to have been announced, from anything intact or from the caller, and who says so.
     announced: u64,
+    announced_by: String,
     problems: Problems,
     segments: Segments,
     records: Records,
     losses: Losses,
+    clock: Clock,
     first: Option<Stamp>,
     /// The last intact record so far.
     last: Option<Stamp>,
@@ -44,8 +51,8 @@ pub(crate) struct Judge<'a> {
     /// The largest end of a segment so far.
     seen: u64,
     chain: Chain,
-    anchors: &'a [Anchor],
     anchored: anchors::Seen,
+    provable: Ranges,
 }
 
 /// Where a segment stands in the trail.
@@ -66,24 +73,42 @@ struct Before<'a> {
     end_seq: Option<u64>,
 }
 
+impl<'a> Before<'a> {
+    fn of((file, read): &'a Read) -> Self {
+        let read = read.as_ref().ok();
+        // Of a neighbour whose trailer is gone nothing says where it ends.
+        let known = read.filter(|read| read.whole || read.outcome.trailer.is_some());
+        Self { file, read, end_seq: known.map(end_seq) }
+    }
+}
+
 impl<'a> Judge<'a> {
-    pub(crate) fn new(dir: &'a TrailDir, options: &Options<'a>) -> Self {
+    pub(crate) fn new(dir: &'a TrailDir, options: &'a Options<'a>, plan: &Plan) -> Self {
+        let (announced, announced_by) = known_announced(dir, options);
         let mut judge = Self {
             dir,
-            announced: known_announced(dir, options),
+            options,
+            scope: Scope::new(options, plan),
+            announced,
+            announced_by,
             problems: Problems::default(),
             segments: Segments::default(),
             records: Records::default(),
             losses: Losses::default(),
+            clock: Clock::default(),
             first: None,
             last: None,
             starts: Vec::with_capacity(dir.segments.len()),
             seen: 0,
             chain: Chain::new(options.key),
-            anchors: options.anchors,
             anchored: anchors::Seen::default(),
+            provable: Ranges::default(),
         };
         judge.check_identity();
+        if let Some(key) = options.key.filter(|_| options.part || plan.older.start > 0) {
+            judge.chain.begin_later(keys::proven(dir, key));
+        }
+        plan.before.iter().for_each(|before| judge.neighbour(before, true));
         judge
     }
 
@@ -96,7 +121,13 @@ impl<'a> Judge<'a> {
     }
 
     /// Looks at the end of the trail, and reports on all that was read.
-    pub(crate) fn report(mut self, before: Option<&Read>, tail: &Tail) -> Report {
+    /// `after` is the segment that follows, if more than its header need not be looked at.
+    pub(crate) fn report(
+        mut self,
+        before: Option<&Read>,
+        tail: &Tail,
+        after: Option<&Read>,
+    ) -> Report {
         // What a later segment says was announced tells damage from a torn tail in this one.
         tail.segments.iter().for_each(|read| self.announce(read));
         let mut before = before;
@@ -107,37 +138,51 @@ impl<'a> Judge<'a> {
             self.look_at(before, this, Place { at_end, orphan, end_seq: tail.end_seq });
             before = Some(this);
         }
+        if let Some(after) = after {
+            self.join(before, after);
+        }
         self.place_after();
         self.check_end(tail);
-        self.check_foreign();
+        if self.scope.kind != Kind::Range {
+            self.check_foreign();
+        }
+        let end_seq = self.records.end_seq;
+        self.scope.end(self.options, end_seq, &mut self.problems);
         let (signatures, anchors) = self.check_signatures();
         let root = self.root(tail);
         self.finish(tail, root, signatures, anchors)
     }
 
-    fn announce(&mut self, (_, read): &Read) {
+    fn announce(&mut self, (file, read): &Read) {
         let announced = read.as_ref().map_or(0, |read| read.outcome.announced);
-        self.announced = self.announced.max(announced);
+        if announced > self.announced {
+            self.announced = announced;
+            self.announced_by = format!("what is intact in {}", file.name());
+        }
     }
 
     fn look_at(&mut self, before: Option<&Read>, (file, read): &Read, place: Place) {
-        let before = before.map(|(file, read)| {
-            let read = read.as_ref().ok();
-            Before { file, read, end_seq: read.map(end_seq) }
-        });
+        let before = before.map(Before::of);
         self.check_place(before.as_ref(), file);
         match read {
             Ok(read) => {
                 self.check_segment(read, place);
+                let boot_id = read.outcome.header.as_ref().map(|header| header.boot_id);
+                self.clock.segment(boot_id, &read.clocks, place.end_seq);
                 self.check_chain(before.as_ref(), read, place.orphan);
                 let file = self.file(file);
                 self.chain.segment(read, &file, place.end_seq, place.orphan, &mut self.problems);
                 self.anchored.take(read);
                 self.seen = self.seen.max(end_seq(read));
+                self.scope.read(read, end_seq(read).min(place.end_seq.max(read.file.first_seq)));
+                if !place.orphan {
+                    self.provable.segment(read, file, !self.chain.is_broken());
+                }
             }
             Err(why) => {
                 self.unreadable(file, why);
                 self.chain.unreadable();
+                self.provable.unreadable();
             }
         }
         self.starts.push((file.first_seq, read.as_ref().ok().and_then(|read| read.first)));
@@ -151,6 +196,7 @@ impl<'a> Judge<'a> {
         let file = crate::escape::path(&self.dir.path.join(name::IDENTITY));
         let problem = match &self.dir.identity {
             Some(Ok(_)) => return,
+            None if self.scope.kind == Kind::Part => return,
             None => Problem::new(Class::Damage, "identity", "the trail has no identity")
                 .note("segments are there, so the file was removed"),
             Some(Err(why)) => {
@@ -159,43 +205,6 @@ impl<'a> Judge<'a> {
             }
         };
         self.problems.push(problem.in_file(file).at(0, 0));
-    }
-
-    /// Whether segments are missing, or doubled, before this one.
-    fn check_place(&mut self, before: Option<&Before<'_>>, file: &SegmentFile) {
-        let due = before.map_or(Some(0), |before| before.file.segment.checked_add(1));
-        if due == Some(file.segment) {
-            if before.is_none() && file.first_seq != 0 {
-                let message = format!("the first segment starts at seq {}", file.first_seq);
-                let problem = Problem::new(Class::Damage, "missing-records", message);
-                self.problems.push(problem.in_file(self.file(file)).at(0, file.first_seq));
-            }
-            return;
-        }
-        let Some(due) = due.filter(|due| *due < file.segment) else {
-            let message = format!("there is another segment of number {}", file.segment);
-            let problem = Problem::new(Class::Damage, "doubled-segment", message);
-            self.problems.push(problem.in_file(self.file(file)).at(file.first_seq, 0));
-            return;
-        };
-        let last = file.segment - 1;
-        let message = if due == last {
-            format!("segment {due} is missing")
-        } else {
-            format!("segments {due} to {last} are missing")
-        };
-        let start = before.map_or(Some(0), |before| before.end_seq);
-        let mut problem = Problem::new(Class::Damage, "missing-segment", message);
-        match start {
-            Some(start) => {
-                problem = problem.at(start, file.first_seq.saturating_sub(start));
-                let missing = SegmentFile { segment: due, first_seq: start };
-                problem = problem.in_file(self.file(&missing));
-            }
-            None => problem = problem.at(file.first_seq, 0),
-        }
-        let successor = format!("{} says that seq {} follows", file.name(), file.first_seq);
-        self.problems.push(problem.note(successor));
     }
 
     fn unreadable(&mut self, file: &SegmentFile, why: &io::Error) {
@@ -217,6 +226,8 @@ impl<'a> Judge<'a> {
         for placed in &read.findings {
             let class = match placed.finding.class(self.announced, at_end) {
                 graven_format::Class::Tail if self.dir.writer.is_some() => continue,
+                // Only the end of a trail can have been cut off, and that of a part may be any place.
+                graven_format::Class::Tail if self.scope.kind == Kind::Part => Class::Unchecked,
                 graven_format::Class::Tail => Class::Tail,
                 graven_format::Class::Unsupported => Class::Unsupported,
                 graven_format::Class::Damage => Class::Damage,
@@ -225,6 +236,11 @@ impl<'a> Judge<'a> {
             let mut problem = Problem::of_finding(class, file, read.file.first_seq, placed);
             if problem.before.is_none() {
                 problem.before = self.last.map(StampReport::from);
+            }
+            if class == Class::Unchecked {
+                problem = problem.note(
+                    "a write that was cut off, if the trail ends here, or damage: this part alone cannot tell",
+                );
             }
             self.problems.push(problem);
         }
@@ -245,7 +261,10 @@ impl<'a> Judge<'a> {
         self.records.unannounced += unannounced;
         self.first = self.first.or(read.first);
         self.last = read.last.or(self.last);
-        for loss in read.losses.iter().filter(|loss| loss.stamp.seq < end_seq) {
+        let asked = |stamp: &Stamp| {
+            self.options.range.is_none_or(|asked| asked.contains(stamp.seq, stamp.realtime_ns))
+        };
+        for loss in read.losses.iter().filter(|it| it.stamp.seq < end_seq && asked(&it.stamp)) {
             self.losses.count += 1;
             if self.losses.statements.len() < LOSSES_MAX {
                 self.losses.statements.push(report_loss(loss));
@@ -255,92 +274,6 @@ impl<'a> Judge<'a> {
         }
         self.losses.count += read.losses_left_out;
         self.losses.left_out += read.losses_left_out;
-    }
-
-    /// What a segment and the one before it say of each other.
-    fn check_chain(&mut self, before: Option<&Before<'_>>, read: &SegmentRead, orphan: bool) {
-        let file = self.file(&read.file);
-        let damage = |kind, message: String| Problem::new(Class::Damage, kind, message);
-        let Some(before) = before else {
-            if let Some(header) = read.outcome.header.as_ref().filter(|it| it.prev_crc != 0) {
-                let message = format!(
-                    "the first segment follows one whose trailer has checksum {:08x}",
-                    header.prev_crc
-                );
-                self.problems.push(damage("chain", message).in_file(file).at(0, 0));
-            }
-            return;
-        };
-        let adjacent = before.file.segment.checked_add(1) == Some(read.file.segment);
-        let Some(previous) = before.read.filter(|_| adjacent) else { return };
-        let (end, start) = (end_seq(previous), read.file.first_seq);
-        let previous_file = self.file(&previous.file);
-        let unsupported = previous
-            .findings
-            .iter()
-            .any(|it| it.finding.class(self.announced, false) == graven_format::Class::Unsupported);
-        if unsupported {
-            return;
-        }
-        let Some(trailer) = &previous.outcome.trailer else {
-            if !orphan {
-                self.check_unsealed(previous, read, &previous_file);
-            }
-            return;
-        };
-        if end < start {
-            let message = format!("seq {end} to {} are missing between two segments", start - 1);
-            let problem = damage("missing-records", message).in_file(file.clone());
-            self.problems
-                .push(problem.at(end, start - end).note("both segments are as they were written"));
-        } else if end > start {
-            let message = format!("starts at seq {start}, but the segment before it ends at {end}");
-            self.problems.push(damage("overlap", message).in_file(file.clone()).at(start, 0));
-        }
-        let Some(header) = &read.outcome.header else { return };
-        if header.prev_crc != trailer.chain_crc() {
-            let message = format!(
-                "does not follow the segment before it: names trailer checksum {:08x}, that is {:08x}",
-                header.prev_crc,
-                trailer.chain_crc()
-            );
-            let problem = damage("chain", message).in_file(file.clone()).at(start, 0);
-            self.problems.push(problem.note("a segment was replaced by another intact one"));
-        }
-        if header.before.root() != Some(trailer.root) && end == start {
-            let message = "its tree of the records before it is not that of the segment before it";
-            self.problems.push(damage("root", message.to_owned()).in_file(file).at(start, 0));
-        }
-    }
-
-    /// A segment that is not the last and has no trailer.
-    fn check_unsealed(&mut self, previous: &SegmentRead, read: &SegmentRead, file: &str) {
-        let (end, start) = (end_seq(previous), read.file.first_seq);
-        let mut problem = if end < start {
-            let message = format!("seq {end} to {} are missing at the end of a segment", start - 1);
-            Problem::new(Class::Damage, "missing-records", message)
-                .at(end, start - end)
-                .note(format!("{} says that it starts at seq {start}", read.file.name()))
-        } else {
-            Problem::new(
-                Class::Damage,
-                "unsealed",
-                "has no trailer, though another segment follows",
-            )
-            .at(end, 0)
-        };
-        let roots =
-            (own_root(previous), read.outcome.header.as_ref().and_then(|it| it.before.root()));
-        if let (Some(own), Some(stated)) = roots
-            && own == stated
-            && end == start
-        {
-            problem =
-                problem.note("all its records are intact: the next segment's tree confirms them");
-        }
-        problem.before = previous.last.map(StampReport::from);
-        problem.after = read.first.map(StampReport::from);
-        self.problems.push(problem.in_file(file.to_owned()));
     }
 
     /// Fills in the first intact record after problems at the end of a segment.
@@ -358,6 +291,7 @@ impl<'a> Judge<'a> {
         let seen = self.seen;
         self.records.end_seq = match &tail.decision {
             Some(Ok(_)) => tail.end_seq,
+            _ if !self.scope.end_checked => seen,
             _ => seen.max(self.announced),
         };
         if let Some(Ok(Decision { remove_orphan: true, .. })) = &tail.decision
@@ -366,7 +300,9 @@ impl<'a> Judge<'a> {
             && orphan.records > 0
         {
             let message = format!("{} records that were never announced", orphan.records);
-            let problem = Problem::new(Class::Tail, "orphan", message).in_file(self.file(file));
+            let part = self.scope.kind == Kind::Part;
+            let class = if part { Class::Unchecked } else { Class::Tail };
+            let problem = Problem::new(class, "orphan", message).in_file(self.file(file));
             self.problems.push(
                 problem.at(file.first_seq, 0).note(
                     "the segment before it was not sealed yet; the next start removes this one",
@@ -374,7 +310,7 @@ impl<'a> Judge<'a> {
             );
         }
         let intact_end = if tail.decision.is_some() { tail.end_seq.min(seen) } else { seen };
-        if self.announced > intact_end.max(self.problems.damage_end()) {
+        if self.scope.end_checked && self.announced > intact_end.max(self.problems.damage_end()) {
             let missing = self.announced - intact_end;
             let message = format!(
                 "seq {intact_end} to {} were announced durable and are not there",
@@ -385,44 +321,15 @@ impl<'a> Judge<'a> {
                 problem = problem.in_file(self.file(file));
             }
             problem.before = self.last.map(StampReport::from);
+            problem = problem.note(format!("{} says so", self.announced_by));
             self.problems.push(problem.at(intact_end, missing));
             self.records.end_seq = self.announced;
         }
     }
 
-    /// Files that do not belong here. One that is a segment of this trail under a name that it never
-    /// had is damage if the segment is missing.
-    fn check_foreign(&mut self) {
-        for foreign in &self.dir.foreign {
-            let file = crate::escape::path(&self.dir.path.join(foreign));
-            let known = self.dir.trail_id();
-            let inside = header_of(self.dir, foreign)
-                .filter(|header| known.is_none_or(|id| id == header.trail_id));
-            let problem = match inside {
-                Some(it) if !self.dir.segments.iter().any(|file| file.segment == it.segment) => {
-                    let was = name::segment(it.segment, it.first_seq);
-                    Problem::new(Class::Damage, "renamed-segment", format!("this is {was}"))
-                        .note("its header is intact and is of this trail; its records were not checked")
-                        .at(it.first_seq, 0)
-                }
-                Some(it) => Problem::new(
-                    Class::ForeignFile,
-                    "foreign-file",
-                    format!("a copy of segment {} that does not belong here", it.segment),
-                ),
-                None => Problem::new(
-                    Class::ForeignFile,
-                    "foreign-file",
-                    format!("no trail has a file of the name {}", name_text(foreign)),
-                ),
-            };
-            self.problems.push(problem.in_file(file));
-        }
-    }
-
     /// The tree over the whole trail, if nothing is wrong with it.
     fn root(&self, tail: &Tail) -> Option<Root> {
-        if self.problems.any_wrong() {
+        if self.problems.any_wrong() || self.scope.kind != Kind::Trail {
             return None;
         }
         let orphans = matches!(&tail.decision, Some(Ok(it)) if it.remove_orphan);
@@ -438,15 +345,30 @@ impl<'a> Judge<'a> {
 
     /// What keys and anchors say of the whole.
     fn check_signatures(&mut self) -> (Signatures, Anchors) {
-        if self.chain.is_missing() {
-            let message = "a key was given, and no header is there to hold it against";
-            self.problems.push(Problem::new(Class::Damage, "key", message).at(0, 0));
+        if let Some(key) = self.chain.missing() {
+            let (class, what) = match self.scope.kind {
+                Kind::Trail => (Class::Damage, "the trail is"),
+                // It may be signed elsewhere.
+                Kind::Range | Kind::Part => {
+                    (Class::Unchecked, "the segments that were checked are")
+                }
+            };
+            let message = format!("{what} not signed, and the key {key} was given");
+            self.problems.push(Problem::new(class, "key", message).at(0, 0));
         }
         let origin = self.dir.trail_id().map(origin);
         let end_seq = self.seen.min(self.records.end_seq);
         let (origin, last) = (origin.as_deref(), self.chain.last());
-        let anchors = self.anchored.judge(self.anchors, origin, end_seq, last, &mut self.problems);
-        (std::mem::take(&mut self.chain).report(end_seq), anchors)
+        let anchors = self.anchored.judge(
+            self.options.anchors,
+            &self.scope,
+            origin,
+            end_seq,
+            last,
+            &mut self.problems,
+        );
+        let start = self.scope.seqs_checked().map_or(0, |seqs| seqs.start);
+        (std::mem::take(&mut self.chain).report(start..end_seq), anchors)
     }
 
     fn finish(
@@ -468,24 +390,30 @@ impl<'a> Judge<'a> {
         } else {
             Verdict::Intact
         };
-        self.records.intact_prefix = self.problems.first_wrong().min(self.records.end_seq);
+        let from_start = self.scope.seqs_checked().is_none_or(|seqs| seqs.start == 0);
+        let intact_prefix = self.problems.first_wrong().min(self.records.end_seq);
+        self.records.intact_prefix = if from_start { intact_prefix } else { 0 };
         self.records.missing = self.problems.missing();
         self.records.time_first = self.first.map(|stamp| rfc3339(stamp.realtime_ns));
         self.records.time_last = self.last.map(|stamp| rfc3339(stamp.realtime_ns));
         let (problems, problems_left_out) = self.problems.into_listed();
+        let (provable, provable_left_out) = self.provable.end();
         let identity = self.dir.identity.as_ref().and_then(|it| it.as_ref().ok());
         Report {
             schema_version: SCHEMA_VERSION,
             trail: crate::escape::path(&self.dir.path),
-            trail_id: identity.map(|it| it.trail_id.to_string()),
+            trail_id: self.dir.trail_id().map(|id| id.to_string()),
             created: identity.map(|it| rfc3339(it.created_realtime_ns)),
             verdict,
             exit_code: verdict.exit().code(),
             writer: self.dir.writer.map(|writer| WriterReport { pid: writer.pid }),
-            recovery: tail.decision.as_ref().map(|decision| match decision {
-                Ok(decision) => decision.label.name(),
-                Err(_) => "refused",
-            }),
+            recovery: tail.decision.as_ref().filter(|_| self.scope.end_checked).map(
+                |it| match it {
+                    Ok(decision) => decision.label.name(),
+                    Err(_) => "refused",
+                },
+            ),
+            scope: self.scope,
             segments: self.segments,
             records: self.records,
             root,
@@ -493,18 +421,26 @@ impl<'a> Judge<'a> {
             anchors,
             problems,
             problems_left_out,
+            provable,
+            provable_left_out,
             losses: self.losses,
+            clock: self.clock,
             temporary_files: self.dir.temporaries.clone(),
         }
     }
 }
 
-/// Records that somebody knows to have been announced: a checkpoint is made of nothing else.
-fn known_announced(dir: &TrailDir, options: &Options<'_>) -> u64 {
+/// Records that somebody knows to have been announced, a checkpoint being made of nothing else, and who.
+fn known_announced(dir: &TrailDir, options: &Options<'_>) -> (u64, String) {
     let origin = dir.trail_id().map(origin);
     let own = options.anchors.iter().filter(|anchor| Some(&anchor.head.origin) == origin.as_ref());
-    let anchored = own.map(|anchor| anchor.head.size).max().unwrap_or(0);
-    anchored.max(options.durable.map_or(0, |seq| seq.saturating_add(1)))
+    let durable = options.durable.map(|seq| (seq.saturating_add(1), "--durable".to_owned()));
+    let anchored = own.max_by_key(|anchor| anchor.head.size).map(|anchor| {
+        let Anchor { file, line, head, .. } = anchor;
+        (head.size, format!("the checkpoint in {file}, line {line}"))
+    });
+    let known = durable.into_iter().chain(anchored);
+    known.max_by_key(|(announced, _)| *announced).unwrap_or_default()
 }
 
 /// One past the last seq that the segment has, or says that it had.
@@ -515,7 +451,7 @@ fn end_seq(read: &SegmentRead) -> u64 {
 
 /// The root over all records up to the end of this segment, computed from its records and the tree
 /// that its header states.
-fn own_root(read: &SegmentRead) -> Option<Hash> {
+pub(crate) fn own_root(read: &SegmentRead) -> Option<Hash> {
     let mut whole: CompactRange = read.outcome.header.as_ref()?.before.clone();
     let range = read.outcome.prefix.tree.as_ref()?.range();
     if whole.end() != range.begin() {
@@ -523,15 +459,6 @@ fn own_root(read: &SegmentRead) -> Option<Hash> {
     }
     whole.extend(&range);
     whole.root()
-}
-
-/// The header of the segment that a foreign file is, if it is one.
-fn header_of(dir: &TrailDir, name: &OsStr) -> Option<SegmentHeader> {
-    let mut bytes = Vec::new();
-    let file = open_regular(&dir.path.join(name)).ok()?;
-    file.take(64 * 1024).read_to_end(&mut bytes).ok()?;
-    let len = SegmentHeader::header_len(&bytes).ok()?;
-    SegmentHeader::decode(bytes.get(..len)?).ok()
 }
 
 fn report_loss(loss: &LossFound) -> Loss {

@@ -1,7 +1,9 @@
 //! The keys of a trail from the first on: each header's must follow from the segment before it, and
 //! every checkpoint be signed by the key of its place.
 
+use crate::keys::{self, EpochKey};
 use crate::time::rfc3339;
+use crate::trail::TrailDir;
 use crate::trail::notes::{Notes, Seen, Wrong};
 use crate::trail::segment::SegmentRead;
 use crate::verify::problems::Problems;
@@ -9,13 +11,14 @@ use crate::verify::report::{Class, Problem, hex};
 use graven_format::note::PublicKey;
 use graven_format::signer::{SignatureError, Signer};
 use serde::Serialize;
+use std::ops::Range;
 
 /// What is known of a trail's signatures.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Signatures {
     /// Whether the trail has a key.
     pub signed: bool,
-    /// The key that it begins with.
+    /// The key that it, or what was checked of it, begins with.
     pub key: Option<String>,
     /// Whether that is the key that was given; without one, the trail's own word for it is all there is.
     pub key_given: bool,
@@ -27,7 +30,7 @@ pub struct Signatures {
     pub unchecked: u64,
     /// The newest checkpoint whose signature is right, before anything that is wrong.
     pub newest: Option<Checkpoint>,
-    /// Records after it: no signature covers them.
+    /// Records after it that were checked: no signature covers them.
     pub uncovered: u64,
 }
 
@@ -49,7 +52,10 @@ pub struct Checkpoint {
 pub(crate) struct Chain {
     /// The key that the trail must begin with.
     trusted: Option<PublicKey>,
+    /// The first signer that has a key.
     first: Option<Signer>,
+    /// Whether a header was readable.
+    begun: bool,
     /// The last signer that is known, and whether the next header's must be it.
     last: Option<Signer>,
     sure: bool,
@@ -58,11 +64,38 @@ pub(crate) struct Chain {
     newest: Option<Seen>,
     /// Something is wrong with a key or a signature.
     broken: bool,
+    /// Segments that are not there were passed since the last one.
+    gap: bool,
+    /// The keys that are proven from the trusted one on, if what is looked at does not begin with it.
+    proven: Option<Vec<EpochKey>>,
+}
+
+/// The keys of the trail in `dir` that are proven from the first, `trusted` one on, as far as they can be followed.
+pub(crate) fn proven(dir: &TrailDir, trusted: &PublicKey) -> Vec<EpochKey> {
+    let mut proven = Vec::new();
+    // Where they end is said by the key that is not among them.
+    let _ = keys::follow(dir, Some(trusted), |key| proven.push(key));
+    proven
 }
 
 impl Chain {
     pub(crate) fn new(trusted: Option<&PublicKey>) -> Self {
         Self { trusted: trusted.cloned(), ..Self::default() }
+    }
+
+    /// Begins with a segment that is not the trail's first, with these keys before it.
+    pub(crate) fn begin_later(&mut self, proven: Vec<EpochKey>) {
+        self.proven = Some(proven);
+    }
+
+    /// The segments that come next are not there, and that is no damage.
+    pub(crate) fn gap(&mut self) {
+        self.gap = true;
+    }
+
+    /// Whether something is wrong with a key or a signature so far.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken
     }
 
     /// Goes on with a segment that belongs to the trail up to `end_seq`; `file` is its path. After
@@ -81,9 +114,11 @@ impl Chain {
         let notes = &read.notes;
         if let Some(begin) = &notes.begin {
             self.begin(begin, read.file.first_seq, file, problems);
+            (self.sure, self.begun) = (true, true);
         } else {
             self.sure = false;
         }
+        self.take_newest(notes, end_seq);
         for wrong in notes.wrong.iter().filter(|wrong| wrong.seq <= end_seq) {
             self.broken = true;
             problems.push(problem(wrong, read, file));
@@ -95,7 +130,6 @@ impl Chain {
         }
         self.checked += notes.checked;
         self.unchecked += notes.unchecked;
-        self.take_newest(notes, end_seq);
         self.sure = notes.end.is_some() && self.sure;
         self.last = notes.end.clone().or(self.last.take());
     }
@@ -106,39 +140,68 @@ impl Chain {
     }
 
     fn begin(&mut self, begin: &Signer, seq: u64, file: &str, problems: &mut Problems) {
-        let mut wrong = |message: String| {
-            let problem = Problem::new(Class::Damage, "key", message).in_file(file.to_owned());
+        let mut say = |class, message: String| {
+            let problem = Problem::new(class, "key", message).in_file(file.to_owned());
             problems.push(problem.at(seq, 0));
         };
+        let gap = std::mem::take(&mut self.gap);
         match &self.first {
+            // A trail may begin without a key; from the first one on it is signed.
             None => {
-                let key = self.trusted.as_ref();
-                if let Some(key) = key.filter(|key| begin.key.as_ref() != Some(*key)) {
+                let Some(found) = &begin.key else { return };
+                let trusted = self.trusted.as_ref().filter(|key| *key != found);
+                let known = |it: &&EpochKey| it.epoch == begin.epoch;
+                let later = self.proven.as_ref().map(|keys| keys.iter().find(known));
+                if let (Some(key), Some(None)) = (trusted, later)
+                    && begin.epoch > 0
+                {
                     self.broken = true;
-                    wrong(match &begin.key {
-                        Some(found) => format!("the trail's key is {found}, and {key} was given"),
-                        None => format!("the trail is not signed, and the key {key} was given"),
-                    });
+                    let message =
+                        format!("that the key {found} follows from {key} cannot be shown here");
+                    say(Class::Unchecked, message);
+                } else if let Some(key) = trusted
+                    && !matches!(later, Some(Some(it)) if it.key == *found)
+                {
+                    self.broken = true;
+                    say(
+                        Class::Damage,
+                        format!("the trail's first key is {found}, and {key} was given"),
+                    );
                 }
-                if seq == 0 && begin.epoch != 0 {
+                if (seq == 0 || self.begun && !gap) && begin.epoch != 0 {
                     self.broken = true;
-                    wrong(format!("the trail begins with a key after {} others", begin.epoch));
+                    say(
+                        Class::Damage,
+                        format!(
+                            "the trail's first key says that it came after {} others",
+                            begin.epoch
+                        ),
+                    );
                 }
                 self.first = Some(begin.clone());
             }
+            Some(_) if gap => {
+                if self.last.as_ref() != Some(begin) {
+                    self.broken = true;
+                    let message = "the key in its header cannot be followed over the segments that are not here";
+                    say(Class::Unchecked, message.into());
+                }
+            }
             Some(_) if self.sure && self.last.as_ref() != Some(begin) => {
                 self.broken = true;
-                wrong("the key in its header does not follow from the segment before it".into());
+                say(
+                    Class::Damage,
+                    "the key in its header does not follow from the segment before it".into(),
+                );
             }
-            Some(first) if !self.sure && first.key.is_some() => {
+            Some(_) if !self.sure => {
                 self.broken = true;
                 let message = "the key in its header cannot be followed from the first: what stands \
                                before it is damaged or missing";
-                wrong(message.into());
+                say(Class::Damage, message.into());
             }
             Some(_) => {}
         }
-        self.sure = true;
     }
 
     fn take_newest(&mut self, notes: &Notes, end_seq: u64) {
@@ -149,15 +212,15 @@ impl Chain {
         }
     }
 
-    /// What is to be reported of a trail of `end_seq` records.
-    pub(crate) fn report(self, end_seq: u64) -> Signatures {
-        let signed = self.first.as_ref().is_some_and(|first| first.key.is_some());
+    /// What is to be reported when the records of these seqs were checked.
+    pub(crate) fn report(self, seqs: Range<u64>) -> Signatures {
+        let signed = self.first.is_some();
         let covered = self.newest.map_or(0, |newest| newest.size);
         let epochs = self.first.as_ref().zip(self.last.as_ref());
         Signatures {
             signed,
             key_given: self.trusted.is_some(),
-            epochs: epochs.filter(|_| signed).map(|(first, last)| (first.epoch, last.epoch)),
+            epochs: epochs.map(|(first, last)| (first.epoch, last.epoch)),
             key: self.first.and_then(|first| first.key).map(|key| key.to_string()),
             checked: self.checked,
             unchecked: self.unchecked,
@@ -167,13 +230,13 @@ impl Chain {
                 time: rfc3339(newest.realtime_ns),
                 epoch: newest.epoch,
             }),
-            uncovered: end_seq.saturating_sub(covered),
+            uncovered: seqs.end.saturating_sub(covered.max(seqs.start)),
         }
     }
 
-    /// Whether the trail was to begin with a key and nothing in it says which it has.
-    pub(crate) fn is_missing(&self) -> bool {
-        self.trusted.is_some() && self.first.is_none()
+    /// The key that was given, if the trail has none.
+    pub(crate) fn missing(&self) -> Option<&PublicKey> {
+        self.trusted.as_ref().filter(|_| self.first.is_none())
     }
 
     /// The last signer that is known.

@@ -6,12 +6,16 @@
 //! Nothing is written and nothing is locked, so a writer may run meanwhile.
 
 pub mod anchors;
+pub mod clock;
+mod extent;
 pub mod judge;
 pub mod keys;
 pub mod pool;
 pub mod problem;
 pub mod problems;
+pub mod provable;
 pub mod report;
+pub mod scope;
 mod signing;
 pub mod text;
 
@@ -24,9 +28,10 @@ use graven_format::note::PublicKey;
 use judge::Judge;
 use pool::Pool;
 pub use report::{Report, Verdict};
+use scope::{Asked, Plan};
 use std::io;
 use std::num::NonZero;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 
 /// How often a directory is listed again because a running writer removed what was listed.
@@ -48,6 +53,10 @@ pub struct Options<'a> {
     pub key: Option<&'a PublicKey>,
     /// Checkpoints that were kept elsewhere.
     pub anchors: &'a [Anchor],
+    /// The records that are asked for; all of them if `None`.
+    pub range: Option<&'a Asked>,
+    /// What is there is a part of the trail: that other segments are not there is no damage.
+    pub part: bool,
     /// Counts bytes as they are read.
     pub progress: Option<&'a AtomicU64>,
 }
@@ -61,9 +70,26 @@ pub type Read = (SegmentFile, io::Result<SegmentRead>);
 /// [`OpenError`] if there is no trail there or it cannot be listed. What is wrong inside a trail is
 /// no error but part of the report.
 pub fn verify(path: &Path, options: &Options<'_>) -> Result<Report, OpenError> {
+    verify_opened(|| TrailDir::open(path), options)
+}
+
+/// Verifies segments by their files, which are in one directory: [`Options::part`] is meant.
+///
+/// # Errors
+/// As [`verify`], and if one of the files has no segment's name.
+pub fn verify_files(files: &[PathBuf], options: &Options<'_>) -> Result<Report, OpenError> {
+    let options = Options { part: true, ..*options };
+    verify_opened(|| TrailDir::open_files(files), &options)
+}
+
+fn verify_opened(
+    open: impl Fn() -> Result<TrailDir, OpenError>,
+    options: &Options<'_>,
+) -> Result<Report, OpenError> {
     let mut rounds = 1;
     loop {
-        let dir = TrailDir::open(path)?;
+        let dir = open()?;
+        let dir = if options.part { dir.part() } else { dir };
         let (report, gone) = read_all(&dir, options);
         if rounds < LIST_ROUNDS && gone {
             // A writer that starts removes a segment without records, and one of which nothing
@@ -80,7 +106,8 @@ pub fn verify(path: &Path, options: &Options<'_>) -> Result<Report, OpenError> {
 fn read_all(dir: &TrailDir, options: &Options<'_>) -> (Report, bool) {
     let sizes = anchors::sizes(options.anchors);
     let how = How { limit: None, progress: options.progress, sizes: &sizes };
-    let older = &dir.segments[..dir.segments.len() - Tail::len(dir)];
+    let plan = Plan::new(dir, options);
+    let older = &dir.segments[plan.older.clone()];
     let default = || std::thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX);
     let threads = options.threads.map_or_else(default, NonZero::get).min(older.len());
     // Enough that who is done early finds another segment while a slow one is waited for.
@@ -93,18 +120,19 @@ fn read_all(dir: &TrailDir, options: &Options<'_>) -> (Report, bool) {
                 break;
             }
         }
-        let tail = Tail::read(dir, true, how);
+        let tail = if plan.tail { Tail::read(dir, true, how) } else { Tail::not_read() };
         let is_gone =
             |(_, read): &Read| matches!(read, Err(why) if why.kind() == io::ErrorKind::NotFound);
         let mut gone = tail.segments.iter().any(is_gone);
-        let (mut judge, mut before) = (Judge::new(dir, options), None);
+        let (mut judge, mut before) = (Judge::new(dir, options, &plan), None);
         // This thread is one of the pool once it has read the end.
         pool.take_all(read, |file, read| {
             let this = (file.clone(), read);
             gone |= is_gone(&this);
-            judge.segment(before.as_ref(), &this, &tail);
+            judge.segment(before.as_ref().or(plan.before.as_ref()), &this, &tail);
             before = Some(this);
         });
-        (judge.report(before.as_ref(), &tail), gone)
+        let before = before.as_ref().or(plan.before.as_ref());
+        (judge.report(before, &tail, plan.after.as_ref()), gone)
     })
 }

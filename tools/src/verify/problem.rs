@@ -4,6 +4,7 @@ use crate::time::rfc3339;
 use crate::trail::segment::{Placed, Stamp};
 use crate::verify::report::{Class, Problem, StampReport};
 use graven_format::FindingKind;
+use graven_format::name::Name;
 
 impl Problem {
     /// A problem of which only the sentence is known.
@@ -14,6 +15,7 @@ impl Problem {
             kind,
             message: message.into(),
             file: None,
+            segment: None,
             offset: None,
             len: None,
             seq: None,
@@ -30,7 +32,7 @@ impl Problem {
     pub fn of_finding(class: Class, file: String, first_seq: u64, placed: &Placed) -> Self {
         let finding = &placed.finding;
         let mut problem = Self::new(class, word(&finding.kind), finding.to_string());
-        problem.file = Some(file);
+        problem = problem.in_file(file);
         problem.offset = Some(finding.offset);
         problem.len = Some(finding.len);
         problem.missing = finding.missing;
@@ -41,6 +43,14 @@ impl Problem {
             FindingKind::Root | FindingKind::Trailer { .. } => first_seq,
             _ => finding.seq,
         });
+        if finding.missing > 0 {
+            let next = finding.seq.saturating_add(finding.missing);
+            problem.notes.push(match finding.kind {
+                FindingKind::RecordCount { .. } => "the frame's own header counts them".to_owned(),
+                FindingKind::Trailer { .. } => "the segment's trailer counts them".to_owned(),
+                _ => format!("what is intact after it says so: it goes on with seq {next}"),
+            });
+        }
         match &finding.kind {
             FindingKind::Root => problem.notes.push(
                 "every checksum fits, so this was made on purpose: a record of this segment, or the tree \
@@ -60,6 +70,11 @@ impl Problem {
     /// The same with the file that it is in.
     #[must_use]
     pub fn in_file(mut self, file: String) -> Self {
+        let name = file.rsplit_once('/').map_or(&*file, |(_, name)| name);
+        self.segment = match Name::parse(name) {
+            Some(Name::Segment { segment, .. }) => Some(segment),
+            _ => None,
+        };
         self.file = Some(file);
         self
     }
@@ -104,12 +119,14 @@ fn word(kind: &FindingKind) -> &'static str {
         FindingKind::Gap => "gap",
         FindingKind::Chain { .. } => "chain",
         FindingKind::Sequence { .. } => "sequence",
+        FindingKind::Decode(_) => "decode",
         FindingKind::Record(_) => "record",
         FindingKind::RecordCount { .. } => "record-count",
         FindingKind::Trailer { .. } => "trailer",
         FindingKind::Root => "root",
         FindingKind::Checkpoint(_) => "checkpoint",
         FindingKind::AfterTrailer => "after-trailer",
+        FindingKind::Added => "added-bytes",
         FindingKind::Truncated { .. } => "truncated",
     }
 }

@@ -2,7 +2,10 @@
 
 use crate::exit::Exit;
 use crate::verify::anchors::Anchors;
+use crate::verify::clock::Clock;
 use crate::verify::keys::Signatures;
+use crate::verify::provable::Provable;
+use crate::verify::scope::Scope;
 use serde::Serialize;
 
 /// Version of the JSON that `verify --json` prints. Fields may be added within a version; none
@@ -29,11 +32,13 @@ pub struct Report {
     /// The state in which a writer that starts now would find the end of the trail: a label of the
     /// recovery table, `refused` if it would not touch it.
     pub recovery: Option<&'static str>,
+    /// What of it was checked, and what was not.
+    pub scope: Scope,
     /// Its files.
     pub segments: Segments,
     /// Its records.
     pub records: Records,
-    /// The RFC 6962 tree over all records, if the trail is intact.
+    /// The RFC 6962 tree over all records, if all of the trail was checked and is intact.
     pub root: Option<Root>,
     /// Its keys and checkpoints.
     pub signatures: Signatures,
@@ -43,8 +48,14 @@ pub struct Report {
     pub problems: Vec<Problem>,
     /// Problems that were found and are not listed.
     pub problems_left_out: u64,
+    /// The records that are still those that a root was stated over, whatever is damaged.
+    pub provable: Vec<Provable>,
+    /// Ranges of those that are not listed.
+    pub provable_left_out: u64,
     /// What the trail itself says is missing.
     pub losses: Losses,
+    /// Boots, and steps of the real-time clock. They do not change the verdict.
+    pub clock: Clock,
     /// Temporary files: a segment being prepared, or what a crash left. They hold nothing that was
     /// announced.
     pub temporary_files: Vec<String>,
@@ -54,7 +65,7 @@ pub struct Report {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// Complete and intact.
+    /// Complete and intact, as far as [`Scope`] says that it was checked.
     Intact,
     /// Damage or tampering.
     Damaged,
@@ -117,9 +128,9 @@ pub struct Segments {
 pub struct Records {
     /// Intact records.
     pub intact: u64,
-    /// Intact records without a gap from seq 0 on.
+    /// Intact records without a gap from seq 0 on; 0 if the first was not checked.
     pub intact_prefix: u64,
-    /// One past the last seq that the trail is known to have, or to have had.
+    /// One past the last seq that the trail, or what was checked of it, is known to have, or to have had.
     pub end_seq: u64,
     /// Records that are known to be missing or unreadable.
     pub missing: u64,
@@ -167,6 +178,8 @@ pub struct Problem {
     pub message: String,
     /// The file that it is in, or that is missing.
     pub file: Option<String>,
+    /// The number of the segment that this file is, or was.
+    pub segment: Option<u64>,
     /// First byte of it in the file.
     pub offset: Option<u64>,
     /// Bytes that it covers.

@@ -54,8 +54,13 @@ fn anchors(
     }
     let good = anchors.checked.iter().filter(|it| it.status == Status::Consistent).count();
     let all = count(anchors.checked.len() as u64, "checkpoint");
+    let unchecked = anchors.checked.iter().filter(|it| it.status == Status::NotChecked).count();
     let proven = count(anchors.proven, "record");
-    fact("anchors", format!("{good} of {all} kept elsewhere fit, up to {proven}"))?;
+    let mut text = format!("{good} of {all} kept elsewhere fit, up to {proven}");
+    if unchecked > 0 {
+        text += &format!("; {unchecked} end outside of what was checked");
+    }
+    fact("anchors", text)?;
     if let Some(fork) = &anchors.fork {
         let (start, last) = (fork.start, fork.end.saturating_sub(1));
         fact(

@@ -2,7 +2,8 @@
 
 use crate::diag::{Diagnostic, Level};
 use crate::verify::report::{Class, Loss, Problem, Report, Verdict};
-use crate::verify::signing;
+use crate::verify::scope::Kind;
+use crate::verify::{extent, signing};
 use anstyle::{AnsiColor, Style};
 use std::io::{self, Write};
 
@@ -134,6 +135,7 @@ fn facts(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     };
     let id = report.trail_id.as_deref().unwrap_or("unknown");
     fact("trail", format!("{}, id {id}", report.trail))?;
+    extent::facts(report, &mut fact)?;
     if let Some(created) = &report.created {
         fact("created", created.clone())?;
     }
@@ -158,7 +160,9 @@ fn facts(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let text = format!("{}, {} sealed, {}", segments.count, segments.sealed, bytes(segments.bytes));
     fact("segments", text)?;
     let records = &report.records;
-    fact("records", format!("{} intact of seq 0..{}", records.intact, records.end_seq))?;
+    let start = report.scope.seqs_checked().filter(|_| report.scope.kind != Kind::Trail);
+    let start = start.map_or(0, |seqs| seqs.start);
+    fact("records", format!("{} intact of seq {start}..{}", records.intact, records.end_seq))?;
     if let (Some(first), Some(last)) = (&records.time_first, &records.time_last) {
         fact("time", format!("{first} to {last}"))?;
     }
@@ -166,6 +170,7 @@ fn facts(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         fact("root", format!("{} over {}", root.hash, count(root.size, "record")))?;
     }
     signing::facts(report, &mut fact)?;
+    extent::provable(report, &mut fact)?;
     if records.missing > 0 {
         fact("missing", count(records.missing, "record"))?;
     }
@@ -176,6 +181,21 @@ fn facts(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     if report.losses.count > 0 {
         fact("losses", count(report.losses.count, "loss statement"))?;
     }
+    if report.clock.boots.len() > 1 {
+        let boots = report.clock.boots.len() as u64 + report.clock.boots_left_out;
+        fact("boots", format!("{boots}; `--json` lists them"))?;
+    }
+    for step in report.clock.steps.iter().take(LISTED_MAX) {
+        let way = if step.step_ns < 0 { "back" } else { "forwards" };
+        let seconds = step.step_ns.unsigned_abs() as f64 / 1e9;
+        let text = format!("set {way} by {seconds:.3} s before seq {} of {}", step.seq, step.time);
+        fact("clock", text)?;
+    }
+    let unlisted =
+        report.clock.steps.len().saturating_sub(LISTED_MAX) as u64 + report.clock.steps_left_out;
+    if unlisted > 0 {
+        fact("clock", format!("{} more; `--json` lists them", count(unlisted, "step")))?;
+    }
     for temporary in &report.temporary_files {
         fact("temporary", format!("{temporary}: holds nothing that was announced"))?;
     }
@@ -184,40 +204,34 @@ fn facts(report: &Report, out: &mut dyn Write) -> io::Result<()> {
 
 fn verdict(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let records = &report.records;
+    let part = extent::verdict(report);
+    let all = count(records.intact, "record");
+    let (complete, prefix, help) = match &part {
+        Some((records, rest)) => {
+            (format!("{records}; {rest}"), format!("{records} are intact"), *rest)
+        }
+        None => (
+            format!("{all}, complete from seq 0 on"),
+            format!("seq 0..{} is intact", records.intact_prefix),
+            "`graven export` writes every record that is",
+        ),
+    };
     let (color, text) = match report.verdict {
-        Verdict::Intact => {
-            let text =
-                format!("intact: {}, complete from seq 0 on", count(records.intact, "record"));
-            (AnsiColor::Green, text)
-        }
-        Verdict::Damaged => {
-            let text = format!(
-                "DAMAGED: seq 0..{} is intact; `graven export` writes every record that is",
-                records.intact_prefix
-            );
-            (AnsiColor::Red, text)
-        }
+        Verdict::Intact => (AnsiColor::Green, format!("intact: {complete}")),
+        Verdict::Damaged => (AnsiColor::Red, format!("DAMAGED: {prefix}; {help}")),
         Verdict::Unchecked => {
-            let text = format!(
-                "NOT CHECKED in full: seq 0..{} is intact; no damage was found in what could be read",
-                records.intact_prefix
-            );
-            (AnsiColor::Yellow, text)
+            let text = "no damage was found in what could be read";
+            (AnsiColor::Yellow, format!("NOT CHECKED in full: {prefix}; {text}"))
         }
         Verdict::Losses => {
-            let text = format!(
-                "intact, with losses: {} as written; what never arrived is said in {}",
-                count(records.intact, "record"),
-                count(report.losses.count, "loss statement")
-            );
-            (AnsiColor::Yellow, text)
+            let losses = count(report.losses.count, "loss statement");
+            let text = format!("{all} as written; what never arrived is said in {losses}");
+            let rest = part.map_or(String::new(), |(_, rest)| format!("; {rest}"));
+            (AnsiColor::Yellow, format!("intact, with losses: {text}{rest}"))
         }
         Verdict::TornTail => {
-            let text = format!(
-                "intact, with a torn tail: {}, complete from seq 0 on; what follows was never announced",
-                count(records.intact, "record")
-            );
-            (AnsiColor::Yellow, text)
+            let text = "what follows was never announced";
+            (AnsiColor::Yellow, format!("intact, with a torn tail: {complete}; {text}"))
         }
     };
     let style = color.on_default().bold();

@@ -8,7 +8,7 @@ use graven_format::identity::Identity;
 use graven_format::kind::TRUSTED_APP;
 use graven_format::lines::{Head, origin};
 use graven_format::loss::{Cause, Certainty, LossStatement};
-use graven_format::merkle::{CompactRange, OneByOne, Scratch, SegmentTree, leaf_hash};
+use graven_format::merkle::{CompactRange, Hash, OneByOne, Scratch, SegmentTree, leaf_hash};
 use graven_format::note::{Checkpoint, PublicKey, SecretKey};
 use graven_format::segment::SegmentHeader;
 use graven_format::trailer::{SealReason, Tally, TallyFrame, Trailer};
@@ -53,6 +53,9 @@ pub struct Maker {
     /// What the next frame says was announced; what came before it unless set.
     pub announced: Option<u64>,
     whole: CompactRange,
+    leaves: Vec<Hash>,
+    /// Every record as it is stored.
+    pub stored: Vec<Vec<u8>>,
     prev_crc: u32,
     /// How many keys came before [`Maker::key`].
     pub epoch: u64,
@@ -74,6 +77,8 @@ impl Maker {
             next_seq: 0,
             announced: None,
             whole: CompactRange::new(0),
+            leaves: Vec::new(),
+            stored: Vec::new(),
             prev_crc: 0,
             epoch: 0,
             key: None,
@@ -142,10 +147,13 @@ impl Maker {
         let mut buf = vec![0; graven_format::consts::FRAME_BYTES_MAX];
         let mut end = FRAME_HEADER_BYTES;
         for record in records {
+            let start = end;
             end += record.encode(&mut buf[end..]);
+            self.stored.push(buf[start..end].to_vec());
             let leaf = leaf_hash(record);
             open.tree.append_all(&[leaf], &mut Scratch::default(), &mut OneByOne);
             self.whole.append(leaf);
+            self.leaves.push(leaf);
         }
         let fields = FrameFields {
             record_count: records.len() as u32,
@@ -179,7 +187,14 @@ impl Maker {
     fn head(&self, successor: Option<PublicKey>) -> Checkpoint {
         let root = self.whole.root().expect("from 0 on");
         let head = Head { origin: origin(self.trail_id), size: self.next_seq, root };
-        Checkpoint { head, successor }
+        Checkpoint { head, successor, sealed: None }
+    }
+
+    /// The root over the first `size` records, made of the leaves alone.
+    pub fn root(&self, size: u64) -> Hash {
+        let mut range = CompactRange::new(0);
+        self.leaves[..size as usize].iter().for_each(|leaf| range.append(*leaf));
+        range.root().expect("from 0 on")
     }
 
     /// The key of this seed: two trails of the same seeds have the same keys.
@@ -226,7 +241,8 @@ impl Maker {
         let open = self.open.take().expect("a segment");
         let mut trailer = Trailer::new(&open.header, open.tally, &open.tree, reason, TIME_NS);
         if let Some(key) = &self.key {
-            trailer.note = key.sign(&self.head(None)).into_bytes();
+            let sealed = Some(trailer.seal_hash(&open.header));
+            trailer.note = key.sign(&Checkpoint { sealed, ..self.head(None) }).into_bytes();
         }
         let (bytes, crc) = trailer.encode(ALIGN_BYTES);
         open.file.write_all_at(&bytes, open.next_offset).expect("the trailer");

@@ -1,6 +1,7 @@
 //! The clean end: everything accepted is durable, the last segment is sealed, its file cut to its
 //! trailer, and the spare removed, one operation after the other.
 
+use super::signer::Signer;
 use super::{Engine, Turn};
 use crate::disk::{Disk, Op, OpId};
 use graven_format::trailer::SealReason;
@@ -31,7 +32,8 @@ impl Closing {
 impl<D: Disk> Engine<D> {
     /// Everything accepted is durable: seal, cut the file to its trailer, remove the spare.
     pub(super) fn close_down(&mut self) -> Turn {
-        if self.spare.is_busy() {
+        // A key that is being erased is waited for: its store has promised a wake-up.
+        if self.spare.is_busy() || self.signer.as_ref().is_some_and(Signer::is_installing) {
             return Turn::Sleep { until_ns: None };
         }
         if self.closing.is_none() {
@@ -63,6 +65,7 @@ impl<D: Disk> Engine<D> {
                 Turn::Again
             }
             None => {
+                self.checkpoints.end();
                 self.watermark.close();
                 Turn::Finished
             }

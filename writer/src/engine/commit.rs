@@ -74,6 +74,14 @@ impl Commit {
         Self { op: Some(op), done: false, what }
     }
 
+    /// Bytes of the frame, without what pads it; 0 if it is none.
+    pub(super) fn frame_bytes(&self) -> u64 {
+        match &self.what {
+            What::Frame { batch, .. } => batch.end_max() as u64,
+            What::Seal { .. } | What::Activation { .. } => 0,
+        }
+    }
+
     /// What is being done, to which file and where, for errors.
     pub(super) fn describe(&self) -> (&'static str, String, Option<u64>) {
         match &self.what {

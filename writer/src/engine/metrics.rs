@@ -3,7 +3,6 @@
 use crate::clock::Now;
 use crate::disk::IoBuf;
 use crate::ring::Batch;
-use graven_format::record;
 use hdrhistogram::Histogram;
 use std::sync::{Mutex, MutexGuard};
 
@@ -54,14 +53,9 @@ impl Metrics {
     pub(super) fn note_durable(&self, batch: &Batch<IoBuf>, now: Now) {
         let mut totals = self.lock();
         totals.records += u64::from(batch.count);
-        let taken = record::split(batch.records()).map(|stored| {
-            let mut boottime = [0; 8];
-            boottime.copy_from_slice(&stored[16..24]);
-            u64::from_le_bytes(boottime)
-        });
         // Records that a source took together carry the same time, and count together.
         let (mut run_ns, mut run) = (0, 0);
-        for taken_ns in taken.map(Some).chain([None]) {
+        for taken_ns in batch.boottimes().map(Some).chain([None]) {
             if run > 0 && taken_ns != Some(run_ns) {
                 let latency_ns = now.boottime_ns.saturating_sub(run_ns).max(1);
                 totals.latency.saturating_record_n(latency_ns, std::mem::take(&mut run));

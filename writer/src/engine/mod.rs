@@ -24,23 +24,30 @@ use crate::clock::Now;
 use crate::disk::{Completion, Disk, FileId, IoBuf, Op, OpId};
 use crate::error::WriteError;
 use crate::ring::{Batch, Ring, WakeOn};
+use checkpoints::Checkpoints;
 use closing::Closing;
 use commit::{Commit, Commits, Given, Place};
 use durability::{Durable, Watermark};
 use graven_format::consts::{ALIGN_BYTES_MAX, FRAME_HEADER_BYTES, align_up, trailer_bytes_max};
 use graven_format::frame::{self, FrameFields};
 use graven_format::merkle::CompactRange;
-use graven_format::trailer::SealReason;
-use graven_format::{Record, TrailId, name};
+use graven_format::{Record, TrailId};
 use metrics::Metrics;
 use recover::Recovered;
-use segment::{Active, Surroundings};
+use segment::Active;
+pub use signer::{Cadence, Signing};
+use signer::{Hashed, Signer};
 use spare::Spare;
+pub use squeeze::Compress;
+pub(crate) use squeeze::SQUEEZE_BYTES;
+use squeeze::Squeeze;
 use std::io;
 use std::sync::Arc;
 pub(crate) use tree::TREE_BYTES;
 use tree::Tree;
 
+mod change;
+pub mod checkpoints;
 mod closing;
 mod commit;
 pub mod durability;
@@ -48,7 +55,9 @@ pub mod metrics;
 pub mod recover;
 mod room;
 mod segment;
+mod signer;
 mod spare;
+mod squeeze;
 mod tree;
 
 /// What to do when there is no room for another segment.
@@ -72,6 +81,8 @@ pub struct Settings {
     pub zero_ahead: bool,
     /// What to do when there is no room for another segment.
     pub on_full: OnFull,
+    /// Whether frames are compressed.
+    pub compress: Compress,
     /// The kernel's id of this boot.
     pub boot_id: [u8; 16],
     /// The node name, at most [`graven_format::consts::HOST_BYTES_MAX`] bytes.
@@ -115,6 +126,9 @@ pub struct Engine<D> {
     prev_trailer_crc: u32,
     /// A batch that waits for the next segment.
     held: Option<Batch<IoBuf>>,
+    /// A batch that was packed while as many frames were in flight as may be.
+    ahead: Option<Batch<IoBuf>>,
+    squeeze: Squeeze,
     /// Whether that wait is given up, if it is for room.
     giving_up: bool,
     /// For the one header and the one trailer that can be in flight.
@@ -123,6 +137,9 @@ pub struct Engine<D> {
     /// Files of sealed segments that are being closed: their numbers are not free yet.
     closes: Vec<(OpId, FileId)>,
     closing: Option<Closing>,
+    /// Nothing is signed without.
+    signer: Option<Signer>,
+    checkpoints: Arc<Checkpoints>,
     completions: Vec<Completion>,
     /// Batches that are durable and announced, and not counted yet.
     settled: Vec<Batch<IoBuf>>,
@@ -167,17 +184,34 @@ impl<D: Disk> Engine<D> {
             tree: Tree::new(),
             prev_trailer_crc: recovered.prev_trailer_crc,
             held: None,
+            ahead: None,
+            squeeze: Squeeze::new(settings.compress),
             giving_up: false,
             header_buf: Some(IoBuf::new(ALIGN_BYTES_MAX as usize)?),
             trailer_buf: Some(IoBuf::new(trailer_len as usize)?),
             closes: Vec::new(),
             closing: None,
+            signer: None,
+            checkpoints: Arc::new(Checkpoints::new(&recovered.note)),
             completions: Vec::new(),
             settled: Vec::new(),
             failed: None,
             now: Now::default(),
             settings,
         })
+    }
+
+    /// The same engine, which signs: its ring keeps room for checkpoints.
+    #[must_use]
+    pub fn with_signing(mut self, signing: Signing) -> Self {
+        self.signer = Some(Signer::new(signing, Arc::clone(&self.checkpoints)));
+        self
+    }
+
+    /// The checkpoints that are durable.
+    #[must_use]
+    pub fn checkpoints(&self) -> Arc<Checkpoints> {
+        Arc::clone(&self.checkpoints)
     }
 
     /// Takes what has completed, moves the watermark, submits what can be. After the first
@@ -195,6 +229,7 @@ impl<D: Disk> Engine<D> {
                 fault.accepted = self.ring.stats().next_seq;
                 self.failed = Some(fault.clone());
                 self.watermark.fail(fault.clone());
+                self.checkpoints.end();
                 Turn::Failed(fault)
             }
         }
@@ -243,6 +278,7 @@ impl<D: Disk> Engine<D> {
         }
         self.completions = completions;
         self.advance();
+        self.drive_signer();
         if self.closing.is_none() {
             went_on |= self.submit_batches();
             self.settle();
@@ -262,14 +298,17 @@ impl<D: Disk> Engine<D> {
         let in_flight = self.commits.frames_in_flight();
         if self.closing.is_some() || self.ring.is_closed() {
             let queued = self.ring.stats().queued_records;
-            if self.held.is_none() && queued == 0 && self.commits.is_empty() {
+            if self.held.is_none() && self.ahead.is_none() && queued == 0 && self.commits.is_empty()
+            {
                 return self.close_down();
             }
         }
         let cannot_take = self.held.is_some() || in_flight >= self.settings.in_flight_max;
         let on = if in_flight == 0 { WakeOn::Record } else { WakeOn::FullBatch };
         if cannot_take || self.ring.prepare_sleep(on) {
-            return Turn::Sleep { until_ns: self.spare.retry_at_ns() };
+            let signs_ns = self.signer.as_ref().and_then(Signer::deadline_ns);
+            let until_ns = self.spare.retry_at_ns().into_iter().chain(signs_ns).min();
+            return Turn::Sleep { until_ns };
         }
         Turn::Again
     }
@@ -306,6 +345,7 @@ impl<D: Disk> Engine<D> {
             let (operation, file, offset) = commit.describe();
             return Err(self.fault(operation, file, offset, error));
         }
+        self.squeeze.pressure.completed(commit.frame_bytes());
         if let Some(op) = self.commits.succeeded(id, buf) {
             let next = self.submit(op);
             self.commits.continue_with(next);
@@ -327,7 +367,7 @@ impl<D: Disk> Engine<D> {
 
     /// Pops the complete prefix of the queue and moves the watermark over it.
     fn advance(&mut self) {
-        let mut durable = None;
+        let (mut durable, mut sealed) = (None, None);
         while let Some(given) = self.commits.pop_done() {
             match given {
                 Given::Batch(batch) => {
@@ -337,6 +377,7 @@ impl<D: Disk> Engine<D> {
                 Given::Header(buf) => self.header_buf = Some(buf),
                 Given::Trailer(buf, segment) => {
                     self.trailer_buf = Some(buf);
+                    sealed = Some(segment);
                     if self.active.as_ref().is_some_and(|active| active.header.segment != segment) {
                         let file = Spare::file(segment);
                         let id = self.submit(Op::Close { file });
@@ -347,6 +388,9 @@ impl<D: Disk> Engine<D> {
         }
         if let Some(durable) = durable {
             self.watermark.publish(Durable::behind_barrier(durable));
+        }
+        if let Some(signer) = &mut self.signer {
+            signer.publish(self.watermark.durable(), sealed);
         }
         // Every frame of a segment is durable before its trailer is submitted.
         if let Some(op) = self.commits.seal_due() {
@@ -384,10 +428,10 @@ impl<D: Disk> Engine<D> {
         loop {
             let in_flight = self.commits.frames_in_flight();
             if in_flight >= self.settings.in_flight_max {
+                self.pack_ahead();
                 return went_on;
             }
-            let batch = self.held.take().or_else(|| self.ring.take(in_flight == 0));
-            let Some(batch) = batch else { return went_on };
+            let Some(batch) = self.next_batch(in_flight) else { return went_on };
             if let Some(batch) = self.place(batch) {
                 self.held = Some(batch);
                 return went_on;
@@ -398,11 +442,14 @@ impl<D: Disk> Engine<D> {
 
     /// Submits a batch as the next frame; gives it back if it must wait for a segment.
     fn place(&mut self, batch: Batch<IoBuf>) -> Option<Batch<IoBuf>> {
-        let frame_len = align_up(batch.end as u64, self.align_bytes);
-        let fits = self.active.as_ref().is_some_and(|active| active.has_room(frame_len));
+        let frame_len = align_up(batch.end_max() as u64, self.align_bytes);
+        let fits =
+            self.active.as_ref().is_some_and(|active| active.has_room(frame_len, batch.count + 1));
         if !fits && !self.change_segment() {
             return Some(batch);
         }
+        let mut batch = batch;
+        let hashed = self.add_checkpoint(&mut batch);
         let Some(active) = &self.active else { return Some(batch) };
         let (mut buf, batch) = batch.split();
         let fields = FrameFields {
@@ -415,66 +462,40 @@ impl<D: Disk> Engine<D> {
         };
         let (file, offset) = (active.file(), active.tally.frames_end);
         let place = Place { segment: fields.segment, first_seq: active.header.first_seq, offset };
-        let realtime_first_ns = Record::decode(&buf[FRAME_HEADER_BYTES..batch.end])
-            .map_or(0, |(record, _)| record.realtime_ns);
-        let (len, crc) = frame::seal(&mut buf, batch.end, self.align_bytes, &fields);
-        // Before the submission, because from then on the driver has the buffer. After the
-        // checksum, which reads from front to back and so fetches what producers wrote on other
-        // processors faster than sixteen records at once could.
-        self.tree.take(&buf[FRAME_HEADER_BYTES..batch.end], batch.count);
+        let (len, crc, realtime_first_ns) = self.seal_frame(&mut buf, &batch, &fields, hashed);
+        let fresh = batch.count - hashed.count;
         let id = self.submit(Op::Write { file, offset, buf, len });
         // Start the device before the tree is computed; completions wait for the next turn.
         self.disk.poll(&mut self.completions);
         if let Some(active) = &mut self.active {
-            active.add_frame(&mut self.tree, &batch, len as u64, crc, realtime_first_ns);
+            active.add_frame(&mut self.tree, (&batch, fresh), len as u64, crc, realtime_first_ns);
         }
         self.metrics.note_frame(len as u64);
         self.commits.push(Commit::frame(id, place, batch));
         None
     }
 
-    /// Seals the active segment and activates the spare; false if that cannot begin now.
-    fn change_segment(&mut self) -> bool {
-        if self.commits.changes_segment() {
-            return false;
+    /// Makes a frame of a batch whose records are in the tree as far as `hashed` says, and come into
+    /// it. Returns its length, its CRC and the time of its first record.
+    fn seal_frame(
+        &mut self,
+        buf: &mut IoBuf,
+        batch: &Batch<()>,
+        fields: &FrameFields,
+        hashed: Hashed,
+    ) -> (usize, u32, u64) {
+        if let Some(packed) = batch.packed() {
+            let raw_len = batch.records_len();
+            let (len, crc) = frame::seal_zstd(buf, packed.end, self.align_bytes, fields, raw_len);
+            return (len, crc, packed.realtime_first_ns);
         }
-        self.spare.hurry();
-        let Some(segment) = self.spare.take_ready() else { return false };
-        self.seal(SealReason::Full);
-        let around = Surroundings {
-            trail_id: self.trail_id,
-            align_bytes: self.align_bytes,
-            prev_trailer_crc: self.prev_trailer_crc,
-            settings: &self.settings,
-            now: self.now,
-        };
-        let (active, header) = Active::new(segment, &self.before, &around);
-        let buf = self.header_buf.take().expect("one change of segment at a time");
-        let op = write_op(Spare::file(segment), 0, buf, &header);
-        let id = self.submit(op);
-        self.commits.push(Commit::activation(id, name::temporary(segment), active.name()));
-        self.active = Some(active);
-        self.drive_spare();
-        true
+        let realtime_first_ns = Record::decode(&buf[FRAME_HEADER_BYTES..batch.end])
+            .map_or(0, |(record, _)| record.realtime_ns);
+        let (len, crc) = frame::seal(buf, batch.end, self.align_bytes, fields);
+        // Before the submission, because from then on the driver has the buffer. After the
+        // checksum, which reads from front to back and so fetches what producers wrote on other
+        // processors faster than sixteen records at once could.
+        self.tree.take(&buf[hashed.end..batch.end], batch.count - hashed.count);
+        (len, crc, realtime_first_ns)
     }
-
-    /// Forms the active segment's trailer; it is submitted when it comes to the front.
-    fn seal(&mut self, reason: SealReason) {
-        let Some(active) = self.active.take() else { return };
-        self.before.extend(&active.tree.range());
-        let (file, header) = (active.file(), &active.header);
-        let (segment, first_seq) = (header.segment, header.first_seq);
-        let (trailer, crc, offset) = active.trailer(reason, self.now);
-        self.prev_trailer_crc = crc;
-        let buf = self.trailer_buf.take().expect("one change of segment at a time");
-        let op = write_op(file, offset, buf, &trailer);
-        self.commits.push(Commit::seal(Place { segment, first_seq, offset }, op));
-    }
-}
-
-/// A write of `bytes`, which is a whole number of blocks, from a buffer that is large enough.
-fn write_op(file: FileId, offset: u64, mut buf: IoBuf, bytes: &[u8]) -> Op {
-    let len = bytes.len();
-    buf[..len].copy_from_slice(bytes);
-    Op::Write { file, offset, buf, len }
 }

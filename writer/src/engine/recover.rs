@@ -7,9 +7,10 @@
 
 use super::durability::{Durable, Watermark};
 use crate::clock::Now;
+use crate::codec::Reading;
 use crate::disk::{Disk, Geometry, Op};
 use crate::error::OpenError;
-use crate::hash::Lanes;
+use crate::keys::{InForce, LocalKeys};
 use files::RECOVERY_FILE;
 use graven_format::consts::{FRAME_BYTES_MAX, SEGMENT_HEADER_FIXED_BYTES, TRAILER_FOOTER_BYTES};
 use graven_format::merkle::CompactRange;
@@ -24,6 +25,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 mod files;
+mod keys;
 
 /// Rounds that recovery may need: an orphan and a temporary, a seal, an unused segment, and the
 /// last look that finds nothing to do.
@@ -53,6 +55,10 @@ pub struct Recovered {
     pub steps: Vec<Step>,
     /// Files that no trail has.
     pub foreign: Vec<String>,
+    /// The key that signs at the trail's end, by what the trail says; none if it is not signed.
+    pub in_force: Option<InForce>,
+    /// The signed note that the trail ends with; nothing if it does not.
+    pub note: Vec<u8>,
 }
 
 impl Recovered {
@@ -100,10 +106,17 @@ impl Entry {
 
 /// Puts the end of the trail in order.
 ///
+/// A segment that it seals is signed by the key of its place, if that is one of `keys`.
+///
 /// # Errors
 /// [`OpenError`]; nothing that had been announced was changed.
-pub fn recover(disk: &mut impl Disk, trail_id: TrailId, now: Now) -> Result<Recovered, OpenError> {
-    let mut recovery = Recovery { disk, next_op: 0, trail_id, now };
+pub fn recover(
+    disk: &mut impl Disk,
+    trail_id: TrailId,
+    keys: &LocalKeys,
+    now: Now,
+) -> Result<Recovered, OpenError> {
+    let mut recovery = Recovery { disk, next_op: 0, trail_id, keys, now };
     let mut steps = Vec::new();
     recovery.make_durable()?;
     let foreign = recovery.remove_temporaries()?;
@@ -126,6 +139,8 @@ pub fn recover(disk: &mut impl Disk, trail_id: TrailId, now: Now) -> Result<Reco
             next_op: recovery.next_op,
             steps,
             foreign,
+            in_force: None,
+            note: Vec::new(),
         };
         if let Some(last) = last {
             let (header, trailer) = sealed_parts(&last.outcome)
@@ -134,7 +149,11 @@ pub fn recover(disk: &mut impl Disk, trail_id: TrailId, now: Now) -> Result<Reco
             recovered.prev_trailer_crc = trailer.chain_crc();
             recovered.before = header.before.clone();
             recovered.before.extend(&trailer.range);
+            recovered.note = trailer.note.clone();
+            recovered.in_force =
+                recovery.in_force(header, &last_name(&last), recovered.next_seq())?;
         }
+        recovered.next_op = recovery.next_op;
         return Ok(recovered);
     }
     Err(OpenError::Io {
@@ -150,6 +169,10 @@ fn sealed_parts(outcome: &Outcome) -> Option<(&SegmentHeader, &Trailer)> {
     Some((outcome.header.as_ref()?, outcome.trailer.as_ref()?))
 }
 
+fn last_name(found: &Found) -> String {
+    name::segment(found.segment, found.first_seq)
+}
+
 fn damaged_tree(found: &Found, what: &'static str) -> OpenError {
     let file = name::segment(found.segment, found.first_seq);
     OpenError::Format { file, source: FormatError::Magic(what) }
@@ -159,6 +182,7 @@ struct Recovery<'a, D> {
     disk: &'a mut D,
     next_op: u64,
     trail_id: TrailId,
+    keys: &'a LocalKeys,
     now: Now,
 }
 
@@ -241,7 +265,7 @@ impl<D: Disk> Recovery<'_, D> {
         }
         let name = entry.name();
         let expect = Expect { segment, first_seq, trail_id: Some(self.trail_id), merkle: true };
-        let mut scanner = Scanner::with_hashing(expect, Lanes::new());
+        let mut scanner = Scanner::with_hashing(expect, Reading::new());
         let mut findings = Vec::new();
         let mut buf = vec![0; READ_BYTES];
         let mut offset = 0;
@@ -370,7 +394,8 @@ impl<D: Disk> Recovery<'_, D> {
         };
         let offset = prefix.tally.frames_end;
         let (reason, sealed_ns) = (SealReason::Recovery, self.now.realtime_ns);
-        let trailer = Trailer::new(header, prefix.tally.clone(), tree, reason, sealed_ns);
+        let mut trailer = Trailer::new(header, prefix.tally.clone(), tree, reason, sealed_ns);
+        trailer.note = self.note(header, file, &trailer)?;
         let (bytes, _) = trailer.encode(header.align_bytes);
         debug_assert!(bytes.len() <= FRAME_BYTES_MAX);
         self.open(file)?;

@@ -7,8 +7,8 @@ use crate::clock::Now;
 use crate::disk::FileId;
 use crate::ring::Batch;
 use graven_format::TrailId;
-use graven_format::consts::trailer_bytes_max;
-use graven_format::merkle::{CompactRange, SegmentTree};
+use graven_format::consts::{BLOCK_LEVEL, BLOCKS_MAX, NOTE_STORED_BYTES_MAX, RANGE_NODES_MAX};
+use graven_format::merkle::{CompactRange, Hash, SegmentTree};
 use graven_format::name;
 use graven_format::segment::SegmentHeader;
 use graven_format::trailer::{SealReason, Tally, TallyFrame, Trailer};
@@ -20,8 +20,6 @@ pub(super) struct Active {
     pub(super) tally: Tally,
     /// The tree of its own records.
     pub(super) tree: SegmentTree,
-    /// Offset that no frame may pass: the trailer needs what follows.
-    frames_end_max: u64,
 }
 
 /// What every segment of a writer's life has in common.
@@ -29,6 +27,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) trail_id: TrailId,
     pub(super) align_bytes: u32,
     pub(super) prev_trailer_crc: u32,
+    /// Epoch and public key of the key that signs; 0 and zeros if none does.
+    pub(super) in_force: (u64, [u8; 32]),
     pub(super) settings: &'a Settings,
     pub(super) now: Now,
 }
@@ -52,17 +52,15 @@ impl Active {
             created_boottime_ns: around.now.boottime_ns,
             boot_id: around.settings.boot_id,
             host: around.settings.host.clone(),
-            epoch: 0,
-            key: [0; 32],
+            epoch: around.in_force.0,
+            key: around.in_force.1,
             before: before.clone(),
         };
         let (bytes, crc) = header.encode();
         header.crc = crc;
-        let reserve = trailer_bytes_max(header.segment_len, header.align_bytes);
         let active = Self {
             tally: Tally::new(bytes.len() as u64, crc),
             tree: SegmentTree::new(header.first_seq),
-            frames_end_max: header.segment_len - reserve,
             header,
         };
         (active, bytes)
@@ -76,21 +74,28 @@ impl Active {
         name::segment(self.header.segment, self.header.first_seq)
     }
 
-    pub(super) fn has_room(&self, frame_len: u64) -> bool {
-        self.tally.frames_end + frame_len <= self.frames_end_max
+    /// Whether a frame of this length, with so many records, leaves room for the trailer behind it.
+    /// Compressed records may be many: the trailer has a hash for each block of them.
+    pub(super) fn has_room(&self, frame_len: u64, records: u32) -> bool {
+        let records = self.tally.record_count + u64::from(records);
+        let blocks = (records >> BLOCK_LEVEL).min(BLOCKS_MAX as u64) as usize;
+        let (hashes, entries) = (RANGE_NODES_MAX + blocks, self.tally.index.len() + 1);
+        let align_bytes = self.header.align_bytes;
+        let trailer_len = Trailer::stored_len(hashes, entries, NOTE_STORED_BYTES_MAX, align_bytes);
+        self.tally.frames_end + frame_len + trailer_len as u64 <= self.header.segment_len
     }
 
-    /// Counts a frame that was placed at the end, and adds its records, whose hashes `tree`
-    /// has, to the tree.
+    /// Counts a frame that was placed at the end, and adds its last `fresh` records, whose hashes
+    /// `tree` has, to the tree.
     pub(super) fn add_frame(
         &mut self,
         tree: &mut Tree,
-        batch: &Batch<()>,
+        (batch, fresh): (&Batch<()>, u32),
         frame_len: u64,
         crc: u32,
         realtime_first_ns: u64,
     ) {
-        tree.append_to(&mut self.tree, batch.count);
+        tree.append_to(&mut self.tree, fresh);
         self.tally.add(&TallyFrame {
             first_seq: batch.first_seq,
             offset: self.tally.frames_end,
@@ -104,11 +109,19 @@ impl Active {
         });
     }
 
-    /// The trailer that ends this segment, its CRC, and where it goes.
-    pub(super) fn trailer(self, reason: SealReason, now: Now) -> (Vec<u8>, u32, u64) {
+    /// The trailer that ends this segment with a note, its CRC, and where it goes. `sign` makes the
+    /// note, of the hash of what the segment says beside its records.
+    pub(super) fn trailer(
+        self,
+        reason: SealReason,
+        now: Now,
+        sign: impl FnOnce(Hash) -> Option<String>,
+    ) -> (Vec<u8>, u32, u64) {
         let (align_bytes, frames_end) = (self.header.align_bytes, self.tally.frames_end);
         let segment_len = self.header.segment_len;
-        let trailer = Trailer::new(&self.header, self.tally, &self.tree, reason, now.realtime_ns);
+        let mut trailer =
+            Trailer::new(&self.header, self.tally, &self.tree, reason, now.realtime_ns);
+        trailer.note = sign(trailer.seal_hash(&self.header)).unwrap_or_default().into_bytes();
         let (bytes, crc) = trailer.encode(align_bytes);
         let offset = match reason {
             // The file keeps its size: a trailer is always the end of its file.

@@ -61,6 +61,11 @@ impl Spare {
         FileId((segment % 4) as u32)
     }
 
+    /// The number of the segment that is prepared.
+    pub(super) fn segment(&self) -> u64 {
+        self.segment
+    }
+
     /// The number of its own file.
     pub(super) fn file_in_use(&self) -> FileId {
         Self::file(self.segment)

@@ -1,9 +1,9 @@
 //! One batch: the records of one group commit, in the buffer that goes to the disk.
 
-use graven_format::Record;
 use graven_format::consts::{
     FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FRAME_RECORDS_MAX, RECORD_HEADER_BYTES,
 };
+use graven_format::{Record, record};
 use std::ops::DerefMut;
 
 /// Records on their way to the disk, and what the engine needs to know to make a frame of them.
@@ -22,8 +22,27 @@ pub struct Batch<B> {
     pub realtime_ns_min: u64,
     /// Largest `realtime_ns` of the records; 0 while there is none.
     pub realtime_ns_max: u64,
+    /// Whether the seq behind the last record is kept for a checkpoint, which whoever takes the
+    /// batch puts there: see [`Batch::push_checkpoint`].
+    pub checkpoint: bool,
     /// Offset behind which no record may end.
     limit: usize,
+    /// Bytes in front of `limit` that are kept free for a checkpoint; 0 if there will be none.
+    reserve: usize,
+    /// Set once the records in `buf` have given way to their compressed form.
+    packed: Option<Packed>,
+}
+
+/// What `buf` of a packed batch holds, and what is known of the records that are not in it.
+#[derive(Clone, Copy, Debug)]
+pub struct Packed {
+    /// Offset of the first byte behind the compressed records, which begin at
+    /// [`FRAME_HEADER_BYTES`].
+    pub end: usize,
+    /// Time of the first record.
+    pub realtime_first_ns: u64,
+    /// Offset of the records' boot times, 8 bytes each.
+    times_at: usize,
 }
 
 impl<B> Batch<B> {
@@ -35,18 +54,57 @@ impl<B> Batch<B> {
 
     /// The buffer on its own, for as long as the disk has it, and all else.
     pub fn split(self) -> (B, Batch<()>) {
-        let Self { buf, first_seq, count, end, realtime_ns_min, realtime_ns_max, limit } = self;
-        let rest =
-            Batch { buf: (), first_seq, count, end, realtime_ns_min, realtime_ns_max, limit };
+        let Self { buf, first_seq, count, end, .. } = self;
+        let Self { realtime_ns_min, realtime_ns_max, checkpoint, limit, reserve, packed, .. } =
+            self;
+        let rest = Batch {
+            buf: (),
+            first_seq,
+            count,
+            end,
+            realtime_ns_min,
+            realtime_ns_max,
+            checkpoint,
+            limit,
+            reserve,
+            packed,
+        };
         (buf, rest)
+    }
+
+    /// Offset behind what goes into the frame, at most: a checkpoint that is still to come takes no
+    /// more than what is kept for it.
+    #[must_use]
+    pub fn end_max(&self) -> usize {
+        let end = self.packed.map_or(self.end, |packed| packed.end);
+        if self.checkpoint { end + self.reserve } else { end }
+    }
+
+    /// What [`Batch::pack`] made of it, if it did.
+    #[must_use]
+    pub fn packed(&self) -> Option<Packed> {
+        self.packed
     }
 }
 
 impl Batch<()> {
     /// What [`Batch::split`] took apart.
     pub fn join<B>(self, buf: B) -> Batch<B> {
-        let Self { buf: (), first_seq, count, end, realtime_ns_min, realtime_ns_max, limit } = self;
-        Batch { buf, first_seq, count, end, realtime_ns_min, realtime_ns_max, limit }
+        let Self { buf: (), first_seq, count, end, .. } = self;
+        let Self { realtime_ns_min, realtime_ns_max, checkpoint, limit, reserve, packed, .. } =
+            self;
+        Batch {
+            buf,
+            first_seq,
+            count,
+            end,
+            realtime_ns_min,
+            realtime_ns_max,
+            checkpoint,
+            limit,
+            reserve,
+            packed,
+        }
     }
 }
 
@@ -68,8 +126,20 @@ where
             end: FRAME_HEADER_BYTES,
             realtime_ns_min: u64::MAX,
             realtime_ns_max: 0,
+            checkpoint: false,
             limit,
+            reserve: 0,
+            packed: None,
         }
+    }
+
+    /// Keeps so many bytes, and one record of the batch's, for a checkpoint.
+    pub(super) fn reserve(&mut self, bytes: usize) {
+        assert!(
+            self.limit >= FRAME_HEADER_BYTES + RECORD_HEADER_BYTES + bytes,
+            "a batch holds a record beside its checkpoint"
+        );
+        self.reserve = bytes;
     }
 
     /// Forgets the records and starts again at `first_seq`, keeping all memory.
@@ -79,16 +149,19 @@ where
         self.end = FRAME_HEADER_BYTES;
         self.realtime_ns_min = u64::MAX;
         self.realtime_ns_max = 0;
+        self.checkpoint = false;
+        self.packed = None;
     }
 
     /// Bytes of records that an empty batch holds.
     pub(super) fn room_when_empty(&self) -> usize {
-        self.limit - FRAME_HEADER_BYTES
+        self.limit - self.reserve - FRAME_HEADER_BYTES
     }
 
     /// Whether `records` more records of `len` stored bytes together fit.
     pub(super) fn fits(&self, records: usize, len: usize) -> bool {
-        len <= self.limit - self.end && records <= FRAME_RECORDS_MAX - self.count as usize
+        let records_max = FRAME_RECORDS_MAX - usize::from(self.reserve > 0);
+        len <= self.limit - self.reserve - self.end && records <= records_max - self.count as usize
     }
 
     /// Copies one record behind the last and returns its `seq`.
@@ -109,15 +182,54 @@ where
         seq
     }
 
-    /// The records as stored, one after the other, without the room in front.
+    /// Puts the compressed records where the records are, and their boot times at `times_at`, which
+    /// is behind the frame. All else that is known of the records stays.
+    ///
+    /// # Panics
+    /// If that does not fit, or if a time is missing: whoever compresses has seen to both.
+    pub fn pack(&mut self, stored: &[u8], realtime_first_ns: u64, times: &[u64], times_at: usize) {
+        let end = FRAME_HEADER_BYTES + stored.len();
+        assert!(end <= times_at && times.len() == self.count as usize && self.packed.is_none());
+        self.buf[FRAME_HEADER_BYTES..end].copy_from_slice(stored);
+        let (places, _) = self.buf[times_at..].as_chunks_mut::<8>();
+        assert!(places.len() >= times.len(), "asked before");
+        for (place, time) in places.iter_mut().zip(times) {
+            *place = time.to_le_bytes();
+        }
+        self.packed = Some(Packed { end, realtime_first_ns, times_at });
+    }
+
+    /// `boottime_ns` of each record.
+    pub fn boottimes(&self) -> impl Iterator<Item = u64> {
+        let time = |bytes: &[u8]| bytes.first_chunk().map_or(0, |time| u64::from_le_bytes(*time));
+        let times_at = self.packed.map(|packed| packed.times_at);
+        let records = if times_at.is_some() { &[][..] } else { self.records() };
+        let times = times_at.map_or(&[][..], |at| &self.buf[at..at + 8 * self.count as usize]);
+        let from_records = record::split(records).map(move |stored| time(&stored[16..]));
+        from_records.chain(times.chunks_exact(8).map(time))
+    }
+
+    /// Puts the checkpoint where the batch keeps its seq, behind the last record, and returns
+    /// that seq. From then on it is a record like the others.
+    ///
+    /// # Panics
+    /// If the batch keeps none, or has no room for one of this length.
+    pub fn push_checkpoint(&mut self, record: &Record<'_>) -> u64 {
+        assert!(self.checkpoint, "the ring has kept a seq for it");
+        self.checkpoint = false;
+        self.push(&record.header(), record)
+    }
+
+    /// The records as stored, one after the other, without the room in front; nothing that means
+    /// anything once they are packed.
     #[must_use]
     pub fn records(&self) -> &[u8] {
         &self.buf[FRAME_HEADER_BYTES..self.end]
     }
 
-    /// Whether no record is in it.
+    /// Whether no record is in it, and none will be.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.count == 0
+        self.count == 0 && !self.checkpoint
     }
 }

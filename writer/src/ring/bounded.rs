@@ -17,9 +17,18 @@
 //! *Engine*: [`Ring::prepare_sleep`] looks for work and announces the sleep in one critical
 //! section; an append after it sees the announcement and uses the [`Wake`], which by contract
 //! ends the next sleep if none is under way; an append before it is seen as work.
+//!
+//! # Checkpoints
+//!
+//! A checkpoint that was asked for gets the seq behind the last record of the batch that is closed
+//! next, under the lock, and in room that every batch keeps for it. So its place is settled in order
+//! with all producers, and the engine fills it in without the lock when it has hashed what is before.
+//! If nothing is queued, a batch is taken for it alone. That needs one that is free: a ring whose
+//! batches are all taken has records in flight, and [`Ring::recycle`] is the engine's own next step.
 
 use super::batch::Batch;
-use super::sync::{Condvar, LOTS, Mutex, MutexGuard, PASSES_MAX, monotonic_ns};
+use super::state::{Life, Prepared, State};
+use super::sync::{Condvar, LOTS, Mutex, MutexGuard, monotonic_ns};
 use super::{AppendError, Wake};
 use graven_format::Record;
 use graven_format::consts::{RECORD_HEADER_BYTES, RECORD_PAYLOAD_BYTES_MAX};
@@ -69,58 +78,8 @@ pub struct Ring<B> {
     wake: Arc<dyn Wake>,
     /// Longest payload that fits an empty batch and the format.
     payload_bytes_max: usize,
-}
-
-/// Everything that changes.
-struct State<B> {
-    life: Life,
-    /// The batch being filled, possibly still empty.
-    open: Option<Batch<B>>,
-    /// Batches that are full, oldest first.
-    full: VecDeque<Batch<B>>,
-    /// Empty batches; the one used last is the first to be used again, for the caches' sake.
-    free: Vec<Batch<B>>,
-    batches_total: usize,
-    next_seq: u64,
-    /// What the engine announced that it sleeps for.
-    asleep: Option<WakeOn>,
-    /// Producers that wait, in the order of their tickets.
-    waiting: VecDeque<Waiting>,
-    /// The ticket of `waiting`'s front.
-    head_ticket: u64,
-    /// Stored bytes of all that wait.
-    waiting_bytes: usize,
-    /// Records that have passed the present head.
-    passes: u32,
-    waits: u64,
-    wait_ns_max: u64,
-}
-
-/// One producer that waits.
-#[derive(Clone, Copy)]
-struct Waiting {
-    len: usize,
-    since_ns: u64,
-}
-
-/// Whether records are accepted. It only ever moves down this list.
-enum Life {
-    Open,
-    Closed,
-    Poisoned(Arc<str>),
-}
-
-/// A record made ready to be copied.
-struct Prepared<'a> {
-    record: &'a Record<'a>,
-    header: [u8; RECORD_HEADER_BYTES],
-    len: usize,
-}
-
-impl<'a> Prepared<'a> {
-    fn new(record: &'a Record<'a>) -> Self {
-        Self { record, header: record.header(), len: record.stored_len() }
-    }
+    /// Whether batches keep room for checkpoints.
+    checkpoints: bool,
 }
 
 impl<B> Ring<B>
@@ -148,6 +107,8 @@ where
             free,
             batches_total,
             next_seq: first_seq,
+            checkpoint_asked: false,
+            checkpoint_last: None,
             asleep: None,
             waiting: VecDeque::new(),
             head_ticket: 0,
@@ -161,7 +122,25 @@ where
             lots: (0..LOTS).map(|_| Condvar::new()).collect(),
             wake,
             payload_bytes_max: RECORD_PAYLOAD_BYTES_MAX.min(room - RECORD_HEADER_BYTES),
+            checkpoints: false,
         }
+    }
+
+    /// The same ring with room in each batch for a checkpoint of `bytes` stored bytes: only such a
+    /// ring answers [`Ring::request_checkpoint`].
+    ///
+    /// # Panics
+    /// If a batch has no room for a record beside it, or if the ring is in use.
+    #[must_use]
+    pub fn with_checkpoints(mut self, bytes: usize) -> Self {
+        let mut state = self.lock();
+        assert_eq!(state.free.len(), state.batches_total, "no batch is in use");
+        state.free.iter_mut().for_each(|batch| batch.reserve(bytes));
+        let room = state.free[0].room_when_empty();
+        drop(state);
+        self.payload_bytes_max = RECORD_PAYLOAD_BYTES_MAX.min(room - RECORD_HEADER_BYTES);
+        self.checkpoints = true;
+        self
     }
 
     /// Appends one record, waiting without limit while there is no room, and returns its `seq`.
@@ -220,8 +199,37 @@ where
         state.asleep = None;
         match state.full.pop_front() {
             Some(batch) => Some(batch),
-            None if partial => state.open.take_if(|batch| !batch.is_empty()),
+            None if partial => state.close_partial(),
             None => None,
+        }
+    }
+
+    /// Whether a full batch waits to be taken.
+    #[must_use]
+    pub fn has_full(&self) -> bool {
+        !self.lock().full.is_empty()
+    }
+
+    /// Sees to it that the next batch that is closed ends with a seq kept for a checkpoint, also if
+    /// it holds nothing else. Asked again before that, it is the same checkpoint.
+    pub fn request_checkpoint(&self) {
+        let mut state = self.lock();
+        state.checkpoint_asked = self.checkpoints;
+        self.unlock_and_wake(state);
+    }
+
+    /// Asks for a checkpoint unless no record was appended since the last one that was asked for.
+    /// Returns how many records a checkpoint must cover to cover all that had been accepted.
+    pub fn cover(&self) -> u64 {
+        let mut state = self.lock();
+        match state.checkpoint_last.filter(|last| last + 1 == state.next_seq) {
+            Some(last) => last,
+            None => {
+                let size = state.next_seq;
+                state.checkpoint_asked = self.checkpoints;
+                self.unlock_and_wake(state);
+                size
+            }
         }
     }
 
@@ -372,106 +380,6 @@ where
     /// before it changed anything that the others read; they go on, and it is missed elsewhere.
     fn lock(&self) -> MutexGuard<'_, State<B>> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-}
-
-impl<B> State<B>
-where
-    B: DerefMut<Target = [u8]>,
-{
-    /// Whether a newcomer with `len` stored bytes may append now; makes the room if so.
-    fn admit(&mut self, len: usize) -> bool {
-        if self.waiting.is_empty() {
-            return self.make_room(len);
-        }
-        let everybody_fits = self.open.as_ref().is_some_and(|open| {
-            // Lengths cannot overflow: each is under the limit and a thread waits for each.
-            open.fits(1 + self.waiting.len(), len + self.waiting_bytes)
-        });
-        let passes = everybody_fits && self.passes < PASSES_MAX;
-        self.passes += u32::from(passes);
-        passes
-    }
-
-    /// Sees to it that the batch being filled has room for one record of `len` stored bytes, or
-    /// returns `false`. A batch without that room is full, even if no other can be opened now:
-    /// the engine must be able to take it, or nothing would ever make room again.
-    fn make_room(&mut self, len: usize) -> bool {
-        if self.open.as_ref().is_some_and(|open| open.fits(1, len)) {
-            return true;
-        }
-        self.full.extend(self.open.take());
-        let Some(mut batch) = self.free.pop() else { return false };
-        batch.restart(self.next_seq);
-        self.open = Some(batch);
-        true
-    }
-
-    /// Appends to the batch being filled, which has room, and returns the record's `seq`.
-    fn push(&mut self, prepared: &Prepared<'_>) -> u64 {
-        let open = self.open.as_mut().expect("room was made under this lock");
-        let seq = open.push(&prepared.header, prepared.record);
-        assert_eq!(seq, self.next_seq, "sequences are dense");
-        self.next_seq += 1;
-        seq
-    }
-
-    /// Takes the next ticket.
-    fn enqueue(&mut self, len: usize) -> u64 {
-        let ticket = self.head_ticket + self.waiting.len() as u64;
-        self.waiting.push_back(Waiting { len, since_ns: monotonic_ns() });
-        self.waiting_bytes += len;
-        self.waits += 1;
-        ticket
-    }
-
-    /// Removes the head of the queue, which has been served.
-    fn dequeue(&mut self) {
-        let head = self.waiting.pop_front().expect("the head is in the queue");
-        self.head_ticket += 1;
-        self.waiting_bytes -= head.len;
-        self.passes = 0;
-        self.note_wait(head);
-    }
-
-    /// Empties the queue when the ring has ended.
-    fn leave_all(&mut self) {
-        while let Some(waiting) = self.waiting.pop_front() {
-            self.note_wait(waiting);
-        }
-        self.waiting_bytes = 0;
-    }
-
-    /// Counts a wait that is over.
-    fn note_wait(&mut self, waiting: Waiting) {
-        let waited_ns = monotonic_ns().saturating_sub(waiting.since_ns);
-        self.wait_ns_max = self.wait_ns_max.max(waited_ns);
-    }
-
-    /// Whether there is what the engine sleeps for.
-    fn has_work(&self, on: WakeOn) -> bool {
-        let partial = || self.open.as_ref().is_some_and(|open| !open.is_empty());
-        !self.full.is_empty() || (on == WakeOn::Record && partial())
-    }
-
-    /// Whether the engine sleeps and must be woken; asks for it once.
-    fn wakes_engine(&mut self) -> bool {
-        let wakes = self.asleep.is_some_and(|on| self.has_work(on));
-        if wakes {
-            self.asleep = None;
-        }
-        wakes
-    }
-}
-
-impl Life {
-    /// Whether records are accepted.
-    fn check(&self) -> Result<(), AppendError> {
-        match self {
-            Self::Open => Ok(()),
-            Self::Closed => Err(AppendError::Closed),
-            Self::Poisoned(why) => Err(AppendError::Poisoned(Arc::clone(why))),
-        }
     }
 }
 

@@ -6,7 +6,7 @@
 //! buffer returns to the pool only when its records are durable, so room in the ring is a
 //! promise that the disk has kept, and a slow disk is felt by the producers and by nobody else.
 //!
-//! `bounded` and `batch` take their primitives from the `sync` module beside them, so that the
+//! `bounded`, `state` and `batch` take their primitives from the `sync` module beside them, so that the
 //! crate `tests/ring-model` compiles the very same source over a model checker's primitives.
 
 use crate::disk::Wake;
@@ -18,6 +18,7 @@ pub use bounded::{Ring, RingStats, WakeOn};
 
 mod batch;
 mod bounded;
+mod state;
 mod sync;
 
 #[cfg(test)]

@@ -1,0 +1,4 @@
+//! Notes and keys over arbitrary bytes.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| graven_fuzz::note(input));
