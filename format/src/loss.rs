@@ -38,11 +38,14 @@ pub enum Cause {
     Undrained,
     /// A policy that was asked for dropped them. Counts records.
     Dropped,
+    /// They were in another trail, of which this one was salvaged, and could not be read there.
+    /// Counts records; the source is [`Source::Graven`], and its numbers are the other trail's.
+    Damaged,
 }
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::SerialGap,
         Self::KernelLost,
         Self::Enobufs,
@@ -51,6 +54,7 @@ impl Cause {
         Self::InputTooLong,
         Self::Undrained,
         Self::Dropped,
+        Self::Damaged,
     ];
 
     /// The name in the text.
@@ -65,6 +69,7 @@ impl Cause {
             Self::InputTooLong => "input-too-long",
             Self::Undrained => "undrained",
             Self::Dropped => "dropped",
+            Self::Damaged => "damaged",
         }
     }
 

@@ -15,6 +15,7 @@ mod inject;
 mod input;
 mod kill;
 mod rig;
+mod salvage;
 mod signals;
 mod storm;
 mod threads;

@@ -47,6 +47,10 @@ pub enum Command {
     CheckProof(cmd::check_proof::Args),
     /// Print the keys that have signed a trail, each proven from the first
     Keys(cmd::keys::Args),
+    /// Copy a damaged trail byte for byte, and compare the copy
+    Quarantine(cmd::quarantine::Args),
+    /// Write what is intact in a damaged trail as a new trail
+    Salvage(cmd::salvage::Args),
     /// Compress a trail's sealed segments
     Compress(cmd::compress::Args),
     /// Print a signed checkpoint of a trail, to be kept elsewhere
@@ -74,6 +78,8 @@ impl Command {
             Self::Prove(args) => cmd::prove::run(&args).code(),
             Self::CheckProof(args) => cmd::check_proof::run(&args).code(),
             Self::Keys(args) => cmd::keys::run(&args).code(),
+            Self::Quarantine(args) => cmd::quarantine::run(&args).code(),
+            Self::Salvage(args) => cmd::salvage::run(&args).code(),
             Self::Compress(args) => cmd::compress::run(&args).code(),
             Self::Checkpoint(args) => cmd::checkpoint::run(&args).code(),
             Self::Keygen(args) => cmd::keygen::run(&args).code(),

@@ -28,6 +28,11 @@
 //!
 //! `keys` ends with 0 if every key follows from the first, 1 if one does not, 2 if they cannot be read.
 //!
+//! `quarantine` ends with 0 if the copy is complete and equal, 1 if a copy is not what was written, 2 if it
+//! cannot be made, 5 and 6 as `record` does. `salvage` ends with 0 if every record was copied, 4 if losses
+//! are stated for some, 1 if intact records contradict each other and were left out, 2 if it cannot be
+//! done or a part could not be read, 5 and 6 as `record` does.
+//!
 //! `compress` ends with 0 if all was done, 1 if a segment is damaged and was left as it is, 2 if it
 //! could not be done.
 //!

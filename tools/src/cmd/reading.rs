@@ -72,7 +72,7 @@ pub(crate) fn run(
         met.say(true, Diagnostic::error(what).at(place));
     }
     stream::stream(&dir, &range.0, &mut |item| {
-        if let Item::Record { seq, record } = &item {
+        if let Item::Record { seq, record, .. } = &item {
             written = write(out, *seq, record);
             return match written {
                 Ok(()) => ControlFlow::Continue(()),

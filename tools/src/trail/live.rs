@@ -9,7 +9,7 @@ use crate::trail::dir::open_regular;
 use graven_format::name::LOCK;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
@@ -34,6 +34,42 @@ pub fn writer_of(path: &Path) -> Option<Writer> {
         }
         Err(rustix::io::Errno::WOULDBLOCK) => Some(Writer { pid: stated(&lock) }),
         Err(_) => None,
+    }
+}
+
+/// Keeps writers out of a trail until it is dropped. Nothing in the directory is changed.
+#[derive(Debug)]
+pub struct Held {
+    _lock: Option<File>,
+}
+
+/// Why writers cannot be kept out.
+#[derive(Debug)]
+pub enum HoldError {
+    /// One is running.
+    Running(Writer),
+    /// The lock cannot be opened or taken.
+    Io(io::Error),
+}
+
+/// Keeps writers out of the trail in `path` by a shared lock, which a file that can only be read
+/// gives too. A trail without a lock file, a copy for instance, has had no writer.
+///
+/// # Errors
+/// [`HoldError`]
+pub fn hold(path: &Path) -> Result<Held, HoldError> {
+    let lock = match open_regular(&path.join(LOCK)) {
+        Ok(lock) => lock,
+        Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(Held { _lock: None }),
+        Err(why) => return Err(HoldError::Io(why)),
+    };
+    match flock(&lock, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(Held { _lock: Some(lock) }),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let pid = listed(&lock).or_else(|| stated(&lock));
+            Err(HoldError::Running(Writer { pid }))
+        }
+        Err(why) => Err(HoldError::Io(why.into())),
     }
 }
 

@@ -14,6 +14,8 @@ use std::ops::{ControlFlow, Range};
 pub enum Item<'a> {
     /// A record in range.
     Record {
+        /// The segment.
+        file: &'a SegmentFile,
         /// Its seq.
         seq: u64,
         /// The record.
@@ -121,7 +123,7 @@ impl Segment<'_> {
                 Event::Record { seq, record, .. } => {
                     self.end_seq = seq + 1;
                     if seq >= self.range.start {
-                        ended = visit(Item::Record { seq, record });
+                        ended = visit(Item::Record { file: self.file, seq, record });
                     }
                     ended
                 }

@@ -91,6 +91,20 @@ impl Verdict {
     }
 }
 
+impl Verdict {
+    /// It in a few words.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Intact => "intact",
+            Self::Damaged => "DAMAGED",
+            Self::Unchecked => "NOT CHECKED in full",
+            Self::Losses => "intact, with losses",
+            Self::TornTail => "intact, with a torn tail",
+        }
+    }
+}
+
 /// A writer that is running.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct WriterReport {
