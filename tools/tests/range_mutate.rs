@@ -51,7 +51,7 @@ fn check_provable(maker: &Maker, report: &Report) -> u64 {
         assert_eq!(it.root, hex(&maker.root(it.size)));
         let mut next = it.seq;
         stream(&dir, &(it.seq..it.end_seq), &mut |item| {
-            if let Item::Record { seq, record } = item {
+            if let Item::Record { seq, record, .. } = item {
                 assert_eq!((seq, record.bytes), (next, format!("record number {seq}").as_bytes()));
                 next += 1;
             }
