@@ -62,6 +62,8 @@ pub struct Original {
     pub keys: Vec<SecretKey>,
     /// Another trail's segments.
     pub other: Image,
+    /// Whether segments were compressed: to make such a trail anew is to make it anew.
+    pub compressed: bool,
 }
 
 impl Original {
@@ -86,6 +88,7 @@ impl Original {
     pub fn change(&self, random: &mut Rng) -> Option<Changed> {
         let changed = match random.u8(..10) {
             0..4 => self.change_bytes(random),
+            4..8 if self.compressed => self.change_bytes(random),
             4..8 => self.change_records(random)?,
             _ => self.change_files(random),
         };
@@ -216,7 +219,8 @@ impl Original {
             self.model.records().filter(|((s, ..), _)| *s < segment).count() as u64
         };
         let mut first_seq = firsts(one);
-        let what = match random.u8(..8) {
+        let kinds = if self.compressed { 7 } else { 8 };
+        let what = match random.u8(..kinds) {
             0 => {
                 rolled_back = one == last;
                 image.files.remove(file);
@@ -247,7 +251,7 @@ impl Original {
                 image.files[file].1.clear();
                 "empty a segment"
             }
-            6 => {
+            7 => {
                 let mut model = self.model.clone();
                 model.segments.truncate(one + 1);
                 let frames = &mut model.segments[one].frames;

@@ -2,7 +2,7 @@
 
 use crate::change::Original;
 use crate::model::{Image, Model};
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use fastrand::Rng;
 use graven_format::consts::SEGMENT_BYTES_MIN;
 use graven_format::identity::Identity;
@@ -11,7 +11,9 @@ use graven_format::note::SecretKey;
 use graven_format::{Flags, Record, Source, TrailId, name};
 use graven_writer::RING_BYTES_MIN;
 use graven_writer::keys::KeyOption;
+use graven_writer::rewrite::{Rewriter, Rewritten};
 use graven_writer::{Options, Trail};
+use std::ops::ControlFlow;
 use std::path::Path;
 use tempfile::TempDir;
 
@@ -25,11 +27,13 @@ pub enum Kind {
     Unsigned,
     /// With checkpoints and several epochs.
     Signed,
+    /// The same, its segments but the last one compressed.
+    Compressed,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Signed, Self::Unsigned];
+    pub const ALL: [Self; 3] = [Self::Signed, Self::Compressed, Self::Unsigned];
 }
 
 /// A directory in memory, if there is one.
@@ -70,7 +74,7 @@ pub fn original(kind: Kind, seed: u64) -> anyhow::Result<Original> {
     let Identity { trail_id, .. } = Identity::decode(&model.identity).context("its identity")?;
     if kind == Kind::Unsigned {
         let image = model.encode(|_| None);
-        return Ok(Original { image, model, keys: Vec::new(), other });
+        return Ok(Original { image, model, keys: Vec::new(), other, compressed: false });
     }
     let mut key = || {
         let seed: [u8; 32] = std::array::from_fn(|_| random.u8(..));
@@ -79,8 +83,38 @@ pub fn original(kind: Kind, seed: u64) -> anyhow::Result<Original> {
     let keys = vec![key()?, key()?, key()?];
     model.sign(&keys);
     let image = model.encode(|epoch| keys.get(epoch));
+    let compressed = kind == Kind::Compressed;
+    let image = if compressed { compress(&image)? } else { image };
     let model = Model::of(&image);
-    Ok(Original { image, model, keys, other })
+    Ok(Original { image, model, keys, other, compressed })
+}
+
+/// The same trail, rewritten as `graven compress` does it.
+fn compress(image: &Image) -> anyhow::Result<Image> {
+    let scratch = scratch()?;
+    let dir = scratch.path().join("trail");
+    write(&dir, image, None)?;
+    let mut rewriter = Rewriter::new(&dir, 3)?;
+    for pair in rewriter.segments()?.windows(2) {
+        let done = rewriter.rewrite(&pair[0], &pair[1], &mut || ControlFlow::Continue(()))?;
+        // A segment of one small frame takes its blocks either way.
+        ensure!(matches!(done, Rewritten::Smaller { .. } | Rewritten::NotSmaller), "{done:?}");
+    }
+    read(&dir)
+}
+
+/// The trail's files.
+fn read(dir: &Path) -> anyhow::Result<Image> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let file = entry.file_name().into_string().ok().context("a name of the trail")?;
+        if file == name::IDENTITY || file.ends_with(".seg") {
+            files.push((file, std::fs::read(entry.path())?));
+        }
+    }
+    files.sort();
+    Ok(Image { files })
 }
 
 /// What a writer leaves that was opened and closed a few times. Its id, its times and where its frames
@@ -102,7 +136,8 @@ fn written(random: &mut Rng) -> anyhow::Result<Model> {
         for records in frames {
             let mut last = None;
             for _ in 0..records {
-                let bytes: Vec<u8> = (0..random.usize(..300)).map(|_| random.u8(..)).collect();
+                let bytes: Vec<u8> =
+                    (0..random.usize(..300)).map(|_| random.u8(b'a'..b'e')).collect();
                 line += 1;
                 let record = Record {
                     source: Source::Stdin,
@@ -119,16 +154,7 @@ fn written(random: &mut Rng) -> anyhow::Result<Model> {
         }
         trail.close()?;
     }
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(&dir)? {
-        let entry = entry?;
-        let file = entry.file_name().into_string().ok().context("a name of the trail")?;
-        if file == name::IDENTITY || file.ends_with(".seg") {
-            files.push((file, std::fs::read(entry.path())?));
-        }
-    }
-    files.sort();
-    let mut model = Model::of(&Image { files });
+    let mut model = Model::of(&read(&dir)?);
     let trail_id = TrailId(std::array::from_fn(|_| random.u8(..)));
     model.identity = Identity { trail_id, created_realtime_ns: TIME_NS }.encode().to_vec();
     for (segment, frames) in model.segments.iter_mut().zip(plan) {

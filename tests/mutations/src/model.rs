@@ -10,6 +10,7 @@ use graven_format::scan::{Event, Expect, Scanner};
 use graven_format::segment::SegmentHeader;
 use graven_format::trailer::{SealReason, Tally, TallyFrame, Trailer};
 use graven_format::{Flags, Record, Source, kind, name};
+use graven_writer::codec::Reading;
 use std::ops::Range;
 
 /// The files of a trail: its identity and its segments, by name.
@@ -159,7 +160,7 @@ fn checkpoint(epoch: usize, successor: Option<PublicKey>) -> Stored {
 }
 
 fn read(expect: Expect, bytes: &[u8]) -> Segment {
-    let mut scanner = Scanner::new(expect);
+    let mut scanner = Scanner::with_hashing(expect, Reading::new());
     scanner.push(bytes);
     scanner.end();
     let mut frames: Vec<Vec<Stored>> = Vec::new();
@@ -274,8 +275,8 @@ impl Image {
         let Some(name::Name::Segment { segment, first_seq }) = name::Name::parse(name) else {
             return vec![Place { file, bytes: 0..bytes.len() }];
         };
-        let mut scanner =
-            Scanner::new(Expect { segment, first_seq, trail_id: None, merkle: false });
+        let expect = Expect { segment, first_seq, trail_id: None, merkle: false };
+        let mut scanner = Scanner::with_hashing(expect, Reading::new());
         scanner.push(bytes);
         scanner.end();
         let mut starts = vec![0];
