@@ -6,9 +6,9 @@
 //! | `0000000000000008.tmp` | segment 8 being prepared, or rewritten: never announced, removed by recovery |
 //! | `identity` | the trail's id: see [`crate::identity`] |
 //! | `lock` | held by the one writer; its content is the writer's pid |
-//! | `key` | the key that signs now: see [`crate::key_file`] |
+//! | `key` | the key that signs now: see `key` |
 //! | `key.next` | the key of the next epoch, until the last one is erased |
-//! | `checkpoint` | the checkpoint that a running writer was asked for last; `checkpoint.tmp` while it is written |
+//! | `checkpoint` | the checkpoint that a running writer was asked for last |
 
 use alloc::format;
 use alloc::string::String;

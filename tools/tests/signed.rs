@@ -447,6 +447,8 @@ fn a_proof_is_not_signed_by_who_did_not() {
     // Without its signature, with another's, with a flipped one.
     let whole = ran.text();
     let (unsigned, _) = whole.rsplit_once("\n\n").expect("a note's empty line");
+    assert_eq!(check(&format!("{unsigned}\n")).code, 2, "a line of a note, and no note");
+    let (unsigned, _) = unsigned.rsplit_once("\nsealed ").expect("a trailer's note");
     assert_eq!(check(&format!("{unsigned}\n")).code, 1);
     let other = note(&maker, 40, 2);
     let (_, line) = other.rsplit_once("\n\n").expect("a note's empty line");

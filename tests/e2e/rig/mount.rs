@@ -190,7 +190,12 @@ impl Mounted {
     pub(crate) fn fill(&self, leave_bytes: u64) -> PathBuf {
         let len = self.free_bytes().saturating_sub(leave_bytes);
         let ballast = self.at.join(format!("ballast-{len}"));
-        tool("fallocate", &["-l", &len.to_string(), text(&ballast)]).expect("room");
+        // In many pieces, the file needs a few blocks more for the map of them.
+        let fill = |blocks: u64| {
+            let len = len.saturating_sub(blocks * 4096).max(1);
+            tool("fallocate", &["-l", &len.to_string(), text(&ballast)])
+        };
+        (1..8).fold(fill(0), |filled, blocks| filled.or_else(|_| fill(blocks))).expect("room");
         ballast
     }
 
