@@ -8,6 +8,7 @@ use crate::trail::notes::{Notes, Seen, Wrong};
 use crate::trail::segment::SegmentRead;
 use crate::verify::problems::Problems;
 use crate::verify::report::{Class, Problem, hex};
+use graven_format::consts::ALIGN_BYTES_MIN;
 use graven_format::note::PublicKey;
 use graven_format::signer::{SignatureError, Signer};
 use serde::Serialize;
@@ -259,6 +260,8 @@ fn problem(wrong: &Wrong, read: &SegmentRead, file: &str) -> Problem {
         .at(wrong.seq, 0)
         .note("this is no accident: whoever wrote it did not have the key, or removed what the key had signed");
     let trailer = read.outcome.trailer.as_ref().map(|trailer| u64::from(trailer.trailer_len));
-    problem.offset = wrong.offset.or_else(|| read.extent.checked_sub(trailer?));
+    // A trailer may end with zeros, and always ends with a block.
+    let end = read.extent.next_multiple_of(ALIGN_BYTES_MIN.into());
+    problem.offset = wrong.offset.or_else(|| end.checked_sub(trailer?));
     problem
 }
