@@ -36,13 +36,16 @@ fn texts(segments: u64, frames: u64) -> Maker {
     maker
 }
 
-/// Every file of a directory.
+/// Every file of a directory; a running writer may rename or remove one that was listed.
 fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = std::fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("a file"));
     entries
-        .map(|entry| {
+        .filter_map(|entry| {
             let name = entry.file_name().into_string().expect("a name");
-            (name, std::fs::read(entry.path()).expect("readable"))
+            match std::fs::read(entry.path()) {
+                Err(why) if why.kind() == std::io::ErrorKind::NotFound => None,
+                bytes => Some((name, bytes.expect("readable"))),
+            }
         })
         .collect()
 }
