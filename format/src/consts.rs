@@ -82,8 +82,7 @@ pub const SEGMENT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// tenth of a second, which is ten directory barriers a second.
 pub const SEGMENT_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
 
-/// Most bytes that a trailer can take in a segment of `segment_bytes`: what the writer keeps
-/// free at the end of it.
+/// Most bytes that a trailer can take in a segment of `segment_bytes`, whatever is in it.
 #[must_use]
 pub const fn trailer_bytes_max(segment_bytes: u64, align_bytes: u32) -> u64 {
     let entries = segment_bytes / INDEX_STRIDE_BYTES + 1;
