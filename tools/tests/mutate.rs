@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Maker, loss_payload, on, stdin};
+use common::{Maker, Random, loss_payload, on, stdin};
 use graven_format::checksum::crc32;
 use graven_format::codec::Decoding;
 use graven_format::consts::{FRAME_HEADER_BYTES, RECORD_HEADER_BYTES};
@@ -18,18 +18,6 @@ use graven_writer::codec::Reading;
 use std::fs::OpenOptions;
 use std::num::NonZero;
 use std::ops::ControlFlow;
-
-/// A small generator: the same mutations in every run.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self, below: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % below.max(1)
-    }
-}
 
 #[test]
 fn mutated_trails_are_never_called_intact_and_never_panic() {

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Maker, on};
+use common::{Maker, Random, on};
 use graven_format::name;
 use graven_tools::trail::TrailDir;
 use graven_tools::trail::stream::{Item, stream};
@@ -12,18 +12,6 @@ use graven_tools::verify::scope::Asked;
 use graven_tools::verify::{Options, Report, Verdict, verify, verify_files};
 use std::num::NonZero;
 use std::ops::{ControlFlow, Range};
-
-/// A small generator: the same mutations in every run.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self, below: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % below.max(1)
-    }
-}
 
 const SEGMENTS: u64 = 7;
 /// Records of a segment.

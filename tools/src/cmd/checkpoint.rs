@@ -58,13 +58,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Gets the checkpoint, prints it and copies it.
 #[must_use]
 pub fn run(args: &Args) -> Exit {
-    let dir = match TrailDir::open(&args.dir) {
-        Ok(dir) => dir,
-        Err(why) => {
-            Diagnostic::error(why.to_string()).help(why.help()).emit();
-            return Exit::CannotCheck;
-        }
-    };
+    let Some(dir) = super::open(&args.dir) else { return Exit::CannotCheck };
     let note = match dir.writer {
         Some(writer) => ask(&dir.path, writer, Duration::from_secs(args.timeout)),
         None => newest_sealed(&dir),

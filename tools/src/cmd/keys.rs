@@ -49,13 +49,7 @@ Examples:
 /// Prints the keys.
 #[must_use]
 pub fn run(args: &Args) -> Exit {
-    let dir = match TrailDir::open(&args.dir) {
-        Ok(dir) => dir,
-        Err(why) => {
-            Diagnostic::error(why.to_string()).help(why.help()).emit();
-            return Exit::CannotCheck;
-        }
-    };
+    let Some(dir) = super::open(&args.dir) else { return Exit::CannotCheck };
     let mut out = output::raw();
     let mut written = Ok(());
     let followed = keys::follow(&dir, args.key.as_ref(), |it| {

@@ -18,3 +18,14 @@ pub mod run;
 pub mod salvage;
 pub mod show;
 pub mod verify;
+
+use crate::diag::Diagnostic;
+use crate::trail::TrailDir;
+use std::path::Path;
+
+/// The trail in `path`; why there is none was said.
+fn open(path: &Path) -> Option<TrailDir> {
+    TrailDir::open(path)
+        .map_err(|why| Diagnostic::error(why.to_string()).help(why.help()).emit())
+        .ok()
+}

@@ -64,13 +64,7 @@ pub fn run(args: &Args) -> Exit {
         // Not reached: the command line asks for one of them.
         (None, None) => return Exit::CannotCheck,
     };
-    let dir = match TrailDir::open(&args.dir) {
-        Ok(dir) => dir,
-        Err(why) => {
-            Diagnostic::error(why.to_string()).help(why.help()).emit();
-            return Exit::CannotCheck;
-        }
-    };
+    let Some(dir) = super::open(&args.dir) else { return Exit::CannotCheck };
     if !matches!(dir.identity, Some(Ok(_))) {
         Diagnostic::warning(
             "the trail has no intact identity; the proof names the segments' trail",

@@ -54,13 +54,7 @@ pub(crate) fn run(
     out: &mut dyn Write,
     write: &mut dyn FnMut(&mut dyn Write, u64, &Record<'_>) -> io::Result<()>,
 ) -> Exit {
-    let dir = match TrailDir::open(path) {
-        Ok(dir) => dir,
-        Err(why) => {
-            Diagnostic::error(why.to_string()).help(why.help()).emit();
-            return Exit::CannotCheck;
-        }
-    };
+    let Some(dir) = super::open(path) else { return Exit::CannotCheck };
     let mut met = Met::default();
     let mut written = Ok(());
     if !matches!(dir.identity, Some(Ok(_))) {

@@ -349,3 +349,15 @@ pub fn on(command: &str, dir: &Path, args: &[&str]) -> Ran {
     all.extend(args.iter().map(std::ffi::OsString::from));
     graven(all)
 }
+
+/// A small generator: the same mutations in every run.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self, below: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % below.max(1)
+    }
+}

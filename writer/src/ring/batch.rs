@@ -54,11 +54,16 @@ impl<B> Batch<B> {
 
     /// The buffer on its own, for as long as the disk has it, and all else.
     pub fn split(self) -> (B, Batch<()>) {
-        let Self { buf, first_seq, count, end, .. } = self;
+        self.exchange(())
+    }
+
+    /// The same batch with another buffer, and the one that it had.
+    fn exchange<C>(self, buf: C) -> (B, Batch<C>) {
+        let Self { buf: had, first_seq, count, end, .. } = self;
         let Self { realtime_ns_min, realtime_ns_max, checkpoint, limit, reserve, packed, .. } =
             self;
-        let rest = Batch {
-            buf: (),
+        let batch = Batch {
+            buf,
             first_seq,
             count,
             end,
@@ -69,7 +74,7 @@ impl<B> Batch<B> {
             reserve,
             packed,
         };
-        (buf, rest)
+        (had, batch)
     }
 
     /// Offset behind what goes into the frame, at most: a checkpoint that is still to come takes no
@@ -90,21 +95,7 @@ impl<B> Batch<B> {
 impl Batch<()> {
     /// What [`Batch::split`] took apart.
     pub fn join<B>(self, buf: B) -> Batch<B> {
-        let Self { buf: (), first_seq, count, end, .. } = self;
-        let Self { realtime_ns_min, realtime_ns_max, checkpoint, limit, reserve, packed, .. } =
-            self;
-        Batch {
-            buf,
-            first_seq,
-            count,
-            end,
-            realtime_ns_min,
-            realtime_ns_max,
-            checkpoint,
-            limit,
-            reserve,
-            packed,
-        }
+        self.exchange(buf).1
     }
 }
 
