@@ -9,6 +9,7 @@ pub mod engine;
 pub mod error;
 pub mod hash;
 pub mod keys;
+pub mod own;
 pub mod rewrite;
 pub mod ring;
 mod room;
