@@ -3,7 +3,7 @@
 
 use crate::exit::Exit;
 use crate::recording::Failure;
-use graven_writer::source::kaudit::{AttachError, Daemon, Options};
+use graven_writer::source::kaudit::{AttachError, ControlError, Daemon, Options};
 use graven_writer::source::netlink::{self, NetlinkError, Stop, Summary};
 use graven_writer::{Trail, WriteError, clock};
 
@@ -69,10 +69,14 @@ pub fn written_less(error: WriteError, received: &Result<Summary, Failure>) -> F
 pub fn detach(daemon: Daemon, received: Result<Summary, Failure>) -> Result<Summary, Failure> {
     let detached = daemon.detach();
     let summary = received?;
-    detached.map_err(|why| {
-        failure(&format!("giving kernel audit back: {why}"))
-            .note("everything that was received is in the trail")
-            .help("`graven doctor` shows the state that the kernel is in")
-    })?;
+    detached.map_err(|why| not_given_back(&why))?;
     Ok(summary)
+}
+
+/// The kernel is not as it was found.
+#[must_use]
+pub fn not_given_back(why: &ControlError) -> Failure {
+    failure(&format!("giving kernel audit back: {why}"))
+        .note("everything that was received is in the trail")
+        .help("`graven doctor` shows the state that the kernel is in")
 }

@@ -2,7 +2,7 @@
 
 use crate::recording::room::Ending;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fd::AsFd;
+use rustix::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
@@ -30,6 +30,12 @@ impl Signals {
         Ok(Self { arrived })
     }
 
+    /// How many have come since it was last asked, without waiting.
+    pub fn take(&self) -> usize {
+        let _ = self.arrived.set_nonblocking(true);
+        (&self.arrived).read(&mut [0; 16]).unwrap_or(0)
+    }
+
     /// Starts the thread that stops the source at the first signal, and tells `ending` of each. It is
     /// not joined: no signal may ever come.
     ///
@@ -51,6 +57,12 @@ impl Signals {
             }
         };
         std::thread::Builder::new().name("graven-signals".to_owned()).spawn(watch).map(drop)
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.arrived.as_fd()
     }
 }
 

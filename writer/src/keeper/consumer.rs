@@ -91,6 +91,17 @@ impl Consumer {
         }
     }
 
+    /// The next entry that [`Consumer::look`] has found; it stays the next.
+    ///
+    /// # Errors
+    /// [`MemoryError::Corrupted`].
+    pub fn peek(&self) -> Result<Option<Entry<'_>>, MemoryError> {
+        match &self.block[self.at.offset().min(self.valid)..self.valid] {
+            [] => Ok(None),
+            bytes => Entry::parse(bytes).map(|(entry, _)| Some(entry)),
+        }
+    }
+
     /// The next entry that [`Consumer::look`] has found, which is thereby read.
     ///
     /// # Errors

@@ -17,7 +17,15 @@ pub struct Done {
     /// The records of entries before it have lower seqs; those of entries from it on have this one or
     /// a higher one.
     pub seq: u64,
+    /// What else has to be found again, as durable: words that this module gives no meaning.
+    pub more: [u64; DONE_MORE],
 }
+
+/// Words beside a position and a seq.
+const DONE_MORE: usize = 4;
+/// Words of a slot: turn, position, seq, more, and last the check over them.
+const SLOT_WORDS: usize = 4 + DONE_MORE;
+const AT_CHECK: usize = 8 * (SLOT_WORDS - 1);
 
 /// Loads of the two slots before it is believed that neither is whole: the other side rewrites one at a time.
 const DONE_TRIES: usize = 1000;
@@ -120,35 +128,36 @@ impl Memory {
     pub(super) fn newest_done(&self) -> Result<(u64, Done), MemoryError> {
         for _ in 0..DONE_TRIES {
             let slots = [0, 1].map(|slot| self.read_done(slot));
-            if let Some((turn, position, seq)) = slots.into_iter().flatten().max() {
-                return Ok((turn, Done { position: Position::read(position)?, seq }));
+            let newest = slots.into_iter().flatten().max_by_key(|words| words[0]);
+            if let Some([turn, position, seq, more @ ..]) = newest {
+                return Ok((turn, Done { position: Position::read(position)?, seq, more }));
             }
             std::hint::spin_loop();
         }
         Err(MemoryError::Corrupted("neither place for what is done is whole"))
     }
 
-    fn read_done(&self, slot: usize) -> Option<(u64, u64, u64)> {
+    fn read_done(&self, slot: usize) -> Option<[u64; SLOT_WORDS - 1]> {
         let at = AT_DONE[slot];
-        let check = self.map.load(at + 24, Ordering::Acquire);
-        let [turn, position, seq] =
-            [0, 8, 16].map(|word| self.map.load(at + word, Ordering::Relaxed));
+        let check = self.map.load(at + AT_CHECK, Ordering::Acquire);
+        let words = std::array::from_fn(|word| self.map.load(at + 8 * word, Ordering::Relaxed));
         fence(Ordering::Acquire);
-        let again = self.map.load(at + 24, Ordering::Relaxed);
-        (check == again && check == check_of(turn, position, seq)).then_some((turn, position, seq))
+        let again = self.map.load(at + AT_CHECK, Ordering::Relaxed);
+        (check == again && check == check_of(&words)).then_some(words)
     }
 
     /// Writes what is done in turn `turn` to one of the two slots, which is not the newest.
     pub(super) fn write_done(&self, slot: usize, turn: u64, done: Done) {
         let at = AT_DONE[slot];
-        let (position, seq) = (done.position.word(), done.seq);
+        let [a, b, c, d] = done.more;
+        let words = [turn, done.position.word(), done.seq, a, b, c, d];
         // No check is ever zero: from here on the slot is not whole, until its last word is there.
-        self.map.store(at + 24, 0, Ordering::Relaxed);
+        self.map.store(at + AT_CHECK, 0, Ordering::Relaxed);
         fence(Ordering::Release);
-        for (word, value) in [(0, turn), (8, position), (16, seq)] {
-            self.map.store(at + word, value, Ordering::Relaxed);
+        for (index, word) in words.into_iter().enumerate() {
+            self.map.store(at + 8 * index, word, Ordering::Relaxed);
         }
-        self.map.store(at + 24, check_of(turn, position, seq), Ordering::Release);
+        self.map.store(at + AT_CHECK, check_of(&words), Ordering::Release);
     }
 
     /// Where a block lies, as a word to compare, and as a place.
@@ -217,10 +226,10 @@ impl AsFd for Memory {
 }
 
 /// A check over the words of a slot; never zero. It tells a slot that is half written, not a forged one.
-fn check_of(turn: u64, position: u64, seq: u64) -> u64 {
-    let mix = |state: u64, word: u64| {
+fn check_of(words: &[u64]) -> u64 {
+    let mix = |state: u64, word: &u64| {
         let state = (state ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         state ^ state >> 29
     };
-    mix(mix(mix(MAGIC, turn), position), seq) | 1
+    words.iter().fold(MAGIC, mix) | 1
 }

@@ -24,11 +24,14 @@
 mod alloc;
 mod consumer;
 mod entry;
+mod feed;
 mod layout;
 mod map;
 mod memory;
 mod packer;
 mod producer;
+mod session;
+pub mod spawn;
 mod staging;
 
 #[cfg(test)]
@@ -36,10 +39,13 @@ mod tests;
 
 pub use consumer::Consumer;
 pub use entry::{Empty, Entry};
+pub(crate) use feed::SharedFeed;
+pub use feed::{Kept, Progress};
 pub use layout::{BLOCK_BYTES, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, Position, SESSION_WORDS};
 pub use memory::{Done, Memory};
 pub use packer::Packer;
 pub use producer::{Producer, Taken};
+pub use session::{Role, Session};
 
 use rustix::io::Errno;
 

@@ -164,7 +164,7 @@ impl World {
         if self.skip > 0 {
             return;
         }
-        let done = Done { position: self.consumer.position(), seq: self.trail.len() as u64 };
+        let done = Done { position: self.consumer.position(), seq: self.trail.len() as u64, more: [9; 4] };
         if self.run(kill_after, |it| it.consumer.set_done(done)) {
             self.kill_writer(0);
         }
@@ -262,7 +262,7 @@ proptest! {
             let value = value >> shift;
             let at = match index {
                 0..32 => layout::AT_HEAD + 8 * (index % 2),
-                32..64 => layout::AT_DONE[index % 2] + 8 * (index % 4),
+                32..64 => layout::AT_DONE[index % 2] + 8 * (index % 8),
                 64..128 => world.memory.geometry.descriptor(index as u64 % 12).0 + 8 * (index % 2),
                 128..160 => world.memory.geometry.staging + 8 * index,
                 _ => world.memory.geometry.frame(index % 8) + (rotten as usize % 0x4000 + index) * 8,
@@ -344,7 +344,7 @@ fn a_full_memory_takes_nothing_and_loses_nothing() {
                 read += 1;
             }
         }
-        let done = Done { position: world.consumer.position(), seq: read };
+        let done = Done { position: world.consumer.position(), seq: read, more: [read; 4] };
         world.consumer.set_done(done);
         assert_eq!(world.memory.done(), Ok(done));
         world.receive(None);

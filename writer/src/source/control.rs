@@ -125,6 +125,12 @@ impl AuditSocket {
     }
 }
 
+impl From<OwnedFd> for AuditSocket {
+    fn from(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
+}
+
 impl AsFd for AuditSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()

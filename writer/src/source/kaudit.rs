@@ -7,6 +7,7 @@
 //! The receiving thread stands between: it removes the rules and drains the socket before it
 //! returns (see [`super::netlink::receive`]), so detaching finds nothing left to lose.
 
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -19,10 +20,15 @@ pub use super::control::ControlError;
 use super::control::{AuditSocket, Control};
 use super::datagrams::Datagrams;
 use super::intake::{OPENING, heartbeat_text};
-use super::nlmsg::{self, MASK_WORDS, Message, Rule, RuleField, RuleList, Status, StatusChange};
+use super::nlmsg::{
+    self, MASK_WORDS, Message, Rule, RuleAction, RuleField, RuleList, Status, StatusChange,
+};
 
 /// The key in every record that a rule of ours makes.
 pub const RULE_KEY: &str = "graven";
+
+/// The key of the rules that exempt our own processes.
+pub const EXEMPT_KEY: &str = "graven-exempt";
 
 /// How to attach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +117,17 @@ pub enum Scope {
     Uid(u32),
 }
 
+/// What one process tells another that goes on in its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handed {
+    /// The process that is registered, which may be dead.
+    pub registered: u32,
+    /// How audit was found.
+    pub before: Status,
+    /// What was changed.
+    pub ours: StatusChange,
+}
+
 /// What came of adding rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RulesAdded {
@@ -181,6 +198,94 @@ impl Daemon {
         Ok(daemon)
     }
 
+    /// A daemon that another process has registered, over the same socket. Dropping it gives nothing
+    /// back: who ends it for all calls [`Daemon::give_back_for`].
+    ///
+    /// # Errors
+    /// No further socket can be opened.
+    pub fn inherit(data: OwnedFd, handed: &Handed) -> Result<Self, ControlError> {
+        Ok(Self {
+            data: AuditSocket::from(data),
+            control: Mutex::new(Control::open()?),
+            rules: Mutex::new(Vec::new()),
+            before: handed.before,
+            ours: handed.ours,
+            pid: handed.registered,
+            receive_buffer_bytes: 0,
+            given_back: true,
+        })
+    }
+
+    /// What another process has to know to go on in place of this one.
+    #[must_use]
+    pub fn handed(&self) -> Handed {
+        Handed { registered: self.pid, before: self.before, ours: self.ours }
+    }
+
+    /// The socket that records come from, for a process that inherits it.
+    #[must_use]
+    pub fn data(&self) -> BorrowedFd<'_> {
+        self.data.as_fd()
+    }
+
+    /// How many sends to that socket failed for want of room; `None` where the kernel does not count.
+    #[must_use]
+    pub fn failed_sends(&self) -> Option<u32> {
+        self.data.failed_sends()
+    }
+
+    /// Exempts a process of ours from being audited, as the registered one is, by rules in front of all others.
+    /// Else what it does to record an event would be the next event.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn exempt(&self, pid: u32) -> Result<(), ControlError> {
+        exempting(pid, RuleAction::NeverFirst).try_for_each(|rule| {
+            match self.ask_rule("add rule", nlmsg::ADD_RULE, &rule) {
+                // Kernels before 5.16 know no rules for submission rings.
+                Err(error) if error.errno == Errno::INVAL && rule.list == RuleList::UringExit => Ok(()),
+                Err(error) if error.errno == Errno::EXIST => Ok(()),
+                other => other,
+            }
+        })
+    }
+
+    /// Ends [`Daemon::exempt`]. Rules that are gone are no error.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn unexempt(&self, pid: u32) -> Result<(), ControlError> {
+        let refused = exempting(pid, RuleAction::Never).filter_map(|rule| {
+            self.ask_rule("delete rule", nlmsg::DEL_RULE, &rule)
+                .err()
+                .filter(|error| !matches!(error.errno, Errno::NOENT | Errno::INVAL))
+        });
+        refused.last().map_or(Ok(()), Err)
+    }
+
+    fn ask_rule(&self, operation: &'static str, kind: u16, rule: &Rule) -> Result<(), ControlError> {
+        let payload = rule.encode().unwrap_or_default();
+        self.control().call(operation, kind, &payload, false).map(drop)
+    }
+
+    /// Ends the registration of a process that is dead, and gives everything back as it was, for it. No
+    /// other process may hold the socket any more.
+    ///
+    /// The kernel lets nobody else unregister it, but it probes the socket first, with `AUDIT_REPLACE`: one that nobody
+    /// holds refuses, and is forgotten.
+    ///
+    /// # Errors
+    /// The first request that failed; the others were made all the same.
+    pub fn give_back_for(mut self) -> Result<(), ControlError> {
+        let enabled = self.restore_enabled();
+        let reopened = AuditSocket::open().map_err(|errno| ControlError::new("open", errno));
+        let closed = reopened.map(|socket| drop(std::mem::replace(&mut self.data, socket)));
+        let change = StatusChange { pid: Some(0), ..StatusChange::default() };
+        let unregistered = self.set("unregister", &change);
+        let limits = self.status().and_then(|now| self.restore_limits(&now));
+        enabled.map(drop).and(closed).and(unregistered).and(limits)
+    }
+
     /// Registers the data socket. The acknowledgement is not asked for, because it would arrive
     /// among the records; whether it worked is asked over the other socket.
     fn register(&self) -> Result<(), AttachError> {
@@ -238,7 +343,10 @@ impl Daemon {
             Scope::Session(session) => RuleField::Session(session),
             Scope::Uid(uid) => RuleField::Uid(uid),
         };
-        let rule = |list, fields, mask| Rule { list, fields, mask, key: RULE_KEY.into() };
+        let rule = |list, fields, mask| {
+            let (action, key) = (RuleAction::Always, RULE_KEY.into());
+            Rule { list, action, fields, mask, key }
+        };
         let before = self.rules().len();
         for (arch, mask) in [(ARCH_X86_64, calls.x86_64), (ARCH_I386, calls.i386)] {
             let fields = vec![RuleField::Arch(arch), who];
@@ -346,6 +454,12 @@ impl Daemon {
         } else {
             Ok(())
         };
+        let limits = self.restore_limits(&now);
+        rules.and(enabled.map(drop)).and(unregistered).and(limits)
+    }
+
+    /// Puts back the limits that are still as they were set.
+    fn restore_limits(&self, now: &Status) -> Result<(), ControlError> {
         let same = |now: Option<u32>, ours: Option<u32>, before: Option<u32>| {
             (ours.is_some() && now == ours).then_some(before).flatten()
         };
@@ -364,8 +478,7 @@ impl Daemon {
             ),
             ..StatusChange::default()
         };
-        let limits = self.set("restore queue limits", &limits);
-        rules.and(enabled.map(drop)).and(unregistered).and(limits)
+        self.set("restore queue limits", &limits)
     }
 
     fn set(&self, operation: &'static str, change: &StatusChange) -> Result<(), ControlError> {
@@ -391,6 +504,17 @@ impl Drop for Daemon {
         // Whoever wants to know calls `detach`; the socket's end unregisters in any case.
         let _ = self.give_back();
     }
+}
+
+/// The rules that exempt a process.
+fn exempting(pid: u32, action: RuleAction) -> impl Iterator<Item = Rule> {
+    [RuleList::Exit, RuleList::UringExit].into_iter().map(move |list| Rule {
+        list,
+        action,
+        fields: vec![RuleField::Pid(pid)],
+        mask: [u32::MAX; MASK_WORDS],
+        key: EXEMPT_KEY.into(),
+    })
 }
 
 /// What to change while attached; nothing that is already so, to leave no trace of no change.

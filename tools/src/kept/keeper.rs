@@ -1,0 +1,375 @@
+//! The keeper: it takes datagrams from the kernel's socket into the shared memory, and does nothing that could make
+//! it wait. It starts the writer, passes signals on to it, and gives the kernel back at the end.
+
+use super::again::Again;
+use super::inherited::{Shared, arguments};
+use super::policy::{self, Next};
+use super::{memory_failure, no_process};
+use crate::diag::Diagnostic;
+use crate::exit::Exit;
+use crate::recording::signals::Signals;
+use crate::recording::{Failure, kernel};
+use graven_writer::clock;
+use graven_writer::keeper::{Empty, Memory, MemoryError, Packer, Producer, Role, Session, Taken, spawn};
+use graven_writer::source::kaudit::Daemon;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::fd::{AsFd as _, OwnedFd};
+use rustix::io::Errno;
+use rustix::process::{Signal, pidfd_send_signal};
+use std::process::{Child, Command};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Longest wait for the socket, in which the writer learns that it is empty still.
+const POLL_TIME: Duration = Duration::from_millis(100);
+/// How long a socket that was busy until it was empty is left alone: else each record wakes the keeper.
+const PAUSE_TIME: Duration = Duration::from_millis(1);
+/// How soon to look for room again while there is none.
+const ROOM_TIME: Duration = Duration::from_millis(5);
+/// Datagrams between two empty looks that make a busy socket.
+const PAUSE_DATAGRAMS_MIN: usize = 64;
+/// Calls to the socket between two looks at everything else.
+const BATCH_CALLS: usize = 32;
+/// How often the socket is asked how many sends found it full.
+const FAILED_SENDS_TIME: Duration = Duration::from_millis(500);
+/// How long a writer may take to end when the keeper cannot go on.
+const WRITER_END_TIME: Duration = Duration::from_secs(30);
+/// How soon the one that compresses looks again when there is nothing to compress.
+const PACK_TIME: Duration = Duration::from_millis(10);
+
+/// Runs the keeper that the user started: it becomes the audit daemon.
+///
+/// # Errors
+/// [`Failure`]; the kernel is then as it was.
+pub fn begin(ring_bytes: u64) -> Result<Exit, Failure> {
+    let signals = catch()?;
+    let memory = Arc::new(Memory::create(ring_bytes).map_err(|why| memory_failure(&why))?);
+    let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+        .map_err(|why| no_process("keeper", &why.into()))?;
+    let daemon = kernel::attach()?;
+    let session = Session::of(&memory);
+    session.set_handed(&daemon.handed());
+    session.take(Role::Keeper);
+    Keeper::new(daemon, memory, session, wake, signals, None)?.run()
+}
+
+/// Runs the keeper that a writer has started in place of one that died.
+///
+/// # Errors
+/// [`Failure`].
+pub fn go_on(shared: Shared) -> Result<Exit, Failure> {
+    let signals = catch()?;
+    let Shared { data, memory, wake, peer } = shared;
+    let session = Session::of(&memory);
+    session.take(Role::Keeper);
+    let daemon = Daemon::inherit(data, &session.handed())
+        .map_err(|why| kernel::failure(&why.to_string()))?;
+    Keeper::new(daemon, memory, session, wake, signals, Some(Writer { pidfd: peer, child: None }))?.run()
+}
+
+fn catch() -> Result<Signals, Failure> {
+    Signals::catch()
+        .map_err(|why| Failure::new(Exit::CannotCheck, &format!("cannot catch signals: {why}")))
+}
+
+/// The writer, as the keeper sees it.
+struct Writer {
+    pidfd: OwnedFd,
+    /// If this process has started it.
+    child: Option<Child>,
+}
+
+struct Keeper {
+    daemon: Daemon,
+    memory: Arc<Memory>,
+    session: Session,
+    producer: Producer,
+    wake: OwnedFd,
+    own_pidfd: OwnedFd,
+    signals: Signals,
+    writer: Option<Writer>,
+    again: Again,
+    /// When the writer is to be started.
+    start_at: Option<Instant>,
+    failed_sends_at: Instant,
+    packing: Arc<AtomicBool>,
+    /// What the last wait has seen: a signal, and the end of the writer.
+    signalled: bool,
+    ended: bool,
+}
+
+/// What the socket had.
+enum Looked {
+    More,
+    Empty { busy: bool },
+    NoRoom,
+}
+
+impl Keeper {
+    fn new(
+        daemon: Daemon,
+        memory: Arc<Memory>,
+        session: Session,
+        wake: OwnedFd,
+        signals: Signals,
+        writer: Option<Writer>,
+    ) -> Result<Self, Failure> {
+        let own_pidfd = spawn::own_pidfd().map_err(|why| no_process("writer", &why.into()))?;
+        let (producer, _) =
+            Producer::go_on(&memory, clock::now()).map_err(|why| memory_failure(&why))?;
+        let start_at = writer.is_none().then(Instant::now);
+        let packing = Arc::new(AtomicBool::new(true));
+        let (packer, goes_on) = (producer.packer(), Arc::clone(&packing));
+        let thread = std::thread::Builder::new().name("graven-packer".to_owned());
+        if let Err(why) = thread.spawn(move || pack(packer, &goes_on)) {
+            // What waits is as long as it is.
+            Diagnostic::warning(format!("what waits is not compressed: no thread: {why}")).emit();
+        }
+        let this = Self {
+            daemon,
+            memory,
+            session,
+            producer,
+            wake,
+            own_pidfd,
+            signals,
+            writer,
+            again: Again::started(),
+            start_at,
+            failed_sends_at: Instant::now(),
+            packing,
+            signalled: false,
+            ended: false,
+        };
+        // Whoever slept when the last keeper died is not woken by it any more.
+        this.wake();
+        Ok(this)
+    }
+
+    fn run(mut self) -> Result<Exit, Failure> {
+        let ended = self.keep();
+        self.packing.store(false, Ordering::Relaxed);
+        let code = match &ended {
+            Ok(code) => *code,
+            Err(failure) => failure.exit.code(),
+        };
+        // Before the writer sees that this process is gone: it was no accident.
+        self.session.set_exit(Role::Keeper, code);
+        let given_back = self.give_back();
+        let code = ended?;
+        given_back?;
+        Ok(Exit::of(code))
+    }
+
+    /// Receives until the writer has ended for good, and says with which code.
+    fn keep(&mut self) -> Result<u8, Failure> {
+        let mut datagrams = 0;
+        loop {
+            let looked = self.receive(&mut datagrams).map_err(|why| match why {
+                Trouble::Memory(why) => memory_failure(&why),
+                Trouble::Socket(errno) => {
+                    kernel::failure(&format!("receiving audit records failed: {errno}"))
+                }
+            })?;
+            let (limit, events) = match looked {
+                Looked::More => (Duration::ZERO, PollFlags::empty()),
+                Looked::Empty { busy: true } => (PAUSE_TIME, PollFlags::empty()),
+                Looked::Empty { busy: false } => (POLL_TIME, PollFlags::IN),
+                Looked::NoRoom => (ROOM_TIME, PollFlags::empty()),
+            };
+            self.wait(limit, events).map_err(|why| no_process("keeper", &why.into()))?;
+            if let Some(code) = self.look_at_the_writer()? {
+                return Ok(code);
+            }
+        }
+    }
+
+    /// Takes what is there, at most a batch.
+    fn receive(&mut self, since_empty: &mut usize) -> Result<Looked, Trouble> {
+        let mut looked = Looked::More;
+        for _ in 0..BATCH_CALLS {
+            let before = clock::now();
+            match self.producer.receive(&self.daemon.data(), clock::now)? {
+                Ok(Taken::Some(count)) => *since_empty += count,
+                Ok(Taken::Nothing) => {
+                    let failed_sends = self.failed_sends();
+                    self.producer.empty(Empty { at: before, failed_sends })?;
+                    let busy = std::mem::take(since_empty) >= PAUSE_DATAGRAMS_MIN;
+                    looked = Looked::Empty { busy };
+                    break;
+                }
+                Ok(Taken::NoRoom) => {
+                    looked = Looked::NoRoom;
+                    break;
+                }
+                // The socket overran, which the count of failed sends tells.
+                Err(Errno::NOBUFS) => {}
+                Err(errno) => return Err(Trouble::Socket(errno)),
+            }
+        }
+        if self.memory.wants_waking() {
+            self.wake();
+        }
+        Ok(looked)
+    }
+
+    /// How many sends found the socket full, now and then.
+    fn failed_sends(&mut self) -> Option<u32> {
+        let now = Instant::now();
+        if now < self.failed_sends_at {
+            return None;
+        }
+        self.failed_sends_at = now + FAILED_SENDS_TIME;
+        self.daemon.failed_sends()
+    }
+
+    fn wake(&self) {
+        // Any number does.
+        let _ = rustix::io::write(&self.wake, &[1; 8]);
+    }
+
+    /// Waits for these events of the socket, and for what is looked at next.
+    fn wait(&mut self, limit: Duration, events: PollFlags) -> Result<(), Errno> {
+        let limit = Timespec { tv_sec: 0, tv_nsec: i64::from(limit.subsec_nanos()) };
+        let data = self.daemon.data();
+        let signals = PollFd::new(&self.signals, PollFlags::IN);
+        let mut fds = match &self.writer {
+            Some(writer) => {
+                let writer = PollFd::new(&writer.pidfd, PollFlags::IN);
+                [signals, writer, PollFd::from_borrowed_fd(data, events)]
+            }
+            // The signals once more, as there is nothing else.
+            None => [signals.clone(), signals, PollFd::from_borrowed_fd(data, events)],
+        };
+        match poll(&mut fds, Some(&limit)) {
+            Ok(_) => {
+                let [signals, writer, _] = fds.map(|fd| !fd.revents().is_empty());
+                (self.signalled, self.ended) = (signals, writer && self.writer.is_some());
+                Ok(())
+            }
+            Err(Errno::INTR) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Starts, stops and mourns the writer; the exit code if recording has ended.
+    fn look_at_the_writer(&mut self) -> Result<Option<u8>, Failure> {
+        if std::mem::take(&mut self.signalled) {
+            for _ in 0..self.signals.take() {
+                self.session.set_stopping();
+                match &self.writer {
+                    // It is asked again each time: the second signal may mean something to it.
+                    Some(writer) => drop(pidfd_send_signal(&writer.pidfd, Signal::TERM)),
+                    None => self.start_at = Some(Instant::now()),
+                }
+            }
+        }
+        if std::mem::take(&mut self.ended)
+            && let Some(code) = self.writer_ended()
+        {
+            return Ok(Some(code));
+        }
+        if self.start_at.is_some_and(|at| Instant::now() >= at) {
+            self.start_at = None;
+            self.start()?;
+        }
+        Ok(None)
+    }
+
+    fn writer_ended(&mut self) -> Option<u8> {
+        if let Some(Writer { child: Some(mut child), .. }) = self.writer.take() {
+            // It has ended: this waits for nothing.
+            let _ = child.wait();
+        }
+        let code = self.session.exit(Role::Writer);
+        match policy::after(code, self.session.is_opened(), self.session.is_stopping()) {
+            Next::End(code) => Some(code),
+            Next::Again => {
+                let wait = self.again.died(Instant::now());
+                let pid = self.session.pid(Role::Writer).unwrap_or(0);
+                let how = match code {
+                    None => "was killed".to_owned(),
+                    Some(code) => format!("ended with exit code {code}"),
+                };
+                Diagnostic::warning(format!("the writer (pid {pid}) {how}: it is started again"))
+                    .note("nothing is lost: the keeper holds what is not durable yet")
+                    .note(format!("start {} in a row, after {} ms", self.again.deaths(), wait.as_millis()))
+                    .emit();
+                self.start_at = Some(Instant::now() + wait);
+                None
+            }
+        }
+    }
+
+    fn start(&mut self) -> Result<(), Failure> {
+        let data = self.daemon.data();
+        let fds = [data, self.memory.as_fd(), self.wake.as_fd(), self.own_pidfd.as_fd()];
+        let mut command = Command::new("/proc/self/exe");
+        command.args(arguments(Role::Writer, fds, self.session.is_opened()));
+        let started = spawn::spawn(&mut command, &fds)
+            .and_then(|child| Ok((spawn::pidfd_of(&child)?, child)));
+        self.again.started_again(Instant::now());
+        match started {
+            Ok((pidfd, child)) => self.writer = Some(Writer { pidfd, child: Some(child) }),
+            Err(why) if !self.session.is_opened() => return Err(no_process("writer", &why)),
+            Err(why) => {
+                let wait = self.again.died(Instant::now()).max(Duration::from_millis(100));
+                Diagnostic::warning(format!("cannot start the writer: {why}: it is tried again")).emit();
+                self.start_at = Some(Instant::now() + wait);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the kernel back as it was found. The writer has ended.
+    fn give_back(self) -> Result<(), Failure> {
+        let Self { daemon, session, writer, .. } = self;
+        if let Some(Writer { pidfd, child }) = writer {
+            // The keeper cannot go on: the writer sees it, and ends when it has written what it can.
+            if !wait_for_end(&pidfd, WRITER_END_TIME) {
+                let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+                let _ = wait_for_end(&pidfd, WRITER_END_TIME);
+            }
+            child.map(|mut child| child.wait());
+        }
+        for role in [Role::Writer, Role::Keeper] {
+            if let Some(pid) = session.exempt(role) {
+                let _ = daemon.unexempt(pid);
+                session.set_exempt(role, None);
+            }
+        }
+        let registered = session.handed().registered == std::process::id();
+        let given_back = if registered { daemon.detach() } else { daemon.give_back_for() };
+        given_back.map_err(|why| kernel::not_given_back(&why))
+    }
+}
+
+/// Waits until the process has ended; false if it has not by then.
+fn wait_for_end(pidfd: &OwnedFd, limit: Duration) -> bool {
+    let limit = Timespec { tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX), tv_nsec: 0 };
+    poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&limit)).is_ok_and(|count| count > 0)
+}
+
+/// Why the keeper cannot go on.
+enum Trouble {
+    Memory(MemoryError),
+    Socket(Errno),
+}
+
+impl From<MemoryError> for Trouble {
+    fn from(error: MemoryError) -> Self {
+        Self::Memory(error)
+    }
+}
+
+fn pack(mut packer: Packer, goes_on: &AtomicBool) {
+    while goes_on.load(Ordering::Relaxed) {
+        match packer.step() {
+            Ok(true) => {}
+            Ok(false) => std::thread::sleep(PACK_TIME),
+            // The thread that receives finds the same, and says it.
+            Err(_) => return,
+        }
+    }
+}

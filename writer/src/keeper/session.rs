@@ -1,0 +1,221 @@
+//! What a successor has to know beside the entries, in the session area of the shared memory.
+//!
+//! Each word has one writer at a time and means something by itself, so that a kill between two of them leaves nothing
+//! half said.
+
+use super::Memory;
+use crate::source::kaudit::Handed;
+use crate::source::nlmsg::{Status, StatusChange};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+const KEEPER: usize = 0;
+const WRITER: usize = 1;
+const KEEPER_EXIT: usize = 2;
+const WRITER_EXIT: usize = 3;
+const FLAGS: usize = 4;
+const KEEPER_RULE: usize = 5;
+const WRITER_RULE: usize = 6;
+const REGISTERED: usize = 8;
+const BEFORE: usize = 9;
+const OURS: usize = 16;
+
+/// The trail was opened once: from now on a failure is no usage error.
+const OPENED: u64 = 1;
+/// Recording was asked to end.
+const STOPPING: u64 = 2;
+
+/// One of the two processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It takes datagrams from the socket.
+    Keeper,
+    /// It writes the trail.
+    Writer,
+}
+
+impl Role {
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Keeper => "keeper",
+            Self::Writer => "writer",
+        }
+    }
+
+    const fn pid(self) -> usize {
+        match self {
+            Self::Keeper => KEEPER,
+            Self::Writer => WRITER,
+        }
+    }
+
+    const fn exit(self) -> usize {
+        match self {
+            Self::Keeper => KEEPER_EXIT,
+            Self::Writer => WRITER_EXIT,
+        }
+    }
+
+    const fn rule(self) -> usize {
+        match self {
+            Self::Keeper => KEEPER_RULE,
+            Self::Writer => WRITER_RULE,
+        }
+    }
+}
+
+/// The session area.
+#[derive(Clone, Debug)]
+pub struct Session {
+    memory: Arc<Memory>,
+}
+
+impl Session {
+    /// That of this memory.
+    #[must_use]
+    pub fn of(memory: &Arc<Memory>) -> Self {
+        Self { memory: Arc::clone(memory) }
+    }
+
+    fn load(&self, index: usize) -> u64 {
+        self.memory.session(index).load(Ordering::Acquire)
+    }
+
+    fn store(&self, index: usize, value: u64) {
+        self.memory.session(index).store(value, Ordering::Release);
+    }
+
+    fn pid_at(&self, index: usize) -> Option<u32> {
+        u32::try_from(self.load(index)).ok().filter(|pid| *pid != 0)
+    }
+
+    /// The process that last took this role.
+    #[must_use]
+    pub fn pid(&self, role: Role) -> Option<u32> {
+        self.pid_at(role.pid())
+    }
+
+    /// This process takes the role; how the last one ended is forgotten.
+    pub fn take(&self, role: Role) {
+        self.store(role.exit(), 0);
+        self.store(role.pid(), u64::from(std::process::id()));
+    }
+
+    /// The exit code that the process in this role is about to end with, if it has said so.
+    #[must_use]
+    pub fn exit(&self, role: Role) -> Option<u8> {
+        self.load(role.exit()).checked_sub(1).and_then(|code| u8::try_from(code).ok())
+    }
+
+    /// Says what this process is about to end with.
+    pub fn set_exit(&self, role: Role, code: u8) {
+        self.store(role.exit(), u64::from(code) + 1);
+    }
+
+    /// The process that a rule of ours exempts from being audited in this role.
+    #[must_use]
+    pub fn exempt(&self, role: Role) -> Option<u32> {
+        self.pid_at(role.rule())
+    }
+
+    /// Says which process a rule exempts, before it is added.
+    pub fn set_exempt(&self, role: Role, pid: Option<u32>) {
+        self.store(role.rule(), pid.map_or(0, u64::from));
+    }
+
+    /// Whether some writer has opened the trail.
+    #[must_use]
+    pub fn is_opened(&self) -> bool {
+        self.load(FLAGS) & OPENED != 0
+    }
+
+    /// A writer has opened the trail.
+    pub fn set_opened(&self) {
+        self.memory.session(FLAGS).fetch_or(OPENED, Ordering::AcqRel);
+    }
+
+    /// Whether recording was asked to end.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.load(FLAGS) & STOPPING != 0
+    }
+
+    /// Recording is asked to end.
+    pub fn set_stopping(&self) {
+        self.memory.session(FLAGS).fetch_or(STOPPING, Ordering::AcqRel);
+    }
+
+    /// How the kernel's audit was found, and what was changed.
+    #[must_use]
+    pub fn handed(&self) -> Handed {
+        let word = |index| self.load(index) as u32;
+        let option = |index| self.load(index).checked_sub(1).map(|value| value as u32);
+        Handed {
+            registered: word(REGISTERED),
+            before: Status {
+                enabled: word(BEFORE),
+                failure: word(BEFORE + 1),
+                rate_limit: word(BEFORE + 2),
+                backlog_limit: word(BEFORE + 3),
+                lost: word(BEFORE + 4),
+                backlog_wait_ticks: option(BEFORE + 5),
+                ..Status::default()
+            },
+            ours: StatusChange {
+                rate_limit: option(OURS),
+                backlog_limit: option(OURS + 1),
+                backlog_wait_ticks: option(OURS + 2),
+                ..StatusChange::default()
+            },
+        }
+    }
+
+    /// Says how the kernel's audit was found, and what was changed.
+    pub fn set_handed(&self, handed: &Handed) {
+        let Handed { registered, before, ours } = handed;
+        let option = |value: Option<u32>| value.map_or(0, |value| u64::from(value) + 1);
+        self.store(REGISTERED, u64::from(*registered));
+        let plain = [
+            before.enabled,
+            before.failure,
+            before.rate_limit,
+            before.backlog_limit,
+            before.lost,
+        ];
+        for (index, value) in plain.into_iter().enumerate() {
+            self.store(BEFORE + index, u64::from(value));
+        }
+        self.store(BEFORE + 5, option(before.backlog_wait_ticks));
+        let ours = [ours.rate_limit, ours.backlog_limit, ours.backlog_wait_ticks];
+        for (index, value) in ours.into_iter().enumerate() {
+            self.store(OURS + index, option(value));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_successor_reads_what_was_said() {
+        let memory = Arc::new(Memory::create(0).expect("memory"));
+        let session = Session::of(&memory);
+        let handed = Handed {
+            registered: 7,
+            before: Status { enabled: 1, lost: 9, backlog_wait_ticks: Some(0), ..Status::default() },
+            ours: StatusChange { backlog_limit: Some(8192), ..StatusChange::default() },
+        };
+        session.set_handed(&handed);
+        assert_eq!(session.handed(), handed);
+        assert_eq!((session.pid(Role::Keeper), session.exit(Role::Keeper)), (None, None));
+        session.take(Role::Keeper);
+        session.set_exit(Role::Keeper, 0);
+        assert_eq!(session.pid(Role::Keeper), Some(std::process::id()));
+        assert_eq!((session.exit(Role::Keeper), session.exit(Role::Writer)), (Some(0), None));
+        session.set_stopping();
+        assert!(session.is_stopping() && !session.is_opened());
+    }
+}
