@@ -4,7 +4,11 @@ use crate::diag::{Diagnostic, Level};
 use crate::exit::Exit;
 use crate::recording::room::{self, Ending, Words};
 use crate::recording::signals::{Signals, UntilStopped};
+use crate::kept::writer::Link;
+use crate::kept::{Inherited, keeper};
+use crate::recording::open::parse_bytes;
 use crate::recording::{Failure, TrailArgs, ack, kernel, sealed, summary};
+use graven_writer::keeper::{MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, Role};
 use graven_format::consts::RECORD_PAYLOAD_BYTES_MAX;
 use graven_writer::rewrite::LEVEL_DEFAULT;
 use graven_writer::source::stream::{self, Refused, StreamError};
@@ -34,6 +38,22 @@ pub struct Args {
     #[arg(long, value_name = "LEVEL", default_value_t = LEVEL_DEFAULT,
           value_parser = clap::value_parser!(i32).range(0..=19))]
     compress_sealed: i32,
+    /// Bytes of memory that the keeper holds the kernel's records in, 8M to 64G: so much, and about ten times as
+    /// much while it is compressed under pressure, is bridged while the writer or its disk stalls
+    #[arg(long, value_name = "BYTES", value_parser = parse_ring_bytes, default_value = "256M")]
+    keeper_ring: u64,
+    /// Which of its two processes this is: only graven itself says so
+    #[arg(long, hide = true, value_parser = str::parse::<Inherited>)]
+    inherited: Option<Inherited>,
+}
+
+fn parse_ring_bytes(text: &str) -> Result<u64, String> {
+    let bytes = parse_bytes(text)?;
+    if (MEMORY_BYTES_MIN..=MEMORY_BYTES_MAX).contains(&bytes) {
+        Ok(bytes)
+    } else {
+        Err("expected 8M to 64G".to_owned())
+    }
 }
 
 /// Where records come from.
@@ -83,13 +103,31 @@ Examples:
 /// Records until the source ends or a signal comes.
 #[must_use]
 pub fn run(args: &Args) -> Exit {
-    match record(args) {
-        Ok(exit) => exit,
-        Err(failure) => failure.emit(),
-    }
+    let kept = match (args.source, args.inherited) {
+        (Source::Stdin, _) => return ended(record(args, None)),
+        (Source::Netlink, None) => keeper::begin(args.keeper_ring),
+        (Source::Netlink, Some(Inherited { role: Role::Keeper, .. })) => {
+            args.inherited.map_or(Ok(Exit::CannotCheck), keeper::go_on)
+        }
+        (Source::Netlink, Some(inherited)) => {
+            let link = match Link::new(inherited) {
+                Ok(link) => link,
+                Err(failure) => return failure.emit(),
+            };
+            let exit = ended(record(args, Some(&link)));
+            link.end(exit);
+            return exit;
+        }
+    };
+    ended(kept)
 }
 
-fn record(args: &Args) -> Result<Exit, Failure> {
+fn ended(recorded: Result<Exit, Failure>) -> Exit {
+    recorded.unwrap_or_else(Failure::emit)
+}
+
+/// Records until the source ends. From the kernel through `link`, to the keeper.
+fn record(args: &Args, link: Option<&Link>) -> Result<Exit, Failure> {
     let signals = Signals::catch()
         .map_err(|why| Failure::new(Exit::CannotCheck, &format!("cannot catch signals: {why}")))?;
     let trail = args.trail.open()?;
@@ -103,7 +141,7 @@ fn record(args: &Args) -> Result<Exit, Failure> {
     };
     let words = Words { producers, no_thread: Exit::CannotCheck, given_up: Exit::NoRoom };
     room::while_told(&args.trail, trail, words, |trail, ending| {
-        acknowledged(args, trail, signals, ending)
+        acknowledged(args, trail, signals, ending, link)
     })
 }
 
@@ -113,6 +151,7 @@ fn acknowledged(
     trail: Trail,
     signals: Signals,
     ending: Arc<Ending>,
+    link: Option<&Link>,
 ) -> Result<Exit, Failure> {
     let watermark = trail.watermark();
     std::thread::scope(|scope| {
@@ -126,9 +165,9 @@ fn acknowledged(
         } else {
             None
         };
-        let recorded = match args.source {
-            Source::Stdin => stdin(trail, signals, ending),
-            Source::Netlink => netlink(&args.trail, trail, signals, ending),
+        let recorded = match link {
+            None => stdin(trail, signals, ending),
+            Some(link) => netlink(&args.trail, link, trail, signals, ending),
         };
         // The watermark has ended with the trail, so this thread has too, or will at once.
         let acknowledged = acknowledger.map_or(Ok(()), |thread| {
@@ -187,27 +226,23 @@ fn stdin(trail: Trail, signals: Signals, ending: Arc<Ending>) -> Result<Exit, Fa
 /// Records the kernel's audit messages until a signal comes, and closes the trail.
 fn netlink(
     args: &TrailArgs,
+    link: &Link,
     trail: Trail,
     signals: Signals,
     ending: Arc<Ending>,
 ) -> Result<Exit, Failure> {
     let stop = Arc::new(kernel::stop()?);
     let asked = Arc::clone(&stop);
+    if link.is_stopping() {
+        stop.request();
+        ending.signal();
+    }
     signals.watch(ending, move || asked.request()).map_err(no_thread)?;
-    let daemon = match kernel::attach() {
-        Ok(daemon) => daemon,
-        Err(failure) => {
-            // Nothing was recorded; why not is what matters now.
-            let _ = trail.close();
-            return Err(failure);
-        }
-    };
     if !args.quiet {
-        let pid = std::process::id();
+        let pid = link.registered();
         Diagnostic::new(Level::Note, format!("recording kernel audit as pid {pid}")).emit();
     }
-    let received = kernel::receive(&daemon, &trail, &stop);
-    let received = kernel::detach(daemon, received);
+    let received = link.receive(args, &trail, &stop);
     // Storage that failed is why receiving failed, if it did.
     let written = trail.close().map_err(|error| kernel::written_less(error, &received))?;
     let received = received?;

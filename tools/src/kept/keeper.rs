@@ -2,7 +2,7 @@
 //! it wait. It starts the writer, passes signals on to it, and gives the kernel back at the end.
 
 use super::again::Again;
-use super::inherited::{Shared, arguments};
+use super::inherited::{Inherited, Shared, arguments};
 use super::policy::{self, Next};
 use super::{memory_failure, no_process};
 use crate::diag::Diagnostic;
@@ -47,7 +47,7 @@ pub fn begin(ring_bytes: u64) -> Result<Exit, Failure> {
     let memory = Arc::new(Memory::create(ring_bytes).map_err(|why| memory_failure(&why))?);
     let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
         .map_err(|why| no_process("keeper", &why.into()))?;
-    let daemon = kernel::attach()?;
+    let daemon = kernel::become_daemon()?;
     let session = Session::of(&memory);
     session.set_handed(&daemon.handed());
     session.take(Role::Keeper);
@@ -58,9 +58,10 @@ pub fn begin(ring_bytes: u64) -> Result<Exit, Failure> {
 ///
 /// # Errors
 /// [`Failure`].
-pub fn go_on(shared: Shared) -> Result<Exit, Failure> {
+pub fn go_on(inherited: Inherited) -> Result<Exit, Failure> {
+    let Shared { data, memory, wake, peer } =
+        inherited.open().map_err(|why| memory_failure(&why))?;
     let signals = catch()?;
-    let Shared { data, memory, wake, peer } = shared;
     let session = Session::of(&memory);
     session.take(Role::Keeper);
     let daemon = Daemon::inherit(data, &session.handed())
@@ -334,9 +335,9 @@ impl Keeper {
             child.map(|mut child| child.wait());
         }
         for role in [Role::Writer, Role::Keeper] {
-            if let Some(pid) = session.exempt(role) {
+            if let Some(pid) = session.exempt(role).0 {
                 let _ = daemon.unexempt(pid);
-                session.set_exempt(role, None);
+                session.set_exempt(role, None, 0);
             }
         }
         let registered = session.handed().registered == std::process::id();

@@ -120,6 +120,14 @@ impl Consumer {
         Ok(Some(entry))
     }
 
+    /// Says where the records of the first entry will be at the earliest, before any was read.
+    pub fn begin(&mut self, seq: u64) {
+        let turn = self.turn + 1;
+        let done = Done { seq, ..self.done };
+        self.memory.write_done(slot_of(turn), turn, done);
+        (self.turn, self.done) = (turn, done);
+    }
+
     /// Says that everything before a position is durable. It never moves back.
     pub fn set_done(&mut self, done: Done) {
         if done.position <= self.done.position {

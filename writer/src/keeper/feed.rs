@@ -3,22 +3,25 @@
 //! Time is that of the entries: what the keeper saw and when. So a writer that is behind, or reads something again,
 //! judges as one would have that had read it at once.
 
+use super::MemoryError;
 use super::consumer::Consumer;
 use super::entry::{Empty, Entry};
 use super::layout::Position;
 use super::memory::Done;
-use super::MemoryError;
-use crate::source::Sink;
+use super::session::{Role, Session};
 use crate::source::control::Received;
 use crate::source::intake::Moment;
 use crate::source::netlink::Stop;
 use crate::source::netlink::feed::Feed;
+use crate::source::past::Settled;
+use crate::source::Sink;
 use crate::source::nlmsg::{self, Message};
 use rustix::event::PollFlags;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// How long a reader that found nothing after a busy time lets more gather.
@@ -47,19 +50,22 @@ impl Progress for crate::Trail {
 pub struct Kept<'a> {
     /// What is read.
     pub consumer: Consumer,
-    /// How many records of the source netlink the trail has at and behind the seq of what is done:
-    /// so many are read again, and are not appended again.
-    pub appended: u64,
+    /// The session: what ending for good will do.
+    pub session: Session,
     /// The keeper wakes the writer by it.
     pub wake: &'a OwnedFd,
-    /// Where it is said why the memory cannot be read, if that is why receiving ended.
-    pub trouble: &'a OnceLock<MemoryError>,
+    /// Set when no keeper will come any more: what is in the memory is the rest.
+    pub over: &'a AtomicBool,
 }
 
 /// The feed. It moves what is done when what it gave out has become durable.
 pub(crate) struct SharedFeed<'a, P: ?Sized> {
     kept: Kept<'a>,
     progress: &'a P,
+    /// Records that are given out again; those that receive them leave them out.
+    again: u64,
+    /// Where it is said why the memory cannot be read.
+    trouble: &'a OnceLock<MemoryError>,
     /// The datagrams that were taken last, one behind the other.
     bytes: Vec<u8>,
     /// Where each of them ends, and how long it was.
@@ -70,20 +76,33 @@ pub(crate) struct SharedFeed<'a, P: ?Sized> {
     again_below: Position,
     /// Positions up to which everything was given out, with the seq below which its records are.
     given: VecDeque<Done>,
+    /// Up to where everything is settled, once that is durable, and what of it is.
+    settled: Option<Settled>,
+    durably_settled: Option<Settled>,
 }
 
 impl<'a, P: Progress + ?Sized> SharedFeed<'a, P> {
-    pub(crate) fn new(kept: Kept<'a>, progress: &'a P) -> Result<Self, MemoryError> {
+    pub(crate) fn new(
+        kept: Kept<'a>,
+        progress: &'a P,
+    again: u64,
+        trouble: &'a OnceLock<MemoryError>,
+    ) -> Result<Self, MemoryError> {
         let again_below = kept.consumer.memory().head()?;
+        let durably_settled = settled_of(&kept.consumer.done());
         let mut this = Self {
             kept,
             progress,
+            again,
+            trouble,
             bytes: Vec::new(),
             ends: Vec::with_capacity(DATAGRAMS_MAX),
             now: Moment::default(),
             failed_sends: None,
             again_below,
             given: VecDeque::new(),
+            settled: None,
+            durably_settled,
         };
         // The time begins with the first entry.
         if this.kept.consumer.look()?
@@ -96,28 +115,32 @@ impl<'a, P: Progress + ?Sized> SharedFeed<'a, P> {
     }
 
     fn fail(&self, error: MemoryError) -> Errno {
-        let _ = self.kept.trouble.set(error);
+        let _ = self.trouble.set(error);
         Errno::BADMSG
     }
 
     /// What was given out before has been appended by now; and what is durable is done.
     fn account(&mut self) {
-        if self.kept.appended > 0 {
+        if self.again > 0 {
             return;
         }
         let (position, seq) = (self.kept.consumer.position(), self.progress.next_seq());
         match self.given.back_mut() {
             Some(last) if last.seq == seq => last.position = position,
-            _ => self.given.push_back(Done { position, seq }),
+            _ => self.given.push_back(Done { position, seq, more: [0; 4] }),
         }
         let durable = self.progress.durable();
+        if let Some(settled) = self.settled.take_if(|settled| settled.by <= durable) {
+            self.durably_settled = Some(settled);
+        }
         let mut done = None;
         while let Some(first) = self.given.front().filter(|first| first.seq <= durable) {
             done = Some(*first);
             self.given.pop_front();
         }
         if let Some(done) = done {
-            self.kept.consumer.set_done(done);
+            let more = self.durably_settled.map_or([0; 4], words_of);
+            self.kept.consumer.set_done(Done { more, ..done });
         }
     }
 
@@ -138,18 +161,16 @@ impl<'a, P: Progress + ?Sized> SharedFeed<'a, P> {
             let active_ns = self.now.active_ns + passed_ns;
             self.now =
                 Moment { realtime_ns: at.realtime_ns, boottime_ns: at.boottime_ns, active_ns };
-            let again = self.kept.appended > 0;
-            if again && self.kept.consumer.position() >= self.again_below {
+            if self.again > 0 && self.kept.consumer.position() >= self.again_below {
                 return Err(MemoryError::Corrupted("the trail has records that are not in it"));
             }
             match self.kept.consumer.take()? {
                 Some(Entry::Datagram { whole_len, bytes, .. }) => {
-                    if again && matches!(nlmsg::parse(bytes), Some(Message::Record { .. })) {
-                        self.kept.appended -= 1;
-                    } else if !again {
-                        self.bytes.extend_from_slice(bytes);
-                        self.ends.push((self.bytes.len(), whole_len));
+                    if self.again > 0 && matches!(nlmsg::parse(bytes), Some(Message::Record { .. })) {
+                        self.again -= 1;
                     }
+                    self.bytes.extend_from_slice(bytes);
+                    self.ends.push((self.bytes.len(), whole_len));
                 }
                 Some(Entry::Empty(Empty { failed_sends, .. })) => {
                     self.failed_sends = failed_sends.or(self.failed_sends);
@@ -165,7 +186,11 @@ impl<'a, P: Progress + ?Sized> SharedFeed<'a, P> {
 impl<P: Progress + ?Sized> Feed for SharedFeed<'_, P> {
     fn take(&mut self) -> Result<Received, Errno> {
         self.account();
-        self.read().map_err(|error| self.fail(error))
+        let over = self.kept.over.load(Ordering::Acquire);
+        match self.read() {
+            Ok(Received::Later) if over => Err(self.fail(MemoryError::Over)),
+            received => received.map_err(|error| self.fail(error)),
+        }
     }
 
     fn now(&self) -> Moment {
@@ -173,23 +198,30 @@ impl<P: Progress + ?Sized> Feed for SharedFeed<'_, P> {
     }
 
     fn datagrams(&mut self) -> impl Iterator<Item = (&[u8], usize)> {
-        let mut start = 0;
-        self.ends.iter().map(move |&(end, whole_len)| {
-            let bytes = &self.bytes[start..end];
-            start = end;
-            (bytes, whole_len)
-        })
+        let bytes = &self.bytes;
+        let starts = std::iter::once(0).chain(self.ends.iter().map(|&(end, _)| end));
+        starts.zip(&self.ends).map(move |(start, &(end, whole_len))| (&bytes[start..end], whole_len))
     }
 
     fn failed_sends(&mut self) -> Option<u32> {
         self.failed_sends
     }
 
+    fn own_events(&self) -> u64 {
+        [Role::Keeper, Role::Writer].map(|role| self.kept.session.exempt(role).1).iter().sum()
+    }
+
+    fn settled(&mut self, settled: &Settled) {
+        // The last one waits until it is durable; there will be another.
+        self.settled.get_or_insert(*settled);
+    }
+
     fn wait(&mut self, stop: &Stop, busy: bool) -> Result<(), Errno> {
-        if busy {
+        let memory = self.kept.consumer.memory();
+        let more = memory.head().map_err(|error| self.fail(error))? != self.kept.consumer.position();
+        if busy && !more {
             return stop.wait_or(self.kept.wake, PollFlags::empty(), PAUSE_TIME);
         }
-        let memory = self.kept.consumer.memory();
         let asleep = memory.fall_asleep(self.kept.consumer.position());
         if asleep.map_err(|error| self.fail(error))? {
             stop.wait_or(self.kept.wake, PollFlags::IN, POLL_TIME)?;
@@ -198,4 +230,24 @@ impl<P: Progress + ?Sized> Feed for SharedFeed<'_, P> {
         }
         Ok(())
     }
+}
+
+/// A place as words beside what is done; zeros are none.
+fn words_of(settled: Settled) -> [u64; 4] {
+    let Settled { seq, serial, halves, lost, by } = settled;
+    let known = 1 << 33 | u64::from(halves) << 32;
+    [seq, u64::from(serial) | known, u64::from(lost), by]
+}
+
+/// The place that what is done was said with.
+#[must_use]
+pub fn settled_of(done: &Done) -> Option<Settled> {
+    let [seq, serial, lost, by] = done.more;
+    (serial >> 33 == 1).then_some(Settled {
+        seq,
+        serial: serial as u32,
+        halves: serial >> 32 & 1 == 1,
+        lost: lost as u32,
+        by,
+    })
 }

@@ -40,7 +40,7 @@ mod tests;
 pub use consumer::Consumer;
 pub use entry::{Empty, Entry};
 pub(crate) use feed::SharedFeed;
-pub use feed::{Kept, Progress};
+pub use feed::{Kept, Progress, settled_of};
 pub use layout::{BLOCK_BYTES, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, Position, SESSION_WORDS};
 pub use memory::{Done, Memory};
 pub use packer::Packer;
@@ -63,6 +63,9 @@ pub enum MemoryError {
     /// It is no such memory, or one of another version.
     #[error("shared memory of another kind or version: {0}")]
     Foreign(&'static str),
+    /// No process fills it any more.
+    #[error("the keeper ended, and what it held was recorded")]
+    Over,
     /// Something in it is not as any keeper or writer leaves it.
     #[error("the shared memory of keeper and writer is corrupted: {0}")]
     Corrupted(&'static str),

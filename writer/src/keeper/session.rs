@@ -16,6 +16,7 @@ const WRITER_EXIT: usize = 3;
 const FLAGS: usize = 4;
 const KEEPER_RULE: usize = 5;
 const WRITER_RULE: usize = 6;
+const FIRST_SEQ: usize = 7;
 const REGISTERED: usize = 8;
 const BEFORE: usize = 9;
 const OURS: usize = 16;
@@ -114,15 +115,17 @@ impl Session {
         self.store(role.exit(), u64::from(code) + 1);
     }
 
-    /// The process that a rule of ours exempts from being audited in this role.
+    /// The process that rules of ours exempt from being audited in this role, if any does, and how many
+    /// rules that are.
     #[must_use]
-    pub fn exempt(&self, role: Role) -> Option<u32> {
-        self.pid_at(role.rule())
+    pub fn exempt(&self, role: Role) -> (Option<u32>, u64) {
+        let word = self.load(role.rule());
+        (Some(word as u32).filter(|pid| *pid != 0), word >> 32)
     }
 
-    /// Says which process a rule exempts, before it is added.
-    pub fn set_exempt(&self, role: Role, pid: Option<u32>) {
-        self.store(role.rule(), pid.map_or(0, u64::from));
+    /// Says which process rules exempt; before they are added, and after, when it is known how many they are.
+    pub fn set_exempt(&self, role: Role, pid: Option<u32>, rules: u32) {
+        self.store(role.rule(), pid.map_or(0, |pid| u64::from(rules) << 32 | u64::from(pid)));
     }
 
     /// Whether some writer has opened the trail.
@@ -132,8 +135,20 @@ impl Session {
     }
 
     /// A writer has opened the trail.
-    pub fn set_opened(&self) {
+    fn set_opened(&self) {
         self.memory.session(FLAGS).fetch_or(OPENED, Ordering::AcqRel);
+    }
+
+    /// The seq from which on the trail can have records of this session.
+    #[must_use]
+    pub fn first_seq(&self) -> u64 {
+        self.load(FIRST_SEQ)
+    }
+
+    /// The first writer has opened the trail, and goes on behind its end.
+    pub fn set_first_seq(&self, seq: u64) {
+        self.store(FIRST_SEQ, seq);
+        self.set_opened();
     }
 
     /// Whether recording was asked to end.

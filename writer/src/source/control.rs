@@ -51,6 +51,8 @@ pub(crate) enum Received {
     Some,
     /// Nothing is there.
     Empty,
+    /// Whether something is there is not known now. A socket always knows.
+    Later,
     /// The socket overran since the last look.
     Overrun,
 }
@@ -211,7 +213,7 @@ impl Control {
                     }
                 }
                 Received::Overrun => {}
-                Received::Empty => {
+                Received::Empty | Received::Later => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left.is_zero() {
                         return Err(Errno::TIMEDOUT);

@@ -19,7 +19,7 @@ use super::calls::{ARCH_I386, ARCH_X86_64, CallSet};
 pub use super::control::ControlError;
 use super::control::{AuditSocket, Control};
 use super::datagrams::Datagrams;
-use super::intake::{OPENING, heartbeat_text};
+use super::intake::{OPENING, Terms, heartbeat_text};
 use super::nlmsg::{
     self, MASK_WORDS, Message, Rule, RuleAction, RuleField, RuleList, Status, StatusChange,
 };
@@ -190,8 +190,9 @@ impl Daemon {
             receive_buffer_bytes,
             given_back: false,
         };
-        daemon.set("set queue limits", &ours)?;
+        // The records of all other changes have somebody to go to.
         daemon.register()?;
+        daemon.set("set queue limits", &ours)?;
         let enable = StatusChange { enabled: Some(1), ..StatusChange::default() };
         daemon.set("enable", &enable)?;
         daemon.write_heartbeat(OPENING).map_err(refused)?;
@@ -237,17 +238,21 @@ impl Daemon {
     /// Exempts a process of ours from being audited, as the registered one is, by rules in front of all others.
     /// Else what it does to record an event would be the next event.
     ///
+    /// Says how many rules that are.
+    ///
     /// # Errors
     /// The kernel refused.
-    pub fn exempt(&self, pid: u32) -> Result<(), ControlError> {
-        exempting(pid, RuleAction::NeverFirst).try_for_each(|rule| {
+    pub fn exempt(&self, pid: u32) -> Result<u32, ControlError> {
+        let mut count = 0;
+        for rule in exempting(pid, RuleAction::NeverFirst) {
             match self.ask_rule("add rule", nlmsg::ADD_RULE, &rule) {
                 // Kernels before 5.16 know no rules for submission rings.
-                Err(error) if error.errno == Errno::INVAL && rule.list == RuleList::UringExit => Ok(()),
-                Err(error) if error.errno == Errno::EXIST => Ok(()),
-                other => other,
+                Err(error) if error.errno == Errno::INVAL && rule.list == RuleList::UringExit => {}
+                Err(error) if error.errno != Errno::EXIST => return Err(error),
+                _ => count += 1,
             }
-        })
+        }
+        Ok(count)
     }
 
     /// Ends [`Daemon::exempt`]. Rules that are gone are no error.
@@ -322,6 +327,16 @@ impl Daemon {
     #[must_use]
     pub fn before(&self) -> &Status {
         &self.before
+    }
+
+    /// What a session of receiving has to know. Giving the place back makes one event while audit is on,
+    /// and each limit that is restored another; all come behind the closing marker, to nobody.
+    pub(crate) fn terms(&self) -> Terms {
+        let left_on = self.before.enabled != 0;
+        let limits = [self.ours.rate_limit, self.ours.backlog_limit, self.ours.backlog_wait_ticks];
+        let own = 1 + limits.iter().flatten().count() as u64;
+        let own = if left_on { own } else { 0 };
+        Terms { pids: [self.pid, std::process::id()], lost: self.before.lost, left_on, own }
     }
 
     /// Receive memory that the kernel granted, in bytes; less than asked for without CAP_NET_ADMIN.

@@ -31,7 +31,7 @@
 //! 5. The caller detaches; there is nothing left in the socket that is owed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc;
+use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -40,7 +40,9 @@ use super::control::Received;
 pub use super::intake::Summary;
 use super::intake::{CLOSING, Intake, Moment, OPENING, Seen};
 use super::kaudit::Daemon;
+use super::past::Past;
 use super::{AppendError, Sink};
+use crate::keeper::{Kept, MemoryError, Progress, SharedFeed};
 use feed::{Feed, SocketFeed};
 use pulse::{Command, Pulse, Report};
 pub use stop::Stop;
@@ -76,6 +78,9 @@ pub enum NetlinkError {
     /// The socket failed.
     #[error("receiving audit records failed: {0}")]
     Socket(Errno),
+    /// The memory that the keeper shares with this process cannot be read, or the keeper cannot go on.
+    #[error(transparent)]
+    Kept(#[from] MemoryError),
     /// The opening marker, which attaching wrote, did not come back.
     #[error(
         "the opening marker did not come back within {} s, so that no loss could be found; help: \
@@ -90,6 +95,7 @@ pub enum NetlinkError {
 
 /// Receives until asked to stop, then drains; see the module's text for the order.
 ///
+/// `past` is what the trail says of earlier sessions: what was owed to them is owed still.
 /// `now` gives the realtime (nanoseconds since 1970) and the time since boot (nanoseconds); it is
 /// read after each call to the socket. A `daemon` is received from once: detach after this returned.
 ///
@@ -98,10 +104,11 @@ pub enum NetlinkError {
 pub fn receive(
     daemon: &Daemon,
     sink: &dyn Sink,
+    past: Past,
     stop: &Stop,
     now: impl Fn() -> (u64, u64),
 ) -> Result<Summary, NetlinkError> {
-    receive_through(daemon, sink, stop, now, |_| true)
+    receive_through(daemon, sink, past, stop, now, |_| true)
 }
 
 /// [`receive`] with a tap that sees every datagram first and may make it disappear: for tests of
@@ -113,13 +120,38 @@ pub fn receive(
 pub fn receive_through(
     daemon: &Daemon,
     sink: &dyn Sink,
+    past: Past,
     stop: &Stop,
     now: impl Fn() -> (u64, u64),
     tap: impl FnMut(&[u8]) -> bool,
 ) -> Result<Summary, NetlinkError> {
     let feed = SocketFeed::new(daemon.socket(), now, tap);
-    let intake = Intake::new(sink, std::process::id(), daemon.before().lost, feed.now());
+    let intake = Intake::new(sink, daemon.terms(), past, feed.now());
     receive_from(feed, daemon, stop, intake)
+}
+
+/// Receives what the keeper took from the socket of `daemon` and holds in its shared memory, and tells it what is
+/// durable; see [`receive`].
+///
+/// # Errors
+/// See [`receive`].
+pub fn receive_kept<P: Progress>(
+    daemon: &Daemon,
+    progress: &P,
+    past: Past,
+    kept: Kept<'_>,
+    stop: &Stop,
+) -> Result<Summary, NetlinkError> {
+    let trouble = OnceLock::new();
+    let mut terms = daemon.terms();
+    if past.taken_up {
+        // The session has accounted for what the counter had risen by.
+        terms.lost = daemon.status().map_or(past.lost, |status| status.lost);
+    }
+    let feed = SharedFeed::new(kept, progress, past.netlink_records(), &trouble)?;
+    let intake = Intake::new(progress, terms, past, feed.now());
+    let received = receive_from(feed, daemon, stop, intake);
+    received.map_err(|error| trouble.get().map_or(error, |why| why.clone().into()))
 }
 
 /// Receives from `feed` what `daemon` is owed until asked to stop, then drains.
@@ -142,6 +174,7 @@ pub(crate) fn receive_from(
             })?;
         // The commands end with the receiver, and with them the pulse.
         let now = feed.now();
+        let intake_opened = intake.is_opened();
         Receiver {
             feed,
             stop,
@@ -150,7 +183,7 @@ pub(crate) fn receive_from(
             reports,
             intake,
             now,
-            stage: Stage::Starting,
+            stage: if intake_opened { Stage::Running } else { Stage::Starting },
             stage_since_ns: now.active_ns,
             progress_ns: now.active_ns,
             marked_ns: now.active_ns,
@@ -180,6 +213,17 @@ enum Stage {
     Done(u32, bool),
 }
 
+/// What a look at the feed has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Looked {
+    /// There may be more.
+    More,
+    /// The socket was empty.
+    Empty,
+    /// Nothing is known to be there, or not to be there.
+    Later,
+}
+
 struct Receiver<'a, F> {
     feed: F,
     stop: &'a Stop,
@@ -202,7 +246,8 @@ impl<F: Feed> Receiver<'_, F> {
     fn run(mut self) -> Result<Summary, NetlinkError> {
         let mut traffic_when_empty = 0;
         loop {
-            let empty = self.take_batch()?;
+            let looked = self.take_batch()?;
+            let empty = looked == Looked::Empty;
             self.traffic.store(self.intake.traffic(), Ordering::Relaxed);
             while let Ok(report) = self.reports.try_recv() {
                 self.report(report);
@@ -211,13 +256,17 @@ impl<F: Feed> Receiver<'_, F> {
                 self.look_at_overruns();
                 self.intake.tick()?;
             }
+            if let Some(settled) = self.intake.settled()? {
+                self.feed.settled(&settled);
+            }
             self.step(empty)?;
             if let Stage::Done(last, drained) = self.stage {
                 self.overruns_ns = 0;
                 self.look_at_overruns();
+                self.intake.makes_more(self.feed.own_events());
                 return Ok(self.intake.finish(last, drained)?);
             }
-            if empty {
+            if looked != Looked::More {
                 let traffic = self.intake.traffic();
                 let gained = traffic - std::mem::replace(&mut traffic_when_empty, traffic);
                 let busy = gained >= PAUSE_RECORDS_MIN;
@@ -243,8 +292,8 @@ impl<F: Feed> Receiver<'_, F> {
         }
     }
 
-    /// Takes what is there, at most a batch; true if the socket is empty.
-    fn take_batch(&mut self) -> Result<bool, NetlinkError> {
+    /// Takes what is there, at most a batch.
+    fn take_batch(&mut self) -> Result<Looked, NetlinkError> {
         for _ in 0..BATCH_CALLS {
             let received = self.feed.take().map_err(NetlinkError::Socket)?;
             self.look_at_the_clock();
@@ -252,20 +301,21 @@ impl<F: Feed> Receiver<'_, F> {
                 Received::Some => {
                     self.progress_ns = self.now.active_ns;
                     for seen in self.intake.datagrams(self.feed.datagrams())? {
-                        self.seen(seen);
+                        self.seen(seen)?;
                     }
                 }
                 Received::Overrun => self.intake.overrun(),
-                Received::Empty => return Ok(true),
+                Received::Empty => return Ok(Looked::Empty),
+                Received::Later => return Ok(Looked::Later),
             }
         }
-        Ok(false)
+        Ok(Looked::More)
     }
 
-    fn seen(&mut self, seen: Seen) {
+    fn seen(&mut self, seen: Seen) -> Result<(), AppendError> {
         match (self.stage, seen) {
             (Stage::Starting, Seen::Heartbeat { number: OPENING, serial }) => {
-                self.intake.start(serial);
+                self.intake.start(serial)?;
                 self.enter(Stage::Running);
             }
             (Stage::Closing, Seen::Heartbeat { number: CLOSING, serial }) => {
@@ -276,6 +326,7 @@ impl<F: Feed> Receiver<'_, F> {
             (Stage::Disabling(last), Seen::Disabled) => self.enter(Stage::Done(last, true)),
             _ => {}
         }
+        Ok(())
     }
 
     fn report(&mut self, report: Report) {

@@ -1,0 +1,208 @@
+//! The writer: all that `graven record` does with the kernel's records, only that it takes them from the shared
+//! memory. It starts a keeper in place of one that died.
+
+use super::again::Again;
+use super::inherited::{Inherited, Shared, arguments};
+use super::{memory_failure, no_process};
+use crate::diag::Diagnostic;
+use crate::exit::Exit;
+use crate::recording::{Failure, TrailArgs, kernel};
+use graven_writer::keeper::{Consumer, Kept, Role, Session, settled_of, spawn};
+use graven_writer::own::{self, Own};
+use graven_writer::source::kaudit::Daemon;
+use graven_writer::source::netlink::{self, NetlinkError, Stop, Summary};
+use graven_writer::source::past::Past;
+use graven_writer::{Trail, clock};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::{AsFd as _, OwnedFd};
+use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How often the thread that watches the keeper looks whether it is still wanted.
+const WATCH_TIME: Duration = Duration::from_millis(200);
+
+/// What the writer holds together with the keeper.
+#[derive(Debug)]
+pub struct Link {
+    daemon: Daemon,
+    session: Session,
+    shared: Shared,
+    own_pidfd: OwnedFd,
+    /// The writer before this one, if it was killed.
+    killed: Option<u32>,
+}
+
+impl Link {
+    /// Takes up the place of the writer.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub fn new(inherited: Inherited) -> Result<Self, Failure> {
+        let shared = inherited.open().map_err(|why| memory_failure(&why))?;
+        let own_pidfd = spawn::own_pidfd().map_err(|why| no_process("keeper", &why.into()))?;
+        let session = Session::of(&shared.memory);
+        let killed = session.pid(Role::Writer).filter(|_| session.exit(Role::Writer).is_none());
+        session.take(Role::Writer);
+        let data = shared.data.try_clone().map_err(|why| no_process("writer", &why))?;
+        let daemon = Daemon::inherit(data, &session.handed())
+            .map_err(|why| kernel::failure(&why.to_string()))?;
+        exempt(&daemon, &session, Role::Writer, std::process::id());
+        Ok(Self { daemon, session, shared, own_pidfd, killed })
+    }
+
+    /// The process that is registered as the audit daemon.
+    #[must_use]
+    pub fn registered(&self) -> u32 {
+        self.session.handed().registered
+    }
+
+    /// Whether recording was asked to end before this writer began.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.session.is_stopping()
+    }
+
+    /// Receives into `trail` until asked to stop.
+    ///
+    /// # Errors
+    /// [`Failure`]. If the trail does not take records any more, closing it tells why.
+    pub fn receive(&self, args: &TrailArgs, trail: &Trail, stop: &Stop) -> Result<Summary, Failure> {
+        let mut consumer =
+            Consumer::go_on(&self.shared.memory).map_err(|why| memory_failure(&why))?;
+        let (opened, boot_id) = (trail.opened(), trail.opened().boot_id);
+        let past = if self.session.is_opened() {
+            let done = consumer.done();
+            let past = Past::read(&args.trail, boot_id, settled_of(&done), Some(done.seq))?;
+            if past.is_in_session_since(self.session.first_seq()) { past.taken_up() } else { past }
+        } else {
+            // What is in the trail is of others.
+            consumer.begin(opened.next_seq);
+            let past = Past::read(&args.trail, boot_id, None, None)?;
+            self.session.set_first_seq(opened.next_seq);
+            past
+        };
+        if let Some(pid) = self.killed {
+            self.say_death(trail, Role::Writer, pid);
+        }
+        let over = AtomicBool::new(false);
+        let ended = AtomicBool::new(false);
+        let session = self.session.clone();
+        let kept = Kept { consumer, session, wake: &self.shared.wake, over: &over };
+        thread::scope(|scope| {
+            let watcher = Watcher { link: self, trail, over: &over, ended: &ended };
+            thread::Builder::new()
+                .name("graven-watch".to_owned())
+                .spawn_scoped(scope, move || watcher.watch())
+                .map_err(|why| Failure::thread(Exit::CannotCheck, &why))?;
+            let received = netlink::receive_kept(&self.daemon, trail, past, kept, stop);
+            ended.store(true, Ordering::Release);
+            received.map_err(|why: NetlinkError| match why {
+                NetlinkError::Thread(errno) => Failure::thread(Exit::CannotCheck, &errno.into()),
+                why => {
+                    kernel::failure(&why.to_string()).note("what was received before is in the trail")
+                }
+            })
+        })
+    }
+
+    /// Says to the keeper what this process is about to end with.
+    pub fn end(&self, exit: Exit) {
+        self.session.set_exit(Role::Writer, exit.code());
+    }
+
+    /// The death of one of the two is itself a record.
+    fn say_death(&self, trail: &Trail, role: Role, pid: u32) {
+        let record = Own::new(own::ABORT, &format!("{}-died", role.name()), clock::now())
+            .field("pid", pid)
+            .field("by", std::process::id())
+            .result(true);
+        // A trail that takes nothing any more has failed, which is said elsewhere.
+        let _ = record.append(trail);
+    }
+}
+
+/// Exempts a process of ours from being audited, and its predecessor no more.
+fn exempt(daemon: &Daemon, session: &Session, role: Role, pid: u32) {
+    if let Some(before) = session.exempt(role).0 {
+        let _ = daemon.unexempt(before);
+    }
+    session.set_exempt(role, Some(pid), 0);
+    match daemon.exempt(pid) {
+        Ok(rules) => session.set_exempt(role, Some(pid), rules),
+        Err(why) => {
+            Diagnostic::warning(format!("the {} is audited itself: {why}", role.name()))
+                .note("with rules that match it, recording an event makes another one")
+                .emit();
+        }
+    }
+}
+
+/// The thread that watches the keeper.
+struct Watcher<'a> {
+    link: &'a Link,
+    trail: &'a Trail,
+    over: &'a AtomicBool,
+    ended: &'a AtomicBool,
+}
+
+impl Watcher<'_> {
+    /// Starts a keeper in place of each that dies, until this writer has received all.
+    fn watch(&self) {
+        let mut child: Option<(OwnedFd, Child)> = None;
+        let mut again = Again::started();
+        let limit = Timespec { tv_sec: 0, tv_nsec: i64::from(WATCH_TIME.subsec_nanos()) };
+        loop {
+            let keeper = child.as_ref().map_or(&self.link.shared.peer, |(pidfd, _)| pidfd);
+            let died = poll(&mut [PollFd::new(keeper, PollFlags::IN)], Some(&limit));
+            if self.ended.load(Ordering::Acquire) {
+                return;
+            }
+            if !died.is_ok_and(|count| count > 0) {
+                continue;
+            }
+            if let Some((_, mut child)) = child.take() {
+                // It has ended: this waits for nothing.
+                let _ = child.wait();
+            }
+            if let Some(code) = self.link.session.exit(Role::Keeper) {
+                Diagnostic::error(format!("the keeper ended with exit code {code}")).emit();
+                self.over.store(true, Ordering::Release);
+                return;
+            }
+            let wait = again.died(Instant::now());
+            let pid = self.link.session.pid(Role::Keeper).unwrap_or(0);
+            Diagnostic::warning(format!("the keeper (pid {pid}) was killed: another takes its place"))
+                .note("nothing is lost: the kernel's socket is open still")
+                .note(format!("start {} in a row, after {} ms", again.deaths(), wait.as_millis()))
+                .emit();
+            thread::sleep(wait);
+            child = self.start(&mut again);
+            // Last: it may wait for room in the trail.
+            self.link.say_death(self.trail, Role::Keeper, pid);
+        }
+    }
+
+    fn start(&self, again: &mut Again) -> Option<(OwnedFd, Child)> {
+        let link = self.link;
+        let Shared { data, memory, wake, .. } = &link.shared;
+        let fds = [data.as_fd(), memory.as_fd(), wake.as_fd(), link.own_pidfd.as_fd()];
+        let mut command = Command::new("/proc/self/exe");
+        command.args(arguments(Role::Keeper, fds, true));
+        let started = spawn::spawn(&mut command, &fds)
+            .and_then(|child| Ok((spawn::pidfd_of(&child)?, child)));
+        again.started_again(Instant::now());
+        match started {
+            Ok((pidfd, child)) => {
+                exempt(&link.daemon, &link.session, Role::Keeper, child.id());
+                Some((pidfd, child))
+            }
+            // The dead one is found dead again, and it is tried again.
+            Err(why) => {
+                Diagnostic::warning(format!("cannot start the keeper: {why}: it is tried again")).emit();
+                None
+            }
+        }
+    }
+}
