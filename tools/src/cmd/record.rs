@@ -2,14 +2,14 @@
 
 use crate::diag::{Diagnostic, Level};
 use crate::exit::Exit;
-use crate::recording::room::{self, Ending, Words};
-use crate::recording::signals::{Signals, UntilStopped};
 use crate::kept::writer::Link;
 use crate::kept::{Inherited, keeper};
 use crate::recording::open::parse_bytes;
+use crate::recording::room::{self, Ending, Words};
+use crate::recording::signals::{Signals, UntilStopped};
 use crate::recording::{Failure, TrailArgs, ack, kernel, sealed, summary};
-use graven_writer::keeper::{MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, Role};
 use graven_format::consts::RECORD_PAYLOAD_BYTES_MAX;
+use graven_writer::keeper::{MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, Role};
 use graven_writer::rewrite::LEVEL_DEFAULT;
 use graven_writer::source::stream::{self, Refused, StreamError};
 use graven_writer::{Trail, clock};

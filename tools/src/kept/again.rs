@@ -11,7 +11,7 @@ const WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Counts deaths.
 #[derive(Debug)]
-pub struct Again {
+pub(super) struct Again {
     started: Instant,
     /// Deaths in a row, each soon after a start.
     deaths: u32,
@@ -20,12 +20,12 @@ pub struct Again {
 impl Again {
     /// A process was started just now.
     #[must_use]
-    pub fn started() -> Self {
+    pub(super) fn started() -> Self {
         Self { started: Instant::now(), deaths: 0 }
     }
 
     /// It died: how long to wait before it is started again.
-    pub fn died(&mut self, now: Instant) -> Duration {
+    pub(super) fn died(&mut self, now: Instant) -> Duration {
         if now.duration_since(self.started) >= WELL_TIME {
             self.deaths = 0;
         }
@@ -38,13 +38,13 @@ impl Again {
     }
 
     /// It was started again.
-    pub fn started_again(&mut self, now: Instant) {
+    pub(super) fn started_again(&mut self, now: Instant) {
         self.started = now;
     }
 
     /// How many deaths in a row there were.
     #[must_use]
-    pub fn deaths(&self) -> u32 {
+    pub(super) fn deaths(&self) -> u32 {
         self.deaths
     }
 }

@@ -36,15 +36,15 @@ impl FromStr for Inherited {
 
 /// The descriptors that both hold, and one to watch the peer by.
 #[derive(Debug)]
-pub struct Shared {
+pub(super) struct Shared {
     /// The socket that the kernel's records come from.
-    pub data: OwnedFd,
+    pub(super) data: OwnedFd,
     /// The memory.
-    pub memory: Arc<Memory>,
+    pub(super) memory: Arc<Memory>,
     /// The keeper wakes the writer by it.
-    pub wake: OwnedFd,
+    pub(super) wake: OwnedFd,
     /// The process that started this one.
-    pub peer: OwnedFd,
+    pub(super) peer: OwnedFd,
 }
 
 impl Inherited {
@@ -52,7 +52,7 @@ impl Inherited {
     ///
     /// # Errors
     /// They are none, or the memory is not what it should be.
-    pub fn open(self) -> Result<Shared, MemoryError> {
+    pub(super) fn open(self) -> Result<Shared, MemoryError> {
         let failed = |errno| MemoryError::System { operation: "inheriting", errno };
         let mut seen = self.fds;
         seen.sort_unstable();
@@ -71,7 +71,7 @@ impl Inherited {
 
 /// The arguments of this process, with which the other one is started in `role`. Options for a trail that
 /// does not exist yet are left out once it was `opened`: the key has been moved into it.
-pub fn arguments(role: Role, fds: [BorrowedFd<'_>; 4], opened: bool) -> Vec<OsString> {
+pub(super) fn arguments(role: Role, fds: [BorrowedFd<'_>; 4], opened: bool) -> Vec<OsString> {
     let numbers = fds.map(|fd| fd.as_fd().as_raw_fd().to_string()).join(",");
     let mut given = std::env::args_os().skip(1);
     let mut arguments = Vec::new();
@@ -100,7 +100,8 @@ mod tests {
         let read = |text: &str| text.parse::<Inherited>();
         let writer = Inherited { role: Role::Writer, fds: [3, 4, 5, 6] };
         assert_eq!(read("writer:3,4,5,6"), Ok(writer));
-        for text in ["", "writer", "writer:3,4,5", "reader:3,4,5,6", "writer:3,4,5,6,7", "keeper:a"] {
+        for text in ["", "writer", "writer:3,4,5", "reader:3,4,5,6", "writer:3,4,5,6,7", "keeper:a"]
+        {
             assert!(read(text).is_err(), "{text}");
         }
         assert!(read("keeper:900,900,901,902").expect("it is one").open().is_err());

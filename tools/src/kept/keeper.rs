@@ -4,13 +4,15 @@
 use super::again::Again;
 use super::inherited::{Inherited, Shared, arguments};
 use super::policy::{self, Next};
-use super::{memory_failure, no_process};
+use super::{call_it, memory_failure, no_process};
 use crate::diag::Diagnostic;
 use crate::exit::Exit;
 use crate::recording::signals::Signals;
 use crate::recording::{Failure, kernel};
 use graven_writer::clock;
-use graven_writer::keeper::{Empty, Memory, MemoryError, Packer, Producer, Role, Session, Taken, spawn};
+use graven_writer::keeper::{
+    Empty, Memory, MemoryError, Packer, Producer, Role, Session, Taken, spawn,
+};
 use graven_writer::source::kaudit::Daemon;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fd::{AsFd as _, OwnedFd};
@@ -59,6 +61,7 @@ pub fn begin(ring_bytes: u64) -> Result<Exit, Failure> {
 /// # Errors
 /// [`Failure`].
 pub fn go_on(inherited: Inherited) -> Result<Exit, Failure> {
+    call_it(Role::Keeper);
     let Shared { data, memory, wake, peer } =
         inherited.open().map_err(|why| memory_failure(&why))?;
     let signals = catch()?;
@@ -66,7 +69,8 @@ pub fn go_on(inherited: Inherited) -> Result<Exit, Failure> {
     session.take(Role::Keeper);
     let daemon = Daemon::inherit(data, &session.handed())
         .map_err(|why| kernel::failure(&why.to_string()))?;
-    Keeper::new(daemon, memory, session, wake, signals, Some(Writer { pidfd: peer, child: None }))?.run()
+    Keeper::new(daemon, memory, session, wake, signals, Some(Writer { pidfd: peer, child: None }))?
+        .run()
 }
 
 fn catch() -> Result<Signals, Failure> {
@@ -295,7 +299,11 @@ impl Keeper {
                 };
                 Diagnostic::warning(format!("the writer (pid {pid}) {how}: it is started again"))
                     .note("nothing is lost: the keeper holds what is not durable yet")
-                    .note(format!("start {} in a row, after {} ms", self.again.deaths(), wait.as_millis()))
+                    .note(format!(
+                        "start {} in a row, after {} ms",
+                        self.again.deaths(),
+                        wait.as_millis()
+                    ))
                     .emit();
                 self.start_at = Some(Instant::now() + wait);
                 None
@@ -316,7 +324,8 @@ impl Keeper {
             Err(why) if !self.session.is_opened() => return Err(no_process("writer", &why)),
             Err(why) => {
                 let wait = self.again.died(Instant::now()).max(Duration::from_millis(100));
-                Diagnostic::warning(format!("cannot start the writer: {why}: it is tried again")).emit();
+                Diagnostic::warning(format!("cannot start the writer: {why}: it is tried again"))
+                    .emit();
                 self.start_at = Some(Instant::now() + wait);
             }
         }

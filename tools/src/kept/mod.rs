@@ -10,10 +10,19 @@ pub mod writer;
 
 pub use inherited::Inherited;
 
-use crate::recording::Failure;
 use crate::exit::Exit;
-use graven_writer::keeper::MemoryError;
+use crate::recording::Failure;
+use graven_writer::keeper::{MemoryError, Role};
 use std::io;
+
+/// Names this process, which was started by a name that says nothing.
+fn call_it(role: Role) {
+    // A name is for people.
+    let _ = rustix::thread::set_name(match role {
+        Role::Keeper => c"graven",
+        Role::Writer => c"graven-writer",
+    });
+}
 
 /// A shared memory that cannot be used.
 fn memory_failure(why: &MemoryError) -> Failure {

@@ -4,7 +4,7 @@ use crate::exit::Exit;
 
 /// What comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+pub(super) enum Next {
     /// Recording ends, with this code.
     End(u8),
     /// The writer is started again, and the keeper holds the records until then.
@@ -14,7 +14,7 @@ pub enum Next {
 /// The writer ended with this code, or was killed. `opened` says whether the trail was ever open, `stopping`
 /// whether recording was asked to end.
 #[must_use]
-pub fn after(code: Option<u8>, opened: bool, stopping: bool) -> Next {
+pub(super) fn after(code: Option<u8>, opened: bool, stopping: bool) -> Next {
     const SUCCESS: u8 = Exit::Success.code();
     const STORAGE: u8 = Exit::Storage.code();
     const CANNOT: u8 = Exit::CannotCheck.code();

@@ -3,7 +3,7 @@
 
 use super::again::Again;
 use super::inherited::{Inherited, Shared, arguments};
-use super::{memory_failure, no_process};
+use super::{call_it, memory_failure, no_process};
 use crate::diag::Diagnostic;
 use crate::exit::Exit;
 use crate::recording::{Failure, TrailArgs, kernel};
@@ -40,6 +40,7 @@ impl Link {
     /// # Errors
     /// [`Failure`].
     pub fn new(inherited: Inherited) -> Result<Self, Failure> {
+        call_it(Role::Writer);
         let shared = inherited.open().map_err(|why| memory_failure(&why))?;
         let own_pidfd = spawn::own_pidfd().map_err(|why| no_process("keeper", &why.into()))?;
         let session = Session::of(&shared.memory);
@@ -68,7 +69,12 @@ impl Link {
     ///
     /// # Errors
     /// [`Failure`]. If the trail does not take records any more, closing it tells why.
-    pub fn receive(&self, args: &TrailArgs, trail: &Trail, stop: &Stop) -> Result<Summary, Failure> {
+    pub fn receive(
+        &self,
+        args: &TrailArgs,
+        trail: &Trail,
+        stop: &Stop,
+    ) -> Result<Summary, Failure> {
         let mut consumer =
             Consumer::go_on(&self.shared.memory).map_err(|why| memory_failure(&why))?;
         let (opened, boot_id) = (trail.opened(), trail.opened().boot_id);
@@ -100,9 +106,8 @@ impl Link {
             ended.store(true, Ordering::Release);
             received.map_err(|why: NetlinkError| match why {
                 NetlinkError::Thread(errno) => Failure::thread(Exit::CannotCheck, &errno.into()),
-                why => {
-                    kernel::failure(&why.to_string()).note("what was received before is in the trail")
-                }
+                why => kernel::failure(&why.to_string())
+                    .note("what was received before is in the trail"),
             })
         })
     }
@@ -173,10 +178,12 @@ impl Watcher<'_> {
             }
             let wait = again.died(Instant::now());
             let pid = self.link.session.pid(Role::Keeper).unwrap_or(0);
-            Diagnostic::warning(format!("the keeper (pid {pid}) was killed: another takes its place"))
-                .note("nothing is lost: the kernel's socket is open still")
-                .note(format!("start {} in a row, after {} ms", again.deaths(), wait.as_millis()))
-                .emit();
+            Diagnostic::warning(format!(
+                "the keeper (pid {pid}) was killed: another takes its place"
+            ))
+            .note("nothing is lost: the kernel's socket is open still")
+            .note(format!("start {} in a row, after {} ms", again.deaths(), wait.as_millis()))
+            .emit();
             thread::sleep(wait);
             child = self.start(&mut again);
             // Last: it may wait for room in the trail.
@@ -200,7 +207,8 @@ impl Watcher<'_> {
             }
             // The dead one is found dead again, and it is tried again.
             Err(why) => {
-                Diagnostic::warning(format!("cannot start the keeper: {why}: it is tried again")).emit();
+                Diagnostic::warning(format!("cannot start the keeper: {why}: it is tried again"))
+                    .emit();
                 None
             }
         }

@@ -9,13 +9,13 @@ use super::entry::{Empty, Entry};
 use super::layout::Position;
 use super::memory::Done;
 use super::session::{Role, Session};
+use crate::source::Sink;
 use crate::source::control::Received;
 use crate::source::intake::Moment;
 use crate::source::netlink::Stop;
 use crate::source::netlink::feed::Feed;
-use crate::source::past::Settled;
-use crate::source::Sink;
 use crate::source::nlmsg::{self, Message};
+use crate::source::past::Settled;
 use rustix::event::PollFlags;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -85,7 +85,7 @@ impl<'a, P: Progress + ?Sized> SharedFeed<'a, P> {
     pub(crate) fn new(
         kept: Kept<'a>,
         progress: &'a P,
-    again: u64,
+        again: u64,
         trouble: &'a OnceLock<MemoryError>,
     ) -> Result<Self, MemoryError> {
         let again_below = kept.consumer.memory().head()?;
@@ -152,7 +152,8 @@ impl<'a, P: Progress + ?Sized> SharedFeed<'a, P> {
             let Some(entry) = self.kept.consumer.peek()? else { break };
             let at = entry.at();
             // A moment ends with the socket empty, or where the time is another.
-            let ends_here = !matches!(entry, Entry::Datagram { .. }) || moment.is_some_and(|it| it != at);
+            let ends_here =
+                !matches!(entry, Entry::Datagram { .. }) || moment.is_some_and(|it| it != at);
             if ends_here && !self.ends.is_empty() {
                 break;
             }
@@ -166,7 +167,8 @@ impl<'a, P: Progress + ?Sized> SharedFeed<'a, P> {
             }
             match self.kept.consumer.take()? {
                 Some(Entry::Datagram { whole_len, bytes, .. }) => {
-                    if self.again > 0 && matches!(nlmsg::parse(bytes), Some(Message::Record { .. })) {
+                    if self.again > 0 && matches!(nlmsg::parse(bytes), Some(Message::Record { .. }))
+                    {
                         self.again -= 1;
                     }
                     self.bytes.extend_from_slice(bytes);
@@ -200,7 +202,9 @@ impl<P: Progress + ?Sized> Feed for SharedFeed<'_, P> {
     fn datagrams(&mut self) -> impl Iterator<Item = (&[u8], usize)> {
         let bytes = &self.bytes;
         let starts = std::iter::once(0).chain(self.ends.iter().map(|&(end, _)| end));
-        starts.zip(&self.ends).map(move |(start, &(end, whole_len))| (&bytes[start..end], whole_len))
+        starts
+            .zip(&self.ends)
+            .map(move |(start, &(end, whole_len))| (&bytes[start..end], whole_len))
     }
 
     fn failed_sends(&mut self) -> Option<u32> {
@@ -218,7 +222,8 @@ impl<P: Progress + ?Sized> Feed for SharedFeed<'_, P> {
 
     fn wait(&mut self, stop: &Stop, busy: bool) -> Result<(), Errno> {
         let memory = self.kept.consumer.memory();
-        let more = memory.head().map_err(|error| self.fail(error))? != self.kept.consumer.position();
+        let more =
+            memory.head().map_err(|error| self.fail(error))? != self.kept.consumer.position();
         if busy && !more {
             return stop.wait_or(self.kept.wake, PollFlags::empty(), PAUSE_TIME);
         }

@@ -192,13 +192,8 @@ impl Session {
         let Handed { registered, before, ours } = handed;
         let option = |value: Option<u32>| value.map_or(0, |value| u64::from(value) + 1);
         self.store(REGISTERED, u64::from(*registered));
-        let plain = [
-            before.enabled,
-            before.failure,
-            before.rate_limit,
-            before.backlog_limit,
-            before.lost,
-        ];
+        let plain =
+            [before.enabled, before.failure, before.rate_limit, before.backlog_limit, before.lost];
         for (index, value) in plain.into_iter().enumerate() {
             self.store(BEFORE + index, u64::from(value));
         }
@@ -220,7 +215,12 @@ mod tests {
         let session = Session::of(&memory);
         let handed = Handed {
             registered: 7,
-            before: Status { enabled: 1, lost: 9, backlog_wait_ticks: Some(0), ..Status::default() },
+            before: Status {
+                enabled: 1,
+                lost: 9,
+                backlog_wait_ticks: Some(0),
+                ..Status::default()
+            },
             ours: StatusChange { backlog_limit: Some(8192), ..StatusChange::default() },
         };
         session.set_handed(&handed);

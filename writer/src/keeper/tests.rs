@@ -164,7 +164,8 @@ impl World {
         if self.skip > 0 {
             return;
         }
-        let done = Done { position: self.consumer.position(), seq: self.trail.len() as u64, more: [9; 4] };
+        let done =
+            Done { position: self.consumer.position(), seq: self.trail.len() as u64, more: [9; 4] };
         if self.run(kill_after, |it| it.consumer.set_done(done)) {
             self.kill_writer(0);
         }

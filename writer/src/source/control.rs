@@ -181,16 +181,41 @@ impl Control {
             .map_err(|errno| ControlError::new(operation, errno))
     }
 
+    /// Asks for what is answered with many messages.
+    pub(crate) fn list(
+        &mut self,
+        operation: &'static str,
+        kind: u16,
+    ) -> Result<Vec<Vec<u8>>, ControlError> {
+        self.answers(kind, &[], Wanted::All).map_err(|errno| ControlError::new(operation, errno))
+    }
+
     fn exchange(&mut self, kind: u16, payload: &[u8], wants_reply: bool) -> Result<Vec<u8>, Errno> {
+        let wanted = if wants_reply { Wanted::One } else { Wanted::None };
+        Ok(self.answers(kind, payload, wanted)?.pop().unwrap_or_default())
+    }
+
+    fn answers(
+        &mut self,
+        kind: u16,
+        payload: &[u8],
+        wanted: Wanted,
+    ) -> Result<Vec<Vec<u8>>, Errno> {
         self.sequence = self.sequence.wrapping_add(1);
         self.socket.send(&nlmsg::request(kind, self.sequence, payload))?;
         let deadline = Instant::now() + REPLY_TIME;
         let mut acknowledged = false;
-        let mut reply = None;
+        let mut ended = false;
+        let mut replies = Vec::new();
         let mut datagrams = Datagrams::new(REPLY_BYTES_MAX);
         loop {
-            if acknowledged && (reply.is_some() || !wants_reply) {
-                return Ok(reply.unwrap_or_default());
+            let all = match wanted {
+                Wanted::None => true,
+                Wanted::One => !replies.is_empty(),
+                Wanted::All => ended,
+            };
+            if acknowledged && all {
+                return Ok(replies);
             }
             match self.socket.receive(&mut datagrams)? {
                 Received::Some => {
@@ -203,10 +228,11 @@ impl Control {
                                 acknowledged = true;
                             }
                             Some(Message::Reply { sequence, payload, .. })
-                                if sequence == self.sequence && wants_reply =>
+                                if sequence == self.sequence && wanted != Wanted::None =>
                             {
-                                reply = Some(payload.to_vec());
+                                replies.push(payload.to_vec());
                             }
+                            Some(Message::Control) => ended = true,
                             // An answer to an earlier request that came too late.
                             _ => {}
                         }
@@ -223,6 +249,15 @@ impl Control {
             }
         }
     }
+}
+
+/// How many answers a request has beside its acknowledgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    None,
+    One,
+    /// Until the message that ends them.
+    All,
 }
 
 #[cfg(test)]

@@ -193,6 +193,7 @@ impl Daemon {
         // The records of all other changes have somebody to go to.
         daemon.register()?;
         daemon.set("set queue limits", &ours)?;
+        daemon.forget_exempt()?;
         let enable = StatusChange { enabled: Some(1), ..StatusChange::default() };
         daemon.set("enable", &enable)?;
         daemon.write_heartbeat(OPENING).map_err(refused)?;
@@ -268,7 +269,23 @@ impl Daemon {
         refused.last().map_or(Ok(()), Err)
     }
 
-    fn ask_rule(&self, operation: &'static str, kind: u16, rule: &Rule) -> Result<(), ControlError> {
+    /// Removes the exemptions that processes of ours have left which were all killed: their numbers will
+    /// be those of others.
+    fn forget_exempt(&self) -> Result<(), ControlError> {
+        let rules = self.control().list("list rules", nlmsg::LIST_RULES)?;
+        let mut left: Vec<u32> =
+            rules.iter().filter_map(|rule| nlmsg::pid_of_rule(rule, EXEMPT_KEY)).collect();
+        left.sort_unstable();
+        left.dedup();
+        left.into_iter().try_for_each(|pid| self.unexempt(pid))
+    }
+
+    fn ask_rule(
+        &self,
+        operation: &'static str,
+        kind: u16,
+        rule: &Rule,
+    ) -> Result<(), ControlError> {
         let payload = rule.encode().unwrap_or_default();
         self.control().call(operation, kind, &payload, false).map(drop)
     }

@@ -38,6 +38,8 @@ const LOGIN: u16 = 1006;
 pub const ADD_RULE: u16 = 1011;
 /// `AUDIT_DEL_RULE`.
 pub const DEL_RULE: u16 = 1012;
+/// `AUDIT_LIST_RULES`: asks for the rules, one a message.
+pub const LIST_RULES: u16 = 1013;
 /// First type of the ranges that hold records only.
 const RECORD_MIN: u16 = 1100;
 
@@ -365,6 +367,16 @@ impl Rule {
     }
 }
 
+/// The process that a rule as the kernel lists it is for, if that and this key are all its conditions.
+#[must_use]
+pub fn pid_of_rule(rule: &[u8], key: &str) -> Option<u32> {
+    let word = |index: usize| u32_at(rule, 4 * index);
+    let key_len = word(259)? as usize;
+    let conditions = (word(2)?, word(67)?, word(68)?);
+    (conditions == (2, 0, 210) && rule.get(1040..)?.get(..key_len)? == key.as_bytes())
+        .then(|| word(131))?
+}
+
 /// The word at `at`, if all of it is there.
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     let word = bytes.get(at..)?.first_chunk::<4>()?;
@@ -485,6 +497,10 @@ mod tests {
         let bytes_first = first.encode().expect("fits");
         let word = |index: usize| u32_at(&bytes_first, 4 * index).expect("inside");
         assert_eq!([word(0), word(1), word(2), word(67), word(131)], [0x14, 0, 2, 0, 9]);
+        assert_eq!(pid_of_rule(&bytes_first, "graven"), Some(9));
+        assert_eq!(pid_of_rule(&bytes_first, "craven"), None);
+        assert_eq!(pid_of_rule(&bytes_first[..1042], "graven"), None);
+        assert_eq!(pid_of_rule(&bytes, "graven"), None, "it is for a session");
         assert_eq!(Rule { key: "k".repeat(257), ..rule.clone() }.encode(), None);
         assert_eq!(Rule { fields: vec![RuleField::Uid(0); 64], ..rule }.encode(), None);
     }

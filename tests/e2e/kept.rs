@@ -1,0 +1,185 @@
+//! Keeper and writer on the real kernel: either may be killed or stopped at any moment, and not one event is
+//! lost or doubled; both together are a gap that the next start states.
+
+use crate::rig::audit::{Rule, Turn};
+use crate::rig::kept::{Kept, Role};
+use crate::rig::random::Random;
+use crate::rig::{Ran, Running, graven, has, number, on, record_from, run, temp_dir};
+use rustix::process::Signal;
+use std::collections::HashMap;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The user whose calls are audited; nobody else has this number.
+const UID: u32 = 54_331;
+
+/// Rounds of a campaign, each with one kill.
+const ROUNDS: u64 = 4;
+
+const FILE: &str = "/dev/null";
+
+/// Opens that make a round long enough for a kill in its middle.
+const OPENS: u32 = 5000;
+
+fn daemon(trail: &Path, options: &[&str]) -> Running {
+    let mut command = record_from("netlink", trail);
+    command.args(["--keeper-ring", "16M"]).args(options);
+    let mut running = Running::start(&mut command, Stdio::null());
+    running.wait_until("the opening marker", |it| it.acknowledged().is_some());
+    assert!(!running.has_ended(), "{}", running.said());
+    running
+}
+
+/// A process that opens a file so many times, and makes an event each time; with a pause after each, in seconds.
+fn opener(opens: u32, pause: Option<&str>) -> Running {
+    let id = UID.to_string();
+    let pause = pause.map_or(String::new(), |pause| format!("sleep {pause};"));
+    let text = format!("i=0; while [ $i -lt {opens} ]; do i=$((i+1)); : <{FILE}; {pause} done");
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "sh", "-c", &text]);
+    Running::start(&mut command, Stdio::null())
+}
+
+/// How many events of the openers the trail has, each of which is there once.
+fn events(trail: &Path) -> usize {
+    let exported = run(graven().arg("export").arg(trail).args(["--format", "raw"]), b"").expect(0);
+    let name = format!("name=\"{FILE}\"");
+    let mut seen: HashMap<String, u32> = HashMap::new();
+    for line in
+        exported.text().lines().filter(|it| it.starts_with("type=PATH ") && it.contains(&name))
+    {
+        let stamp =
+            line.split_once("msg=").and_then(|(_, rest)| rest.split_once(": ")).expect("a stamp").0;
+        *seen.entry(stamp.to_owned()).or_default() += 1;
+    }
+    let doubled: Vec<_> = seen.iter().filter(|(_, count)| **count > 1).take(3).collect();
+    assert!(doubled.is_empty(), "doubled: {doubled:?}");
+    seen.len()
+}
+
+/// Ends recording, whichever process the signal reaches, and checks that all is there.
+fn end_and_check(kept: &Kept, running: Running, trail: &Path, expected: u32) -> Ran {
+    kept.signal(Role::Keeper, Signal::TERM);
+    kept.wait_for_end();
+    let ran = running.end();
+    let verified = on("verify", trail, &[]);
+    assert_eq!(verified.code(), 0, "{}{}{}", verified.text(), verified.stderr, ran.stderr);
+    assert_eq!(events(trail), expected as usize, "{}", ran.stderr);
+    ran
+}
+
+fn exempting_rules() -> String {
+    let listed = Command::new("auditctl").arg("-l").output().expect("auditctl");
+    let text = String::from_utf8_lossy(&listed.stdout).into_owned();
+    text.lines().filter(|line| line.contains("graven-exempt")).collect()
+}
+
+#[test]
+fn either_may_be_killed_in_a_storm_and_not_one_event_is_lost_or_doubled() {
+    if !has("setpriv") {
+        return;
+    }
+    let Some(_turn) = Turn::take() else { return };
+    let Some(rule) = Rule::opens_by(UID) else { return };
+    let seed = Random::seed();
+    eprintln!("GRAVEN_E2E_SEED={seed}");
+    let mut random = Random::new(seed);
+    let dir = temp_dir();
+    let trail = dir.path().join("trail");
+    let kept = Kept::of(&trail);
+    let running = daemon(&trail, &[]);
+    let rounds = number("GRAVEN_E2E_KEPT_ROUNDS").unwrap_or(ROUNDS);
+    let mut killed = Vec::new();
+    for round in 0..rounds {
+        let openers = [opener(OPENS, None), opener(OPENS, None)];
+        std::thread::sleep(Duration::from_millis(random.below(400)));
+        let role = if round % 2 == 0 { Role::Writer } else { Role::Keeper };
+        killed.push((role, kept.signal(role, Signal::KILL)));
+        for opener in openers {
+            opener.end().expect(0);
+        }
+        // Its successor is there before it is looked for.
+        kept.pid(role);
+    }
+    drop(rule);
+    let expected = 2 * OPENS * u32::try_from(rounds).expect("small");
+    let ran = end_and_check(&kept, running, &trail, expected);
+    let exported = on("export", &trail, &["--format", "raw"]).expect(0).text();
+    for (role, pid) in killed {
+        let name = if role == Role::Writer { "writer" } else { "keeper" };
+        assert!(
+            exported.contains(&format!("op={name}-died pid={pid}")),
+            "{role:?} {pid}: {}",
+            ran.stderr
+        );
+    }
+    assert_eq!(exempting_rules(), "", "no rule of ours stays");
+}
+
+#[test]
+fn a_writer_stopped_for_three_seconds_loses_nothing() {
+    if !has("setpriv") {
+        return;
+    }
+    let Some(_turn) = Turn::take() else { return };
+    let Some(rule) = Rule::opens_by(UID) else { return };
+    let dir = temp_dir();
+    let trail = dir.path().join("trail");
+    let kept = Kept::of(&trail);
+    let running = daemon(&trail, &[]);
+    // A thousand and more a second, for longer than the stop.
+    let begun = Instant::now();
+    kept.signal(Role::Writer, Signal::STOP);
+    let mut opens = 0;
+    while begun.elapsed() < Duration::from_secs(3) {
+        opener(100, None).end().expect(0);
+        opens += 100;
+    }
+    kept.signal(Role::Writer, Signal::CONT);
+    eprintln!("{opens} events while the writer was stopped");
+    assert!(opens > 1000, "{opens}");
+    drop(rule);
+    let ran = end_and_check(&kept, running, &trail, opens);
+    assert_eq!(ran.code(), 0, "{}", ran.stderr);
+}
+
+#[test]
+fn both_killed_is_a_gap_that_the_next_start_states() {
+    if !has("setpriv") {
+        return;
+    }
+    let Some(_turn) = Turn::take() else { return };
+    let Some(rule) = Rule::opens_by(UID) else { return };
+    let dir = temp_dir();
+    let trail = dir.path().join("trail");
+    let kept = Kept::of(&trail);
+    let running = daemon(&trail, &[]);
+    opener(500, None).end().expect(0);
+    running_has(&kept, &running);
+    kept.kill_both();
+    drop(running);
+    // Nobody receives these.
+    opener(300, None).end().expect(0);
+    let running = daemon(&trail, &[]);
+    opener(500, None).end().expect(0);
+    drop(rule);
+    kept.signal(Role::Keeper, Signal::TERM);
+    kept.wait_for_end();
+    running.end().expect(0);
+    let verified = on("verify", &trail, &[]);
+    assert_eq!(verified.code(), 4, "{}{}", verified.text(), verified.stderr);
+    assert!(verified.text().contains("no-daemon"), "{}", verified.text());
+    let there = events(&trail);
+    assert!((500..=1000).contains(&there), "{there}");
+    assert_eq!(exempting_rules(), "", "what the killed ones left is removed too");
+}
+
+/// Gives what was made the time to become durable.
+fn running_has(kept: &Kept, running: &Running) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while running.acknowledged().is_none_or(|seq| seq < 500 * 5) {
+        assert!(Instant::now() < deadline, "{:?} {}", kept.processes(), running.said());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
