@@ -149,7 +149,7 @@ fn both_killed_is_a_gap_that_the_next_start_states() {
     if !has("setpriv") {
         return;
     }
-    let Some(_turn) = Turn::take() else { return };
+    let Some(turn) = Turn::take() else { return };
     let Some(rule) = Rule::opens_by(UID) else { return };
     let dir = temp_dir();
     let trail = dir.path().join("trail");
@@ -167,6 +167,8 @@ fn both_killed_is_a_gap_that_the_next_start_states() {
     kept.signal(Role::Keeper, Signal::TERM);
     kept.wait_for_end();
     running.end().expect(0);
+    // The next start has found what the killed ones had set, and has given that back.
+    turn.put_back();
     let verified = on("verify", &trail, &[]);
     assert_eq!(verified.code(), 4, "{}{}", verified.text(), verified.stderr);
     assert!(verified.text().contains("no-daemon"), "{}", verified.text());
