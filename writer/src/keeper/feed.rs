@@ -146,7 +146,8 @@ impl<'a, P: Progress + ?Sized> SharedFeed<'a, P> {
 
     /// Takes entries of one moment.
     fn read(&mut self) -> Result<Received, MemoryError> {
-        (self.bytes.clear(), self.ends.clear());
+        self.bytes.clear();
+        self.ends.clear();
         let mut moment = None;
         while self.ends.len() < DATAGRAMS_MAX && self.kept.consumer.look()? {
             let Some(entry) = self.kept.consumer.peek()? else { break };
