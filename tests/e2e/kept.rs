@@ -4,10 +4,10 @@
 use crate::rig::audit::{Rule, Turn};
 use crate::rig::kept::{Kept, Role};
 use crate::rig::random::Random;
-use crate::rig::{Ran, Running, graven, has, number, on, record_from, run, temp_dir};
+use crate::rig::{Ran, Running, graven, has, number, on, record_from, run, skip, temp_dir};
 use rustix::process::Signal;
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ const OPENS: u32 = 5000;
 
 fn daemon(trail: &Path, options: &[&str]) -> Running {
     let mut command = record_from("netlink", trail);
-    command.args(["--keeper-ring", "16M"]).args(options);
+    command.args(["--keeper-ring", "8M"]).args(options);
     let mut running = Running::start(&mut command, Stdio::null());
     running.wait_until("the opening marker", |it| it.acknowledged().is_some());
     assert!(!running.has_ended(), "{}", running.said());
@@ -184,4 +184,128 @@ fn running_has(kept: &Kept, running: &Running) {
         assert!(Instant::now() < deadline, "{:?} {}", kept.processes(), running.said());
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// A new cgroup that can be frozen, in either hierarchy; it is removed on drop.
+struct Cgroup {
+    path: PathBuf,
+    file: &'static str,
+}
+
+impl Cgroup {
+    /// `None` if this machine has no such hierarchy, which is then said.
+    fn new(root: &str, file: &'static str) -> Option<Self> {
+        let path = Path::new(root).join(format!("graven-e2e-{}", std::process::id()));
+        if std::fs::create_dir(&path).is_ok() && path.join(file).exists() {
+            return Some(Self { path, file });
+        }
+        let _ = std::fs::remove_dir(&path);
+        None
+    }
+
+    fn any() -> Vec<Self> {
+        let places = [
+            ("/sys/fs/cgroup/freezer", "freezer.state"),
+            ("/sys/fs/cgroup/unified", "cgroup.freeze"),
+            ("/sys/fs/cgroup", "cgroup.freeze"),
+        ];
+        let made: Vec<Self> =
+            places.into_iter().filter_map(|(root, file)| Self::new(root, file)).collect();
+        if made.is_empty() {
+            skip("no cgroup can be made here that could be frozen");
+        }
+        made
+    }
+
+    fn take(&self, running: &Running) {
+        std::fs::write(self.path.join("cgroup.procs"), running.pid().to_string())
+            .expect("it takes it");
+    }
+
+    fn is_frozen(&self) -> bool {
+        let text = std::fs::read_to_string(self.path.join(self.file)).expect("its state");
+        matches!(text.trim(), "1" | "FROZEN" | "FREEZING")
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // Its processes have ended, or end now.
+        for _ in 0..200 {
+            if std::fs::remove_dir(&self.path).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        eprintln!("{} could not be removed", self.path.display());
+    }
+}
+
+#[track_caller]
+fn wait_for(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what} does not come");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn producers_are_frozen_while_the_memory_is_full_and_thawed_even_by_our_death() {
+    if !has("setpriv") {
+        return;
+    }
+    let Some(turn) = Turn::take() else { return };
+    let cgroups = Cgroup::any();
+    if cgroups.is_empty() {
+        return;
+    }
+    let Some(rule) = Rule::opens_by(UID) else { return };
+    let dir = temp_dir();
+    let trail = dir.path().join("trail");
+    let kept = Kept::of(&trail);
+    let mut options = vec!["--ring-full", "freeze"];
+    for cgroup in &cgroups {
+        options.extend(["--freeze-cgroup", cgroup.path.to_str().expect("a name")]);
+    }
+    let running = daemon(&trail, &options);
+    kept.signal(Role::Writer, Signal::STOP);
+    // More than the memory holds, also when it is compressed.
+    let opens = 150_000;
+    let openers: Vec<Running> = cgroups
+        .iter()
+        .map(|cgroup| {
+            let opener = opener(opens, None);
+            cgroup.take(&opener);
+            opener
+        })
+        .collect();
+    wait_for("freezing", || cgroups.iter().all(Cgroup::is_frozen));
+    kept.signal(Role::Writer, Signal::CONT);
+    wait_for("thawing", || !cgroups.iter().any(Cgroup::is_frozen));
+
+    kept.signal(Role::Writer, Signal::STOP);
+    wait_for("freezing again", || cgroups.iter().all(Cgroup::is_frozen));
+    kept.kill_both();
+    wait_for("thawing by the guard", || !cgroups.iter().any(Cgroup::is_frozen));
+    drop(openers);
+    drop(running);
+    drop(rule);
+    let exported = on("export", &trail, &["--format", "raw"]).expect(0).text();
+    for said in ["op=ring-full action=freeze", "op=ring-room action=freeze"] {
+        let count = exported.lines().filter(|line| line.contains(said)).count();
+        assert_eq!(count, cgroups.len(), "{said}");
+    }
+    let verified = on("verify", &trail, &[]);
+    assert!(
+        !verified.text().contains("missing"),
+        "frozen producers lose nothing: {}",
+        verified.text()
+    );
+    // Whoever starts next removes what killed ones have left.
+    let running = daemon(&trail, &[]);
+    kept.signal(Role::Keeper, Signal::TERM);
+    kept.wait_for_end();
+    running.end().expect(0);
+    turn.put_back();
 }

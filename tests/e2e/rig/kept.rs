@@ -39,6 +39,9 @@ impl Kept {
             {
                 continue;
             }
+            if words.iter().any(|word| word.starts_with("guard:")) {
+                continue;
+            }
             let writer = words.iter().any(|word| word.starts_with("writer:"));
             found.push((if writer { Role::Writer } else { Role::Keeper }, pid));
         }

@@ -3,7 +3,7 @@
 use crate::diag::{Diagnostic, Level};
 use crate::exit::Exit;
 use crate::kept::writer::Link;
-use crate::kept::{Inherited, keeper};
+use crate::kept::{Inherited, RingFull, guard, keeper};
 use crate::recording::open::parse_bytes;
 use crate::recording::room::{self, Ending, Words};
 use crate::recording::signals::{Signals, UntilStopped};
@@ -16,6 +16,7 @@ use graven_writer::{Trail, clock};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Refused lines that are said before the rest is only counted.
@@ -42,9 +43,27 @@ pub struct Args {
     /// much while it is compressed under pressure, is bridged while the writer or its disk stalls
     #[arg(long, value_name = "BYTES", value_parser = parse_ring_bytes, default_value = "256M")]
     keeper_ring: u64,
+    /// What to do when that memory is nearly full
+    #[arg(long, value_enum, default_value_t = RingFull::Block, value_name = "ACTION")]
+    ring_full: RingFull,
+    /// A cgroup to freeze then: a directory with cgroup.freeze (v2) or freezer.state (v1); may be given several times. One
+    /// that holds a process of graven, or process 1, is left alone
+    #[arg(long, value_name = "PATH")]
+    freeze_cgroup: Vec<PathBuf>,
     /// Which of its two processes this is: only graven itself says so
     #[arg(long, hide = true, value_parser = str::parse::<Inherited>)]
     inherited: Option<Inherited>,
+}
+
+impl Args {
+    /// What the keeper has to know of them.
+    fn keeper(&self) -> keeper::Options<'_> {
+        keeper::Options {
+            ring_bytes: self.keeper_ring,
+            ring_full: self.ring_full,
+            freeze_cgroups: &self.freeze_cgroup,
+        }
+    }
 }
 
 fn parse_ring_bytes(text: &str) -> Result<u64, String> {
@@ -105,12 +124,13 @@ Examples:
 pub fn run(args: &Args) -> Exit {
     let kept = match (args.source, args.inherited) {
         (Source::Stdin, _) => return ended(record(args, None)),
-        (Source::Netlink, None) => keeper::begin(args.keeper_ring),
-        (Source::Netlink, Some(Inherited { role: Role::Keeper, .. })) => {
-            args.inherited.map_or(Ok(Exit::CannotCheck), keeper::go_on)
+        (Source::Netlink, None) => keeper::begin(&args.keeper()),
+        (Source::Netlink, Some(Inherited::Guard { end })) => guard::guard(end, &args.freeze_cgroup),
+        (Source::Netlink, Some(Inherited::Peer { role: Role::Keeper, fds })) => {
+            keeper::go_on(&args.keeper(), fds)
         }
-        (Source::Netlink, Some(inherited)) => {
-            let link = match Link::new(inherited) {
+        (Source::Netlink, Some(Inherited::Peer { role: Role::Writer, fds })) => {
+            let link = match Link::new(fds) {
                 Ok(link) => link,
                 Err(failure) => return failure.emit(),
             };

@@ -10,14 +10,23 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 /// The option of `graven record` that this is the value of. Nobody gives it by hand.
-const OPTION: &str = "--inherited";
+pub(super) const OPTION: &str = "--inherited";
 
-/// `ROLE:DATA,MEMORY,WAKE,PEER`.
+/// `keeper:` or `writer:` with `DATA,MEMORY,WAKE,END,ALIVE,PEER`, or `guard:` with `END`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Inherited {
-    /// What the process is to be.
-    pub role: Role,
-    fds: [RawFd; 4],
+pub enum Inherited {
+    /// One of the two.
+    Peer {
+        /// Which.
+        role: Role,
+        /// Its descriptors.
+        fds: [RawFd; 6],
+    },
+    /// The process that thaws what the others have frozen.
+    Guard {
+        /// The end of a pipe.
+        end: RawFd,
+    },
 }
 
 impl FromStr for Inherited {
@@ -25,12 +34,15 @@ impl FromStr for Inherited {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || "it is for graven itself".to_owned();
+        if let Some(end) = text.strip_prefix(super::guard::ROLE) {
+            return end.parse().map(|end| Self::Guard { end }).map_err(|_| wrong());
+        }
         let (role, fds) = text.split_once(':').ok_or_else(wrong)?;
         let role = [Role::Keeper, Role::Writer].into_iter().find(|it| it.name() == role);
         let fds: Vec<RawFd> =
             fds.split(',').map(str::parse).collect::<Result<_, _>>().map_err(|_| wrong())?;
         let fds = fds.try_into().map_err(|_| wrong())?;
-        Ok(Self { role: role.ok_or_else(wrong)?, fds })
+        Ok(Self::Peer { role: role.ok_or_else(wrong)?, fds })
     }
 }
 
@@ -43,36 +55,54 @@ pub(super) struct Shared {
     pub(super) memory: Arc<Memory>,
     /// The keeper wakes the writer by it.
     pub(super) wake: OwnedFd,
-    /// The process that started this one.
-    pub(super) peer: OwnedFd,
+    /// The pipe by which a guard learns that all have ended: its end,
+    pub(super) end: OwnedFd,
+    /// and what keepers and writers hold.
+    pub(super) alive: OwnedFd,
 }
 
-impl Inherited {
-    /// Takes the descriptors, once.
-    ///
-    /// # Errors
-    /// They are none, or the memory is not what it should be.
-    pub(super) fn open(self) -> Result<Shared, MemoryError> {
-        let failed = |errno| MemoryError::System { operation: "inheriting", errno };
-        let mut seen = self.fds;
-        seen.sort_unstable();
-        if seen.windows(2).any(|pair| pair[0] == pair[1]) {
-            return Err(failed(Errno::BADF));
-        }
-        let [data, memory, wake, peer] = self.fds.map(inherited);
-        Ok(Shared {
-            data: data.map_err(failed)?,
-            memory: Arc::new(Memory::open(memory.map_err(failed)?)?),
-            wake: wake.map_err(failed)?,
-            peer: peer.map_err(failed)?,
-        })
+impl Shared {
+    /// The descriptors in their order, with one of the process itself.
+    pub(super) fn fds<'a>(&'a self, own: &'a OwnedFd) -> [BorrowedFd<'a>; 6] {
+        let Self { data, memory, wake, end, alive } = self;
+        [data.as_fd(), memory.as_fd(), wake.as_fd(), end.as_fd(), alive.as_fd(), own.as_fd()]
     }
 }
 
-/// The arguments of this process, with which the other one is started in `role`. Options for a trail that
-/// does not exist yet are left out once it was `opened`: the key has been moved into it.
-pub(super) fn arguments(role: Role, fds: [BorrowedFd<'_>; 4], opened: bool) -> Vec<OsString> {
-    let numbers = fds.map(|fd| fd.as_fd().as_raw_fd().to_string()).join(",");
+/// Takes the descriptors, once, and that of the process which started this one.
+///
+/// # Errors
+/// They are none, or the memory is not what it should be.
+pub(super) fn open(fds: [RawFd; 6]) -> Result<(Shared, OwnedFd), MemoryError> {
+    let failed = |errno| MemoryError::System { operation: "inheriting", errno };
+    let mut seen = fds;
+    seen.sort_unstable();
+    if seen.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(failed(Errno::BADF));
+    }
+    let [data, memory, wake, end, alive, peer] = fds.map(inherited);
+    let shared = Shared {
+        data: data.map_err(failed)?,
+        memory: Arc::new(Memory::open(memory.map_err(failed)?)?),
+        wake: wake.map_err(failed)?,
+        end: end.map_err(failed)?,
+        alive: alive.map_err(failed)?,
+    };
+    Ok((shared, peer.map_err(failed)?))
+}
+
+/// The arguments of this process, with which one is started in `role`. Options for a trail that does not exist
+/// yet are left out once it was `opened`: the key has been moved into it.
+pub(super) fn arguments(role: Role, fds: [BorrowedFd<'_>; 6], opened: bool) -> Vec<OsString> {
+    let numbers = fds.map(|fd| fd.as_raw_fd().to_string()).join(",");
+    let mut arguments = given(opened);
+    arguments.push(OPTION.into());
+    arguments.push(format!("{}:{numbers}", role.name()).into());
+    arguments
+}
+
+/// The arguments that the user gave.
+pub(super) fn given(opened: bool) -> Vec<OsString> {
     let mut given = std::env::args_os().skip(1);
     let mut arguments = Vec::new();
     while let Some(argument) = given.next() {
@@ -86,8 +116,6 @@ pub(super) fn arguments(role: Role, fds: [BorrowedFd<'_>; 4], opened: bool) -> V
             _ => arguments.push(argument),
         }
     }
-    arguments.push(OPTION.into());
-    arguments.push(format!("{}:{numbers}", role.name()).into());
     arguments
 }
 
@@ -98,13 +126,15 @@ mod tests {
     #[test]
     fn only_what_graven_itself_says_is_taken() {
         let read = |text: &str| text.parse::<Inherited>();
-        let writer = Inherited { role: Role::Writer, fds: [3, 4, 5, 6] };
-        assert_eq!(read("writer:3,4,5,6"), Ok(writer));
-        for text in ["", "writer", "writer:3,4,5", "reader:3,4,5,6", "writer:3,4,5,6,7", "keeper:a"]
+        let writer = Inherited::Peer { role: Role::Writer, fds: [3, 4, 5, 6, 7, 8] };
+        assert_eq!(read("writer:3,4,5,6,7,8"), Ok(writer));
+        assert_eq!(read("guard:9"), Ok(Inherited::Guard { end: 9 }));
+        for text in
+            ["", "writer", "writer:3,4,5", "reader:3,4,5,6,7,8", "keeper:a", "guard:", "guard:3,4"]
         {
             assert!(read(text).is_err(), "{text}");
         }
-        assert!(read("keeper:900,900,901,902").expect("it is one").open().is_err());
-        assert!(read("keeper:0,1,2,900").expect("it is one").open().is_err());
+        assert!(open([900, 900, 901, 902, 903, 904]).is_err());
+        assert!(open([0, 1, 2, 900, 901, 902]).is_err());
     }
 }

@@ -2,9 +2,11 @@
 //! it wait. It starts the writer, passes signals on to it, and gives the kernel back at the end.
 
 use super::again::Again;
-use super::inherited::{Inherited, Shared, arguments};
+use super::freeze::Cgroup;
+use super::inherited::{Shared, arguments, given, open};
 use super::policy::{self, Next};
-use super::{call_it, memory_failure, no_process};
+use super::pressure::{Pressure, RingFull};
+use super::{call_it, guard, memory_failure, no_process};
 use crate::diag::Diagnostic;
 use crate::exit::Exit;
 use crate::recording::signals::Signals;
@@ -13,11 +15,15 @@ use graven_writer::clock;
 use graven_writer::keeper::{
     Empty, Memory, MemoryError, Packer, Producer, Role, Session, Taken, spawn,
 };
+use graven_writer::own::Own;
 use graven_writer::source::kaudit::Daemon;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::fd::{AsFd as _, OwnedFd};
+use rustix::fd::{OwnedFd, RawFd};
 use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Signal, pidfd_send_signal};
+use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,42 +41,80 @@ const PAUSE_DATAGRAMS_MIN: usize = 64;
 const BATCH_CALLS: usize = 32;
 /// How often the socket is asked how many sends found it full.
 const FAILED_SENDS_TIME: Duration = Duration::from_millis(500);
+/// How often it is looked how full the memory is.
+const PRESSURE_TIME: Duration = Duration::from_millis(10);
 /// How long a writer may take to end when the keeper cannot go on.
 const WRITER_END_TIME: Duration = Duration::from_secs(30);
 /// How soon the one that compresses looks again when there is nothing to compress.
 const PACK_TIME: Duration = Duration::from_millis(10);
 
+/// What the keeper has to know.
+#[derive(Clone, Copy, Debug)]
+pub struct Options<'a> {
+    /// Bytes for what waits.
+    pub ring_bytes: u64,
+    /// What to do when they are nearly used up.
+    pub ring_full: RingFull,
+    /// What to freeze then.
+    pub freeze_cgroups: &'a [PathBuf],
+}
+
+impl Options<'_> {
+    fn cgroups(&self) -> Result<Vec<Cgroup>, Failure> {
+        if self.freeze_cgroups.is_empty() != (self.ring_full != RingFull::Freeze) {
+            let title = "`--ring-full freeze` and `--freeze-cgroup` are for each other";
+            return Err(Failure::new(Exit::CannotCheck, title).help("give both, or neither"));
+        }
+        let open = |path: &PathBuf| {
+            Cgroup::open(path).map_err(|why| {
+                Failure::new(Exit::CannotCheck, &format!("{}: {why}", path.display()))
+                    .help("name a directory below /sys/fs/cgroup, not the root of it")
+            })
+        };
+        self.freeze_cgroups.iter().map(open).collect()
+    }
+}
+
 /// Runs the keeper that the user started: it becomes the audit daemon.
 ///
 /// # Errors
 /// [`Failure`]; the kernel is then as it was.
-pub fn begin(ring_bytes: u64) -> Result<Exit, Failure> {
+pub fn begin(options: &Options<'_>) -> Result<Exit, Failure> {
+    let cgroups = options.cgroups()?;
     let signals = catch()?;
-    let memory = Arc::new(Memory::create(ring_bytes).map_err(|why| memory_failure(&why))?);
-    let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-        .map_err(|why| no_process("keeper", &why.into()))?;
+    let memory = Memory::create(options.ring_bytes).map_err(|why| memory_failure(&why))?;
+    let failed = |why: Errno| no_process("keeper", &why.into());
+    let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(failed)?;
+    let (end, alive) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
     let daemon = kernel::become_daemon()?;
-    let session = Session::of(&memory);
+    let data = daemon.data().try_clone_to_owned().map_err(|why| no_process("keeper", &why))?;
+    let shared = Shared { data, memory: Arc::new(memory), wake, end, alive };
+    let session = Session::of(&shared.memory);
     session.set_handed(&daemon.handed());
     session.take(Role::Keeper);
-    Keeper::new(daemon, memory, session, wake, signals, None)?.run()
+    let pressure = Pressure::new(options.ring_full, cgroups, false);
+    Keeper::new(daemon, shared, session, signals, None, pressure)?.run()
 }
 
 /// Runs the keeper that a writer has started in place of one that died.
 ///
 /// # Errors
 /// [`Failure`].
-pub fn go_on(inherited: Inherited) -> Result<Exit, Failure> {
+pub fn go_on(options: &Options<'_>, fds: [RawFd; 6]) -> Result<Exit, Failure> {
     call_it(Role::Keeper);
-    let Shared { data, memory, wake, peer } =
-        inherited.open().map_err(|why| memory_failure(&why))?;
+    let (shared, pidfd) = open(fds).map_err(|why| memory_failure(&why))?;
     let signals = catch()?;
-    let session = Session::of(&memory);
+    let session = Session::of(&shared.memory);
     session.take(Role::Keeper);
+    let data = shared.data.try_clone().map_err(|why| no_process("keeper", &why))?;
     let daemon = Daemon::inherit(data, &session.handed())
         .map_err(|why| kernel::failure(&why.to_string()))?;
-    Keeper::new(daemon, memory, session, wake, signals, Some(Writer { pidfd: peer, child: None }))?
-        .run()
+    // One that is gone cannot be frozen, and need not be thawed.
+    let cgroups =
+        options.freeze_cgroups.iter().filter_map(|path| Cgroup::open(path).ok()).collect();
+    let pressure = Pressure::new(options.ring_full, cgroups, session.is_high());
+    let writer = Some(Writer { pidfd, child: None });
+    Keeper::new(daemon, shared, session, signals, writer, pressure)?.run()
 }
 
 fn catch() -> Result<Signals, Failure> {
@@ -87,10 +131,9 @@ struct Writer {
 
 struct Keeper {
     daemon: Daemon,
-    memory: Arc<Memory>,
+    shared: Shared,
     session: Session,
     producer: Producer,
-    wake: OwnedFd,
     own_pidfd: OwnedFd,
     signals: Signals,
     writer: Option<Writer>,
@@ -99,12 +142,19 @@ struct Keeper {
     start_at: Option<Instant>,
     failed_sends_at: Instant,
     packing: Arc<AtomicBool>,
+    pressure: Pressure,
+    pressure_at: Instant,
+    /// What is to be told, and had no room.
+    notes: VecDeque<Own>,
+    /// The guard, if this process has started it.
+    guard: Option<Child>,
     /// What the last wait has seen: a signal, and the end of the writer.
     signalled: bool,
     ended: bool,
 }
 
 /// What the socket had.
+#[derive(Clone, Copy)]
 enum Looked {
     More,
     Empty { busy: bool },
@@ -114,15 +164,15 @@ enum Looked {
 impl Keeper {
     fn new(
         daemon: Daemon,
-        memory: Arc<Memory>,
+        shared: Shared,
         session: Session,
-        wake: OwnedFd,
         signals: Signals,
         writer: Option<Writer>,
+        pressure: Pressure,
     ) -> Result<Self, Failure> {
         let own_pidfd = spawn::own_pidfd().map_err(|why| no_process("writer", &why.into()))?;
         let (producer, _) =
-            Producer::go_on(&memory, clock::now()).map_err(|why| memory_failure(&why))?;
+            Producer::go_on(&shared.memory, clock::now()).map_err(|why| memory_failure(&why))?;
         let start_at = writer.is_none().then(Instant::now);
         let packing = Arc::new(AtomicBool::new(true));
         let (packer, goes_on) = (producer.packer(), Arc::clone(&packing));
@@ -131,12 +181,15 @@ impl Keeper {
             // What waits is as long as it is.
             Diagnostic::warning(format!("what waits is not compressed: no thread: {why}")).emit();
         }
-        let this = Self {
+        let mut this = Self {
             daemon,
-            memory,
+            shared,
             session,
             producer,
-            wake,
+            pressure,
+            pressure_at: Instant::now(),
+            notes: VecDeque::new(),
+            guard: None,
             own_pidfd,
             signals,
             writer,
@@ -147,6 +200,7 @@ impl Keeper {
             signalled: false,
             ended: false,
         };
+        this.guard()?;
         // Whoever slept when the last keeper died is not woken by it any more.
         this.wake();
         Ok(this)
@@ -183,6 +237,7 @@ impl Keeper {
                 Looked::Empty { busy: false } => (POLL_TIME, PollFlags::IN),
                 Looked::NoRoom => (ROOM_TIME, PollFlags::empty()),
             };
+            self.look_at_the_memory(looked)?;
             self.wait(limit, events).map_err(|why| no_process("keeper", &why.into()))?;
             if let Some(code) = self.look_at_the_writer()? {
                 return Ok(code);
@@ -213,7 +268,7 @@ impl Keeper {
                 Err(errno) => return Err(Trouble::Socket(errno)),
             }
         }
-        if self.memory.wants_waking() {
+        if self.shared.memory.wants_waking() {
             self.wake();
         }
         Ok(looked)
@@ -231,7 +286,7 @@ impl Keeper {
 
     fn wake(&self) {
         // Any number does.
-        let _ = rustix::io::write(&self.wake, &[1; 8]);
+        let _ = rustix::io::write(&self.shared.wake, &[1; 8]);
     }
 
     /// Waits for these events of the socket, and for what is looked at next.
@@ -282,6 +337,59 @@ impl Keeper {
         Ok(None)
     }
 
+    /// Acts on how full the memory is, and tells what was done.
+    fn look_at_the_memory(&mut self, looked: Looked) -> Result<(), Failure> {
+        let now = Instant::now();
+        if now >= self.pressure_at {
+            self.pressure_at = now + PRESSURE_TIME;
+            let failed = |why: MemoryError| memory_failure(&why);
+            let used = match looked {
+                Looked::NoRoom => 1000,
+                _ => self.producer.used_permille().map_err(failed)?,
+            };
+            let pids = [Role::Keeper, Role::Writer].map(|role| self.session.pid(role));
+            let others = [self.session.guard(), Some(self.session.handed().registered)];
+            let spared: Vec<u32> = pids.into_iter().chain(others).flatten().collect();
+            if !self.pressure.is_high() && self.pressure.is_near(used) {
+                // Before anything is done that has to be undone.
+                self.session.set_high(true);
+                self.guard()?;
+            }
+            self.notes.extend(self.pressure.look(used, &spared, clock::now()));
+            self.session.set_high(self.pressure.is_high());
+            while let Some(own) = self.notes.front() {
+                let record = own.record();
+                let note: Vec<u8> =
+                    record.kind.to_le_bytes().iter().chain(record.bytes).copied().collect();
+                if !self.producer.note(clock::now(), &note).map_err(failed)? {
+                    break;
+                }
+                self.notes.pop_front();
+            }
+        }
+        Ok(())
+    }
+
+    /// Sees to it that what is frozen is thawed if all of us are killed.
+    fn guard(&mut self) -> Result<(), Failure> {
+        if !self.pressure.freezes() {
+            return Ok(());
+        }
+        if let Some(mut child) = self.guard.take()
+            && matches!(child.try_wait(), Ok(None))
+        {
+            self.guard = Some(child);
+            return Ok(());
+        }
+        if self.guard.is_none() && self.session.guard().is_some_and(guard::is_one) {
+            return Ok(());
+        }
+        let child = guard::start(&self.shared.end, given(true))?;
+        self.session.set_guard(child.id());
+        self.guard = Some(child);
+        Ok(())
+    }
+
     fn writer_ended(&mut self) -> Option<u8> {
         if let Some(Writer { child: Some(mut child), .. }) = self.writer.take() {
             // It has ended: this waits for nothing.
@@ -312,8 +420,7 @@ impl Keeper {
     }
 
     fn start(&mut self) -> Result<(), Failure> {
-        let data = self.daemon.data();
-        let fds = [data, self.memory.as_fd(), self.wake.as_fd(), self.own_pidfd.as_fd()];
+        let fds = self.shared.fds(&self.own_pidfd);
         let mut command = Command::new("/proc/self/exe");
         command.args(arguments(Role::Writer, fds, self.session.is_opened()));
         let started = spawn::spawn(&mut command, &fds)
@@ -334,7 +441,7 @@ impl Keeper {
 
     /// Gives the kernel back as it was found. The writer has ended.
     fn give_back(self) -> Result<(), Failure> {
-        let Self { daemon, session, writer, .. } = self;
+        let Self { daemon, shared, session, writer, mut pressure, guard, .. } = self;
         if let Some(Writer { pidfd, child }) = writer {
             // The keeper cannot go on: the writer sees it, and ends when it has written what it can.
             if !wait_for_end(&pidfd, WRITER_END_TIME) {
@@ -343,6 +450,14 @@ impl Keeper {
             }
             child.map(|mut child| child.wait());
         }
+        if pressure.is_high() {
+            // The writer has ended: this is said, and not recorded.
+            drop(pressure.end(0, clock::now()));
+        }
+        // Nothing is frozen: the guard is not needed, and must not thaw what others freeze.
+        guard::dismiss(guard, session.guard());
+        // Its other descriptor is the daemon's.
+        drop(shared);
         for role in [Role::Writer, Role::Keeper] {
             if let Some(pid) = session.exempt(role).0 {
                 let _ = daemon.unexempt(pid);

@@ -3,12 +3,16 @@
 //! `docs/decisions/0012-keeper-and-writer.md`.
 
 mod again;
+mod freeze;
+pub mod guard;
 mod inherited;
 pub mod keeper;
 mod policy;
+mod pressure;
 pub mod writer;
 
 pub use inherited::Inherited;
+pub use pressure::RingFull;
 
 use crate::exit::Exit;
 use crate::recording::Failure;

@@ -2,7 +2,7 @@
 //! memory. It starts a keeper in place of one that died.
 
 use super::again::Again;
-use super::inherited::{Inherited, Shared, arguments};
+use super::inherited::{Shared, arguments, open};
 use super::{call_it, memory_failure, no_process};
 use crate::diag::Diagnostic;
 use crate::exit::Exit;
@@ -14,7 +14,7 @@ use graven_writer::source::netlink::{self, NetlinkError, Stop, Summary};
 use graven_writer::source::past::Past;
 use graven_writer::{Trail, clock};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::{AsFd as _, OwnedFd};
+use rustix::fd::{OwnedFd, RawFd};
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -29,6 +29,7 @@ pub struct Link {
     daemon: Daemon,
     session: Session,
     shared: Shared,
+    keeper: OwnedFd,
     own_pidfd: OwnedFd,
     /// The writer before this one, if it was killed.
     killed: Option<u32>,
@@ -39,9 +40,9 @@ impl Link {
     ///
     /// # Errors
     /// [`Failure`].
-    pub fn new(inherited: Inherited) -> Result<Self, Failure> {
+    pub fn new(fds: [RawFd; 6]) -> Result<Self, Failure> {
         call_it(Role::Writer);
-        let shared = inherited.open().map_err(|why| memory_failure(&why))?;
+        let (shared, keeper) = open(fds).map_err(|why| memory_failure(&why))?;
         let own_pidfd = spawn::own_pidfd().map_err(|why| no_process("keeper", &why.into()))?;
         let session = Session::of(&shared.memory);
         let killed = session.pid(Role::Writer).filter(|_| session.exit(Role::Writer).is_none());
@@ -50,7 +51,7 @@ impl Link {
         let daemon = Daemon::inherit(data, &session.handed())
             .map_err(|why| kernel::failure(&why.to_string()))?;
         exempt(&daemon, &session, Role::Writer, std::process::id());
-        Ok(Self { daemon, session, shared, own_pidfd, killed })
+        Ok(Self { daemon, session, shared, keeper, own_pidfd, killed })
     }
 
     /// The process that is registered as the audit daemon.
@@ -78,9 +79,11 @@ impl Link {
         let mut consumer =
             Consumer::go_on(&self.shared.memory).map_err(|why| memory_failure(&why))?;
         let (opened, boot_id) = (trail.opened(), trail.opened().boot_id);
+        let mut told = Vec::new();
         let past = if self.session.is_opened() {
             let done = consumer.done();
             let past = Past::read(&args.trail, boot_id, settled_of(&done), Some(done.seq))?;
+            told = past.told().to_vec();
             if past.is_in_session_since(self.session.first_seq()) { past.taken_up() } else { past }
         } else {
             // What is in the trail is of others.
@@ -95,7 +98,7 @@ impl Link {
         let over = AtomicBool::new(false);
         let ended = AtomicBool::new(false);
         let session = self.session.clone();
-        let kept = Kept { consumer, session, wake: &self.shared.wake, over: &over };
+        let kept = Kept { consumer, session, told, wake: &self.shared.wake, over: &over };
         thread::scope(|scope| {
             let watcher = Watcher { link: self, trail, over: &over, ended: &ended };
             thread::Builder::new()
@@ -159,7 +162,7 @@ impl Watcher<'_> {
         let mut again = Again::started();
         let limit = Timespec { tv_sec: 0, tv_nsec: i64::from(WATCH_TIME.subsec_nanos()) };
         loop {
-            let keeper = child.as_ref().map_or(&self.link.shared.peer, |(pidfd, _)| pidfd);
+            let keeper = child.as_ref().map_or(&self.link.keeper, |(pidfd, _)| pidfd);
             let died = poll(&mut [PollFd::new(keeper, PollFlags::IN)], Some(&limit));
             if self.ended.load(Ordering::Acquire) {
                 return;
@@ -193,8 +196,7 @@ impl Watcher<'_> {
 
     fn start(&self, again: &mut Again) -> Option<(OwnedFd, Child)> {
         let link = self.link;
-        let Shared { data, memory, wake, .. } = &link.shared;
-        let fds = [data.as_fd(), memory.as_fd(), wake.as_fd(), link.own_pidfd.as_fd()];
+        let fds = link.shared.fds(&link.own_pidfd);
         let mut command = Command::new("/proc/self/exe");
         command.args(arguments(Role::Keeper, fds, true));
         let started = spawn::spawn(&mut command, &fds)

@@ -9,6 +9,7 @@ use super::entry::{Empty, Entry};
 use super::layout::Position;
 use super::memory::Done;
 use super::session::{Role, Session};
+use crate::clock::Now;
 use crate::source::Sink;
 use crate::source::control::Received;
 use crate::source::intake::Moment;
@@ -16,6 +17,7 @@ use crate::source::netlink::Stop;
 use crate::source::netlink::feed::Feed;
 use crate::source::nlmsg::{self, Message};
 use crate::source::past::Settled;
+use graven_format::{Flags, Record, Source};
 use rustix::event::PollFlags;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -50,6 +52,9 @@ impl Progress for crate::Trail {
 pub struct Kept<'a> {
     /// What is read.
     pub consumer: Consumer,
+    /// What the keeper told that stands in the trail at and behind the seq of what is done: it is read again, and
+    /// not appended again.
+    pub told: Vec<Vec<u8>>,
     /// The session: what ending for good will do.
     pub session: Session,
     /// The keeper wakes the writer by it.
@@ -179,7 +184,18 @@ impl<'a, P: Progress + ?Sized> SharedFeed<'a, P> {
                     self.failed_sends = failed_sends.or(self.failed_sends);
                     return Ok(Received::Empty);
                 }
-                Some(Entry::Note { .. }) | None => {}
+                Some(Entry::Note { at, text }) => {
+                    if let Some((kind, text)) = text.split_first_chunk::<2>() {
+                        tell(
+                            self.progress,
+                            &mut self.kept.told,
+                            u16::from_le_bytes(*kind),
+                            at,
+                            text,
+                        );
+                    }
+                }
+                None => {}
             }
         }
         Ok(if self.ends.is_empty() { Received::Later } else { Received::Some })
@@ -236,6 +252,20 @@ impl<P: Progress + ?Sized> Feed for SharedFeed<'_, P> {
         }
         Ok(())
     }
+}
+
+/// Appends what the keeper tells as a record of ours, unless it was before.
+fn tell(sink: &(impl Sink + ?Sized), told: &mut Vec<Vec<u8>>, kind: u16, at: Now, text: &[u8]) {
+    if let Some(index) = told.iter().position(|before| before == text) {
+        told.swap_remove(index);
+        return;
+    }
+    let Now { realtime_ns, boottime_ns } = at;
+    let (source, flags) = (Source::Graven, Flags::NONE);
+    let record =
+        Record { source, kind, flags, realtime_ns, boottime_ns, source_seq: 0, bytes: text };
+    // A trail that takes nothing any more has failed, which the next datagram finds.
+    let _ = sink.append(&record);
 }
 
 /// A place as words beside what is done; zeros are none.

@@ -80,13 +80,14 @@ impl Producer {
         self.end
     }
 
-    /// How much of the memory is in use, in permille of it.
+    /// How much of the memory is in use, in permille of what can be before nothing more is taken.
     ///
     /// # Errors
     /// [`MemoryError::Corrupted`].
     pub fn used_permille(&self) -> Result<u64, MemoryError> {
-        let frames = self.memory.geometry.frames as u64;
-        Ok((frames - self.alloc.free()? as u64) * 1000 / frames)
+        let usable = self.memory.geometry.frames - BATCH_FRAMES_MAX;
+        let free = self.alloc.room()?.saturating_sub(BATCH_FRAMES_MAX).min(usable);
+        Ok((usable - free) as u64 * 1000 / usable as u64)
     }
 
     /// Takes what the socket has, as much as one call takes, and publishes it.

@@ -17,6 +17,8 @@ const FLAGS: usize = 4;
 const KEEPER_RULE: usize = 5;
 const WRITER_RULE: usize = 6;
 const FIRST_SEQ: usize = 7;
+const GUARD: usize = 19;
+const HIGH: usize = 20;
 const REGISTERED: usize = 8;
 const BEFORE: usize = 9;
 const OURS: usize = 16;
@@ -160,6 +162,28 @@ impl Session {
     /// Recording is asked to end.
     pub fn set_stopping(&self) {
         self.memory.session(FLAGS).fetch_or(STOPPING, Ordering::AcqRel);
+    }
+
+    /// The process that undoes what was done to others if both die.
+    #[must_use]
+    pub fn guard(&self) -> Option<u32> {
+        self.pid_at(GUARD)
+    }
+
+    /// It was started.
+    pub fn set_guard(&self, pid: u32) {
+        self.store(GUARD, u64::from(pid));
+    }
+
+    /// Whether the memory is so full that something is done about it, which is to be undone.
+    #[must_use]
+    pub fn is_high(&self) -> bool {
+        self.load(HIGH) != 0
+    }
+
+    /// Says so, before it is done, and takes it back after it was undone.
+    pub fn set_high(&self, high: bool) {
+        self.store(HIGH, u64::from(high));
     }
 
     /// How the kernel's audit was found, and what was changed.

@@ -29,6 +29,9 @@ const CHUNK_BYTES: usize = 512 * 1024;
 /// its last ones, unless other sources have filled so many since.
 const SEGMENTS_MAX: usize = 64;
 
+/// Records of what a keeper told that are remembered.
+const TOLD_MAX: usize = 4096;
+
 /// A place in a trail from which on the window over serials can be built again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settled {
@@ -69,6 +72,8 @@ pub struct Past {
     pub(super) counted: u64,
     /// Where the last mark of a session was seen.
     said_at: Option<u64>,
+    /// What a keeper told, at or behind that seq.
+    told: Vec<Vec<u8>>,
 }
 
 impl Past {
@@ -102,6 +107,9 @@ impl Past {
                 let Event::Record { seq, record, .. } = event else { return };
                 let is_netlink = record.source == Source::Netlink;
                 past.counted += u64::from(is_netlink && seq >= count_from);
+                if seq >= count_from && is_told(&record) && past.told.len() < TOLD_MAX {
+                    past.told.push(record.bytes.to_vec());
+                }
                 if at.is_some_and(|at| seq >= at.seq) {
                     past.take(seq, &record, at.map_or(0, |at| at.by));
                 }
@@ -123,6 +131,12 @@ impl Past {
     pub fn taken_up(mut self) -> Self {
         self.taken_up = self.open;
         self
+    }
+
+    /// The records at or behind the seq that was asked for that say what a keeper told.
+    #[must_use]
+    pub fn told(&self) -> &[Vec<u8>] {
+        &self.told
     }
 
     /// Whether the last session has no end and something in it was said at or behind this seq.
@@ -243,6 +257,12 @@ impl Past {
             }
         }
     }
+}
+
+/// Whether a record says what a keeper told. They are few.
+fn is_told(record: &Record<'_>) -> bool {
+    record.source == Source::Graven
+        && memchr::memmem::find(record.bytes, b":0): op=ring-").is_some()
 }
 
 /// What to begin at after this mark: `Some(None)` is that nothing is owed, `None` that nothing is known.
