@@ -50,6 +50,7 @@ fn recorded(trail: &Path) -> u64 {
 fn stated(trail: &Path) -> (u64, Vec<String>) {
     let report = on("verify", trail, &["--json"]);
     let report: serde_json::Value = serde_json::from_slice(&report.stdout).expect("a report");
+    assert_eq!(report["source_gaps"]["count"], 0, "{report:#}");
     let statements = report["losses"]["statements"].as_array().expect("a list").clone();
     let (mut events, mut causes) = (0, Vec::new());
     for said in statements {

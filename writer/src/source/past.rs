@@ -211,7 +211,11 @@ impl Past {
             && let (Some(first), Some(last)) = (narrow(first), narrow(last))
             && matches!(said.cause, Cause::SerialGap | Cause::NoDaemon | Cause::PartialEvent)
         {
-            window.stated(first, last, partial);
+            let missing = window.stated(first, last, partial);
+            if said.cause == Cause::NoDaemon {
+                // The others were its predecessor's own, and cannot be again.
+                self.own = self.own.saturating_sub(missing.saturating_sub(said.count));
+            }
         }
     }
 
