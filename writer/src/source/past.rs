@@ -97,21 +97,14 @@ impl Past {
             Some(at) => (holding(&segments, at.seq), Some(at)),
             None => past.look_back(dir, &segments, boot_id)?,
         };
-        let count_from = count_from.unwrap_or(u64::MAX);
-        let from = from.min(holding(&segments, count_from));
+        let from = from.min(count_from.map_or(from, |seq| holding(&segments, seq)));
         if let Some(at) = at {
             past.begin(&at);
         }
         for segment in &segments[from..] {
             scan(dir, segment, &mut |event| {
-                let Event::Record { seq, record, .. } = event else { return };
-                let is_netlink = record.source == Source::Netlink;
-                past.counted += u64::from(is_netlink && seq >= count_from);
-                if seq >= count_from && is_told(&record) && past.told.len() < TOLD_MAX {
-                    past.told.push(record.bytes.to_vec());
-                }
-                if at.is_some_and(|at| seq >= at.seq) {
-                    past.take(seq, &record, at.map_or(0, |at| at.by));
+                if let Event::Record { seq, record, .. } = event {
+                    past.account(seq, &record, at);
                 }
             })?;
         }
@@ -194,6 +187,18 @@ impl Past {
         self.said_at = Some(at.by);
     }
 
+    /// Takes a record that the trail has, of which those from `at` on build the window.
+    fn account(&mut self, seq: u64, record: &Record<'_>, at: Option<Settled>) {
+        let counts = self.count_from.is_some_and(|from| seq >= from);
+        self.counted += u64::from(counts && record.source == Source::Netlink);
+        if counts && is_told(record) && self.told.len() < TOLD_MAX {
+            self.told.push(record.bytes.to_vec());
+        }
+        if let Some(at) = at.filter(|at| seq >= at.seq) {
+            self.take(seq, record, at.by);
+        }
+    }
+
     /// Takes a record that the trail has. Losses stated before `accounted` are in the counter already.
     fn take(&mut self, seq: u64, record: &Record<'_>, accounted: u64) {
         if record.source == Source::Netlink {
@@ -230,7 +235,11 @@ impl Past {
             && let (Some(first), Some(last)) = (narrow(first), narrow(last))
             && matches!(said.cause, Cause::SerialGap | Cause::NoDaemon | Cause::PartialEvent)
         {
-            window.stated(first, last, partial);
+            let missing = window.stated(first, last, partial);
+            if said.cause == Cause::NoDaemon {
+                // The others were its predecessor's own, and cannot be again.
+                self.own = self.own.saturating_sub(missing.saturating_sub(said.count));
+            }
         }
     }
 
@@ -277,11 +286,8 @@ fn base_of(seq: u64, mark: &Mark, before: Option<Option<Settled>>) -> Option<Opt
     }
 }
 
-/// The index of the segment that holds `seq`; that behind the last one if none can.
+/// The index of the segment that holds `seq`.
 fn holding(segments: &[Segment], seq: u64) -> usize {
-    if seq == u64::MAX {
-        return segments.len();
-    }
     segments.partition_point(|segment| segment.first_seq <= seq).saturating_sub(1)
 }
 

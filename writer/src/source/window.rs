@@ -167,10 +167,11 @@ impl Window {
     }
 
     /// Says that the trail states this range: what is not seen of it has been said, or, if `partial`,
-    /// what is not whole.
-    pub fn stated(&mut self, first: u32, last: u32, partial: bool) {
+    /// what is not whole. Returns how many serials that are.
+    pub fn stated(&mut self, first: u32, last: u32, partial: bool) -> u64 {
         let said = self.widen_range(first, last);
         let (from, to) = (*said.start(), *said.end());
+        let mut count = 0;
         if partial {
             let head = self.head;
             self.missing.partial.retain(|&serial| !said.contains(&widen(head, serial)));
@@ -180,6 +181,8 @@ impl Window {
             for gap in std::mem::take(&mut self.missing.gaps) {
                 let gap = self.widen_range(gap.first, gap.last);
                 let (below, above) = ((*gap.start()).max(to + 1), (*gap.end()).min(from - 1));
+                let common = (*gap.start()).max(from)..(*gap.end()).min(to) + 1;
+                count += common.end.saturating_sub(common.start);
                 for (left, right) in [(*gap.start(), above), (below, *gap.end())] {
                     if left <= right {
                         self.missing.gaps.push(Gap { first: left as u32, last: right as u32 });
@@ -191,8 +194,10 @@ impl Window {
             let state = self.state(at);
             if if partial { !self.is_whole(state) } else { state == 0 } {
                 self.states[(at % SPAN) as usize] |= STATED;
+                count += 1;
             }
         }
+        count
     }
 
     /// The wide numbers from `first` to `last`, of which the latter is near the head.
