@@ -35,22 +35,13 @@ impl Turn {
 }
 
 impl Turn {
-<<<<<<< HEAD
-    /// Puts back what those have not that were killed.
-    pub(crate) fn put_back(&self) {
-        auditctl(&["-e", &self.before.enabled.to_string()]);
-=======
     /// Puts back what whoever was killed has not.
     pub(crate) fn put_back(&self) {
->>>>>>> 07ecc96b0e1ea34d3f15c4f16e7f2e2a7ba4ef63
         auditctl(&["-b", &self.before.backlog_limit.to_string()]);
         if let Some(ticks) = self.before.backlog_wait_ticks {
             auditctl(&["--backlog_wait_time", &ticks.to_string()]);
         }
-<<<<<<< HEAD
-=======
         auditctl(&["-e", &self.before.enabled.to_string()]);
->>>>>>> 07ecc96b0e1ea34d3f15c4f16e7f2e2a7ba4ef63
     }
 }
 

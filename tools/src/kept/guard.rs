@@ -25,13 +25,8 @@ pub(super) const ROLE: &str = "guard:";
 pub fn guard(end: RawFd, cgroups: &[PathBuf]) -> Result<Exit, Failure> {
     let end = spawn::inherited(end).map_err(|why| no_process("guard", &why.into()))?;
     let _ = rustix::thread::set_name(c"graven-guard");
-    loop {
-        match rustix::io::read(&end, &mut [0; 8]) {
-            Ok(1..) | Err(Errno::INTR) => {}
-            // Nobody holds the other end any more.
-            Ok(0) | Err(_) => break,
-        }
-    }
+    // Until nobody holds the other end any more.
+    while let Ok(1..) | Err(Errno::INTR) = rustix::io::read(&end, &mut [0; 8]) {}
     for path in cgroups {
         // What was never frozen is thawed as well, which changes nothing; one that is gone is thawed.
         let _ = Cgroup::open(path).map(|cgroup| cgroup.thaw());

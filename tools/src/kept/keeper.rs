@@ -86,7 +86,7 @@ pub fn begin(options: &Options<'_>) -> Result<Exit, Failure> {
     let failed = |why: Errno| no_process("keeper", &why.into());
     let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(failed)?;
     let (end, alive) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
-    let daemon = kernel::become_daemon()?;
+    let daemon = kernel::attach_for_heirs()?;
     let data = daemon.data().try_clone_to_owned().map_err(|why| no_process("keeper", &why))?;
     let shared = Shared { data, memory: Arc::new(memory), wake, end, alive };
     let session = Session::of(&shared.memory);

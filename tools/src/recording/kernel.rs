@@ -21,15 +21,20 @@ pub const PRODUCERS_WITHOUT_ROOM: &str = "processes wait in the system calls tha
 /// read.
 pub fn attach(dir: &Path, trail: &Trail) -> Result<(Daemon, Past), Failure> {
     let past = Past::read(dir, trail.opened().boot_id, None, None)?;
-    become_daemon().map(|daemon| (daemon, past))
+    become_daemon(&Options::default()).map(|daemon| (daemon, past))
 }
 
-/// Takes the place of the audit daemon.
+/// Takes the place of the audit daemon for others who go on if this process dies: whatever the kernel has to say
+/// waits in the socket, which they inherit.
 ///
 /// # Errors
 /// [`Failure`] with [`Exit::KernelAudit`]; the kernel is then as it was.
-pub fn become_daemon() -> Result<Daemon, Failure> {
-    Daemon::attach(&Options::default()).map_err(|why: AttachError| failure(&why.to_string()))
+pub fn attach_for_heirs() -> Result<Daemon, Failure> {
+    become_daemon(&Options { mapped_bytes: 0, ..Options::default() })
+}
+
+fn become_daemon(options: &Options) -> Result<Daemon, Failure> {
+    Daemon::attach(options).map_err(|why: AttachError| failure(&why.to_string()))
 }
 
 /// A failure of kernel audit. Its text may end with what to do.

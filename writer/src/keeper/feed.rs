@@ -18,8 +18,7 @@ use crate::source::netlink::feed::Feed;
 use crate::source::nlmsg::{self, Message};
 use crate::source::past::Settled;
 use graven_format::{Flags, Record, Source};
-use rustix::event::PollFlags;
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd as _, OwnedFd};
 use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::sync::OnceLock;
@@ -242,11 +241,11 @@ impl<P: Progress + ?Sized> Feed for SharedFeed<'_, P> {
         let more =
             memory.head().map_err(|error| self.fail(error))? != self.kept.consumer.position();
         if busy && !more {
-            return stop.wait_or(self.kept.wake, PollFlags::empty(), PAUSE_TIME);
+            return stop.wait_or(&[], PAUSE_TIME);
         }
         let asleep = memory.fall_asleep(self.kept.consumer.position());
         if asleep.map_err(|error| self.fail(error))? {
-            stop.wait_or(self.kept.wake, PollFlags::IN, POLL_TIME)?;
+            stop.wait_or(&[self.kept.wake.as_fd()], POLL_TIME)?;
             self.kept.consumer.memory().awake();
             let _ = rustix::io::read(self.kept.wake, &mut [0; 8]);
         }

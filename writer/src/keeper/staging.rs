@@ -55,7 +55,7 @@ impl Staging {
         };
         // SAFETY: the three parts lie in the mapping, which lives through the call, apart from each other;
         // the only references into it are to atomics, and none of them is used during the call.
-        let taken = unsafe { places.receive(socket) };
+        let taken = unsafe { places.receive(socket, SLOTS) };
         fuse::step();
         taken.map(drop)
     }

@@ -106,15 +106,7 @@ impl AuditSocket {
 
     /// Takes what is there without waiting.
     pub(crate) fn receive(&self, datagrams: &mut Datagrams) -> Result<Received, Errno> {
-        loop {
-            match datagrams.receive(&self.fd) {
-                Ok(()) => return Ok(Received::Some),
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Ok(Received::Empty),
-                Err(Errno::NOBUFS) => return Ok(Received::Overrun),
-                Err(errno) => return Err(errno),
-            }
-        }
+        receive(&self.fd, datagrams, usize::MAX)
     }
 
     fn wait(&self, limit: Duration) -> Result<(), Errno> {
@@ -130,6 +122,23 @@ impl AuditSocket {
 impl From<OwnedFd> for AuditSocket {
     fn from(fd: OwnedFd) -> Self {
         Self { fd }
+    }
+}
+
+/// Takes what is in a socket without waiting, at most `limit` datagrams.
+pub(crate) fn receive(
+    socket: &impl AsFd,
+    datagrams: &mut Datagrams,
+    limit: usize,
+) -> Result<Received, Errno> {
+    loop {
+        match datagrams.receive_at_most(socket, limit) {
+            Ok(()) => return Ok(Received::Some),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Ok(Received::Empty),
+            Err(Errno::NOBUFS) => return Ok(Received::Overrun),
+            Err(errno) => return Err(errno),
+        }
     }
 }
 
@@ -298,7 +307,7 @@ mod tests {
             Err(errno) => panic!("{errno}"),
         }
         let mut datagrams = Datagrams::new(REPLY_BYTES_MAX);
-        datagrams.receive(&other).expect("it has arrived");
+        datagrams.receive_at_most(&other, 1).expect("it has arrived");
         assert_eq!(datagrams.iter().next().map(|(bytes, _)| bytes), Some(&forged[..]));
 
         let refused = sendto(&sender, &forged, SendFlags::empty(), &address(&ours));

@@ -30,11 +30,11 @@ pub(crate) struct Places {
 }
 
 impl Places {
-    /// Takes what is there without waiting, and says how many datagrams it was.
+    /// Takes what is there without waiting, at most `limit` datagrams, and says how many it was.
     ///
     /// # Safety
     /// The three parts are writable, aligned and as long as said, and nobody else uses them during the call.
-    pub(crate) unsafe fn receive(&self, socket: &impl AsFd) -> Result<usize, Errno> {
+    pub(crate) unsafe fn receive(&self, socket: &impl AsFd, limit: usize) -> Result<usize, Errno> {
         for at in 0..SLOTS {
             // SAFETY: the caller has made room for all slots.
             let slot = unsafe { self.slots.add(at * (self.slot_bytes + STAGGER_BYTES)) };
@@ -58,7 +58,7 @@ impl Places {
             libc::recvmmsg(
                 socket.as_fd().as_raw_fd(),
                 self.headers,
-                SLOTS as libc::c_uint,
+                limit.min(SLOTS) as libc::c_uint,
                 libc::MSG_DONTWAIT | libc::MSG_TRUNC,
                 std::ptr::null_mut(),
             )
@@ -83,12 +83,21 @@ impl Datagrams {
         Self { memory, slot_bytes, whole_lens: Vec::with_capacity(SLOTS) }
     }
 
-    /// Takes what is there without waiting, in place of what was held before.
+    /// Holds nothing any more.
+    pub(crate) fn clear(&mut self) {
+        self.whole_lens.clear();
+    }
+
+    /// Takes what is there without waiting, at most `limit` datagrams, in place of what was held before.
     ///
     /// # Errors
     /// `AGAIN` if nothing is there; nothing is held then.
-    pub(crate) fn receive(&mut self, socket: &impl AsFd) -> Result<(), Errno> {
-        self.whole_lens.clear();
+    pub(crate) fn receive_at_most(
+        &mut self,
+        socket: &impl AsFd,
+        limit: usize,
+    ) -> Result<(), Errno> {
+        self.clear();
         // SAFETY: headers and vectors of zeros are valid ones.
         let mut headers: [libc::mmsghdr; SLOTS] = unsafe { std::mem::zeroed() };
         // SAFETY: the same.
@@ -100,9 +109,14 @@ impl Datagrams {
             slot_bytes: self.slot_bytes,
         };
         // SAFETY: all three are exclusively borrowed here, and the memory was made for these slots.
-        let taken = unsafe { places.receive(socket) }?;
+        let taken = unsafe { places.receive(socket, limit) }?;
         self.whole_lens.extend(headers[..taken].iter().map(|message| message.msg_len as usize));
         Ok(())
+    }
+
+    /// How many are held.
+    pub(crate) fn len(&self) -> usize {
+        self.whole_lens.len()
     }
 
     /// Each datagram in the order of its coming, and its whole length, which is longer if it was
@@ -122,7 +136,7 @@ mod tests {
     fn datagrams_come_whole_and_in_order_and_cut_ones_show() {
         let (ours, theirs) = UnixDatagram::pair().expect("socket pair");
         let mut datagrams = Datagrams::new(100);
-        assert_eq!(datagrams.receive(&ours), Err(Errno::AGAIN));
+        assert_eq!(datagrams.receive_at_most(&ours, SLOTS), Err(Errno::AGAIN));
         assert_eq!(datagrams.iter().count(), 0);
         let sent: Vec<Vec<u8>> = (0..SLOTS + 3).map(|n| vec![n as u8; 97 + n % 6]).collect();
         let mut unsent = sent.iter();
@@ -132,13 +146,13 @@ mod tests {
             for bytes in unsent.by_ref().take(5) {
                 theirs.send(bytes).expect("send");
             }
-            datagrams.receive(&ours).expect("receive");
+            datagrams.receive_at_most(&ours, SLOTS).expect("receive");
             taken.extend(datagrams.iter().map(|(bytes, whole)| (bytes.to_vec(), whole)));
         }
         let expected =
             sent.iter().map(|bytes| (bytes[..bytes.len().min(100)].to_vec(), bytes.len()));
         assert!(taken.into_iter().eq(expected));
-        assert_eq!(datagrams.receive(&ours), Err(Errno::AGAIN));
+        assert_eq!(datagrams.receive_at_most(&ours, SLOTS), Err(Errno::AGAIN));
         assert_eq!(datagrams.iter().count(), 0, "nothing is held twice");
     }
 
@@ -149,7 +163,7 @@ mod tests {
         let sent = (0..2 * SLOTS).take_while(|&n| theirs.send(&[n as u8]).is_ok()).count();
         let mut datagrams = Datagrams::new(8);
         let mut taken = 0;
-        while datagrams.receive(&ours).is_ok() {
+        while datagrams.receive_at_most(&ours, SLOTS).is_ok() {
             assert!((1..=SLOTS).contains(&datagrams.iter().count()));
             assert!(datagrams.iter().all(|(bytes, whole)| whole == 1 && bytes.len() == 1));
             taken += datagrams.iter().count();

@@ -35,6 +35,7 @@ impl Daemon {
     pub fn inherit(data: OwnedFd, handed: &Handed) -> Result<Self, ControlError> {
         Ok(Self {
             data: AuditSocket::from(data),
+            mapped: None,
             control: Mutex::new(Control::open()?),
             rules: Mutex::new(Vec::new()),
             before: handed.before,
