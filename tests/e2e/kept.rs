@@ -292,11 +292,7 @@ fn producers_are_frozen_while_the_memory_is_full_and_thawed_even_by_our_death() 
     drop(running);
     drop(rule);
     let verified = on("verify", &trail, &[]);
-    assert!(
-        !verified.text().contains("missing"),
-        "frozen producers lose nothing: {}",
-        verified.text()
-    );
+    assert!(matches!(verified.code(), 0 | 3), "frozen producers lose nothing: {}", verified.text());
     // Whoever starts next removes what killed ones have left.
     let running = daemon(&trail, &[]);
     kept.signal(Role::Keeper, Signal::TERM);

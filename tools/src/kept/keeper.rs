@@ -15,7 +15,7 @@ use graven_writer::clock;
 use graven_writer::keeper::{
     Empty, Memory, MemoryError, Packer, Producer, Role, Session, Taken, spawn,
 };
-use graven_writer::own::Own;
+use graven_writer::own::{self, Own};
 use graven_writer::source::kaudit::Daemon;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fd::{OwnedFd, RawFd};
@@ -41,6 +41,8 @@ const PAUSE_DATAGRAMS_MIN: usize = 64;
 const BATCH_CALLS: usize = 32;
 /// How often the socket is asked how many sends found it full.
 const FAILED_SENDS_TIME: Duration = Duration::from_millis(500);
+/// What is to be told and has no room yet; more than this is not remembered.
+const NOTES_MAX: usize = 1000;
 /// How often it is looked how full the memory is.
 const PRESSURE_TIME: Duration = Duration::from_millis(10);
 /// How long a writer may take to end when the keeper cannot go on.
@@ -105,7 +107,7 @@ pub fn go_on(options: &Options<'_>, fds: [RawFd; 6]) -> Result<Exit, Failure> {
     let (shared, pidfd) = open(fds).map_err(|why| memory_failure(&why))?;
     let signals = catch()?;
     let session = Session::of(&shared.memory);
-    session.take(Role::Keeper);
+    let died = session.pid(Role::Keeper).unwrap_or(0);
     let data = shared.data.try_clone().map_err(|why| no_process("keeper", &why))?;
     let daemon = Daemon::inherit(data, &session.handed())
         .map_err(|why| kernel::failure(&why.to_string()))?;
@@ -114,7 +116,14 @@ pub fn go_on(options: &Options<'_>, fds: [RawFd; 6]) -> Result<Exit, Failure> {
         options.freeze_cgroups.iter().filter_map(|path| Cgroup::open(path).ok()).collect();
     let pressure = Pressure::new(options.ring_full, cgroups, session.is_high());
     let writer = Some(Writer { pidfd, child: None });
-    Keeper::new(daemon, shared, session, signals, writer, pressure)?.run()
+    let mut keeper = Keeper::new(daemon, shared, session, signals, writer, pressure)?;
+    // First of all: whoever is killed before has not taken the place, and the next one says it.
+    let by = std::process::id();
+    let own = Own::new(own::ABORT, "keeper-died", clock::now()).field("pid", died).field("by", by);
+    keeper.notes.push_back(own.result(true));
+    keeper.tell()?;
+    keeper.session.take(Role::Keeper);
+    keeper.run()
 }
 
 fn catch() -> Result<Signals, Failure> {
@@ -357,15 +366,22 @@ impl Keeper {
             }
             self.notes.extend(self.pressure.look(used, &spared, clock::now()));
             self.session.set_high(self.pressure.is_high());
-            while let Some(own) = self.notes.front() {
-                let record = own.record();
-                let note: Vec<u8> =
-                    record.kind.to_le_bytes().iter().chain(record.bytes).copied().collect();
-                if !self.producer.note(clock::now(), &note).map_err(failed)? {
-                    break;
-                }
-                self.notes.pop_front();
+            self.tell()?;
+        }
+        Ok(())
+    }
+
+    /// Publishes what is to be told, as far as there is room.
+    fn tell(&mut self) -> Result<(), Failure> {
+        while let Some(own) = self.notes.front() {
+            let record = own.record();
+            let note: Vec<u8> =
+                record.kind.to_le_bytes().iter().chain(record.bytes).copied().collect();
+            let told = self.producer.note(clock::now(), &note);
+            if !told.map_err(|why| memory_failure(&why))? {
+                break;
             }
+            self.notes.pop_front();
         }
         Ok(())
     }
@@ -414,6 +430,14 @@ impl Keeper {
                     ))
                     .emit();
                 self.start_at = Some(Instant::now() + wait);
+                let own = Own::new(own::ABORT, "writer-died", clock::now()).field("pid", pid);
+                let own = match code {
+                    None => own,
+                    Some(code) => own.field("code", code),
+                };
+                if self.notes.len() < NOTES_MAX {
+                    self.notes.push_back(own.result(true));
+                }
                 None
             }
         }

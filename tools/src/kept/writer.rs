@@ -7,12 +7,11 @@ use super::{call_it, memory_failure, no_process};
 use crate::diag::Diagnostic;
 use crate::exit::Exit;
 use crate::recording::{Failure, TrailArgs, kernel};
+use graven_writer::Trail;
 use graven_writer::keeper::{Consumer, Kept, Role, Session, settled_of, spawn};
-use graven_writer::own::{self, Own};
 use graven_writer::source::kaudit::Daemon;
 use graven_writer::source::netlink::{self, NetlinkError, Stop, Summary};
 use graven_writer::source::past::Past;
-use graven_writer::{Trail, clock};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{OwnedFd, RawFd};
 use std::process::{Child, Command};
@@ -31,8 +30,6 @@ pub struct Link {
     shared: Shared,
     keeper: OwnedFd,
     own_pidfd: OwnedFd,
-    /// The writer before this one, if it was killed.
-    killed: Option<u32>,
 }
 
 impl Link {
@@ -45,13 +42,12 @@ impl Link {
         let (shared, keeper) = open(fds).map_err(|why| memory_failure(&why))?;
         let own_pidfd = spawn::own_pidfd().map_err(|why| no_process("keeper", &why.into()))?;
         let session = Session::of(&shared.memory);
-        let killed = session.pid(Role::Writer).filter(|_| session.exit(Role::Writer).is_none());
         session.take(Role::Writer);
         let data = shared.data.try_clone().map_err(|why| no_process("writer", &why))?;
         let daemon = Daemon::inherit(data, &session.handed())
             .map_err(|why| kernel::failure(&why.to_string()))?;
         exempt(&daemon, &session, Role::Writer, std::process::id());
-        Ok(Self { daemon, session, shared, keeper, own_pidfd, killed })
+        Ok(Self { daemon, session, shared, keeper, own_pidfd })
     }
 
     /// The process that is registered as the audit daemon.
@@ -92,15 +88,12 @@ impl Link {
             self.session.set_first_seq(opened.next_seq);
             past
         };
-        if let Some(pid) = self.killed {
-            self.say_death(trail, Role::Writer, pid);
-        }
         let over = AtomicBool::new(false);
         let ended = AtomicBool::new(false);
         let session = self.session.clone();
         let kept = Kept { consumer, session, told, wake: &self.shared.wake, over: &over };
         thread::scope(|scope| {
-            let watcher = Watcher { link: self, trail, over: &over, ended: &ended };
+            let watcher = Watcher { link: self, over: &over, ended: &ended };
             thread::Builder::new()
                 .name("graven-watch".to_owned())
                 .spawn_scoped(scope, move || watcher.watch())
@@ -118,16 +111,6 @@ impl Link {
     /// Says to the keeper what this process is about to end with.
     pub fn end(&self, exit: Exit) {
         self.session.set_exit(Role::Writer, exit.code());
-    }
-
-    /// The death of one of the two is itself a record.
-    fn say_death(&self, trail: &Trail, role: Role, pid: u32) {
-        let record = Own::new(own::ABORT, &format!("{}-died", role.name()), clock::now())
-            .field("pid", pid)
-            .field("by", std::process::id())
-            .result(true);
-        // A trail that takes nothing any more has failed, which is said elsewhere.
-        let _ = record.append(trail);
     }
 }
 
@@ -150,7 +133,6 @@ fn exempt(daemon: &Daemon, session: &Session, role: Role, pid: u32) {
 /// The thread that watches the keeper.
 struct Watcher<'a> {
     link: &'a Link,
-    trail: &'a Trail,
     over: &'a AtomicBool,
     ended: &'a AtomicBool,
 }
@@ -189,8 +171,6 @@ impl Watcher<'_> {
             .emit();
             thread::sleep(wait);
             child = self.start(&mut again);
-            // Last: it may wait for room in the trail.
-            self.link.say_death(self.trail, Role::Keeper, pid);
         }
     }
 

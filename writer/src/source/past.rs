@@ -270,8 +270,10 @@ impl Past {
 
 /// Whether a record says what a keeper told. They are few.
 fn is_told(record: &Record<'_>) -> bool {
+    let starts: [&[u8]; 4] = [b"ring-full", b"ring-room", b"keeper-died", b"writer-died"];
     record.source == Source::Graven
-        && memchr::memmem::find(record.bytes, b":0): op=ring-").is_some()
+        && memchr::memmem::find(record.bytes, b":0): op=")
+            .is_some_and(|at| starts.iter().any(|start| record.bytes[at + 8..].starts_with(start)))
 }
 
 /// What to begin at after this mark: `Some(None)` is that nothing is owed, `None` that nothing is known.
