@@ -121,7 +121,7 @@ pub fn receive_through(
     now: impl Fn() -> (u64, u64),
     tap: impl FnMut(&[u8]) -> bool,
 ) -> Result<Summary, NetlinkError> {
-    let feed = SocketFeed::new(daemon.socket(), now, tap);
+    let feed = SocketFeed::new(daemon, now, tap);
     let intake = Intake::new(sink, daemon.terms(), past, feed.now());
     receive_from(feed, daemon, stop, intake)
 }
