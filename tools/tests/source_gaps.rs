@@ -303,6 +303,13 @@ fn what_damage_hides_is_no_source_gap() {
         let (code, report) = verify(&maker, &[]);
         assert_eq!((code, gaps(&report)), (1, vec![]), "{broken}");
         assert_eq!(report["not_judged"], 1);
+        // Nor is it one in the trail that is salvaged from it, which says what was damaged.
+        let salvaged = maker.path().with_extension("salvaged");
+        let to = salvaged.to_str().expect("a name");
+        assert_eq!(on("salvage", maker.path(), &[to]).code, 4);
+        let ran = on("verify", &salvaged, &["--json"]);
+        std::fs::remove_dir_all(&salvaged).expect("it was made");
+        assert_eq!((ran.code, gaps(&ran.json()["source_gaps"])), (4, vec![]), "{broken}");
         let maker = trail(&items);
         std::fs::remove_file(&maker.segments[broken].path).expect("it was there");
         let (code, report) = verify(&maker, &[]);

@@ -54,7 +54,7 @@ proptest! {
             prop_assert_eq!(count, (before - open.len()) as u64);
         }
         prop_assert_eq!(missing(&mut whole, base, to), unsaid.into_iter().collect::<Vec<_>>());
-        prop_assert_eq!(missing(&mut whole, base, to), Vec::<u32>::new(), "said once");
+        prop_assert!(missing(&mut whole, base, to).is_empty(), "said once");
         open.retain(|it| *it > to);
         prop_assert_eq!(missing(&mut whole, base, high.max(to)), open.into_iter().collect::<Vec<_>>());
     }

@@ -7,25 +7,17 @@ use graven_format::{Flags, Record, Source, kind};
 use memchr::memmem;
 
 use super::nlmsg::{self, Message, Status};
-use super::past::{Past, Settled};
+use super::past::Past;
 use super::window::{Gap, Missing, Tolerance, Window};
 use super::{AppendError, Sink};
-use crate::clock::Now;
-use crate::own::{self, Own};
-use std::collections::VecDeque;
+use marks::Places;
+
+mod marks;
 
 /// How long the window waits. Two seconds bridge any preemption of a producer between taking its
 /// serial and queueing its record; the end of an event may come one queue wait later.
 pub(crate) const TOLERANCE: Tolerance =
     Tolerance { time_ns: 2_000_000_000, event_time_ns: 70_000_000_000 };
-
-/// How often the trail itself says up to where everything is settled, in nanoseconds of receiving: who
-/// reads it back begins at the last time.
-pub(crate) const MARK_TIME: u64 = 30_000_000_000;
-
-/// Places that are remembered until they are settled, and the least time between two.
-const PLACES_MAX: usize = 256;
-const PLACE_NS: u64 = 100_000_000;
 
 /// How long a rise of the kernel's `lost` counter waits for gaps that explain it.
 const SETTLE_NS: u64 = TOLERANCE.time_ns + 1_000_000_000;
@@ -133,18 +125,6 @@ pub(crate) struct Intake<'a> {
     unsettled: Unsettled,
 }
 
-/// Places in the trail with the head of the window there, until everything below it is settled.
-#[derive(Default)]
-struct Places {
-    waiting: VecDeque<(u64, u32)>,
-    /// No record of the session stands before this seq.
-    begin_seq: u64,
-    /// When one was noted last.
-    noted_ns: u64,
-    /// When the trail was told last, and which serial.
-    told: (u64, Option<u32>),
-}
-
 /// Signs of loss that may be the same loss.
 #[derive(Default)]
 struct Unsettled {
@@ -177,7 +157,6 @@ impl<'a> Intake<'a> {
         }
         // What comes again stands behind this seq already.
         let begin_seq = past.count_from.unwrap_or_else(|| sink.next_seq());
-        let told = (now.active_ns, None);
         Self {
             sink,
             terms,
@@ -187,7 +166,7 @@ impl<'a> Intake<'a> {
             other_boot_ns: past.other_boot_ns,
             own: past.own,
             leave_out: past.counted,
-            places: Places { begin_seq, noted_ns: now.active_ns, told, ..Places::default() },
+            places: Places::new(begin_seq, now.active_ns),
             summary: Summary::default(),
             now,
             whole_at_ns: if goes_on { past.last_ns } else { now.realtime_ns },
@@ -327,74 +306,6 @@ impl<'a> Intake<'a> {
         self.terms.pids.iter().find_map(|pid| heartbeat_number(payload, *pid))
     }
 
-    /// The opening marker arrived.
-    pub(crate) fn start(&mut self, serial: u32) -> Result<(), AppendError> {
-        self.window.start(serial);
-        self.opened = true;
-        if !self.goes_on {
-            self.whole_at_ns = self.now.realtime_ns;
-        }
-        // What the counter rose by since the last session is explained by what is missing, or is not,
-        // once that is known.
-        let now_ns = self.now.active_ns;
-        self.unsettled.since_ns.iter_mut().for_each(|since_ns| *since_ns = now_ns);
-        if let Some(from_ns) = self.other_boot_ns.take() {
-            self.state(Cause::NoDaemon, Certainty::AtLeast, 0, None, from_ns)?;
-        }
-        let goes_on = yes(self.goes_on);
-        let mark = self.mark(own::START, "netlink-open", serial, self.places.begin_seq);
-        mark.field("goes-on", goes_on).result(true).append(self.sink)?;
-        Ok(())
-    }
-
-    /// What the kernel's counter has counted and is accounted for.
-    fn accounted(&self) -> u32 {
-        // The counter is of 32 bits, and what is not accounted for is a part of it.
-        self.lost_counter.wrapping_sub(self.unsettled.lost as u32)
-    }
-
-    fn mark(&self, kind: u16, op: &str, serial: u32, seq: u64) -> Own {
-        let lost = self.accounted();
-        let Moment { realtime_ns, boottime_ns, .. } = self.now;
-        let mark = Own::new(kind, op, Now { realtime_ns, boottime_ns });
-        mark.field("serial", serial).field("seq", seq).field("lost", lost)
-    }
-
-    /// The newest place up to which everything is settled, if there is a newer one. The trail is told now
-    /// and then. Call it after what is due was stated.
-    pub(crate) fn settled(&mut self) -> Result<Option<Settled>, AppendError> {
-        let now_ns = self.now.active_ns;
-        if !self.opened || self.leave_out > 0 || now_ns < self.places.noted_ns + PLACE_NS {
-            return Ok(None);
-        }
-        self.places.noted_ns = now_ns;
-        let Some(serial) = self.window.settled() else { return Ok(None) };
-        let (by, head) = (self.sink.next_seq(), self.window.head());
-        let waiting = &mut self.places.waiting;
-        if waiting.back().is_none_or(|&(_, before)| before != head) {
-            if waiting.len() == PLACES_MAX {
-                let mut keep = false;
-                waiting.retain(|_| {
-                    keep = !keep;
-                    keep
-                });
-            }
-            waiting.push_back((by, head));
-        }
-        let below = |head: u32| serial.wrapping_sub(head.wrapping_sub(1)).cast_signed() >= 0;
-        let settled = waiting.iter().take_while(|&&(_, head)| below(head)).count();
-        let Some((seq, head)) = waiting.drain(..settled).next_back() else { return Ok(None) };
-        let (serial, halves, lost) = (head.wrapping_sub(1), self.window.halves(), self.accounted());
-        let settled = Settled { seq, serial, halves, lost, by };
-        let (told_ns, told) = self.places.told;
-        if now_ns >= told_ns + MARK_TIME && told != Some(serial) {
-            self.places.told = (now_ns, Some(serial));
-            let mark = self.mark(own::CONFIG, "netlink-settled", serial, seq);
-            mark.field("halves", yes(halves)).result(true).append(self.sink)?;
-        }
-        Ok(Some(settled))
-    }
-
     /// The kernel's counters were read.
     pub(crate) fn status(&mut self, status: &Status) {
         // A counter that fell was reset by someone; what it shows came after that.
@@ -433,10 +344,7 @@ impl<'a> Intake<'a> {
         if !drained {
             self.state(Cause::Undrained, Certainty::AtLeast, 0, None, self.whole_at_ns)?;
         }
-        let Terms { left_on, own, .. } = self.terms;
-        let mark = self.mark(own::END, "netlink-close", last, self.places.begin_seq);
-        let mark = mark.field("left-on", yes(left_on)).field("own", own);
-        mark.field("drained", yes(drained)).result(drained).append(self.sink)?;
+        self.close(last, drained)?;
         self.summary.events = self.window.events();
         self.summary.drained = drained;
         Ok(self.summary)
@@ -533,10 +441,6 @@ impl<'a> Intake<'a> {
         self.summary.statements += 1;
         Ok(())
     }
-}
-
-fn yes(so: bool) -> &'static str {
-    if so { "yes" } else { "no" }
 }
 
 /// The number of a heartbeat that process `pid` wrote. The kernel writes the process id itself, in

@@ -4,7 +4,8 @@
 //! A writer that begins, or takes another's place, reads it back and builds the window over serials from
 //! it: what is neither in the trail nor stated there is then waited for, and stated once. It
 //! begins at the place that the caller knows of, or else at the last mark in the trail
-//! ([`graven_format::session`]), which is at most [`super::intake::MARK_TIME`] of receiving, and the longest open event, old.
+//! ([`graven_format::session`]). Marks are five seconds of receiving apart,
+//! unless an event stays open for longer.
 //! Memory is that of one window and one reader, whatever is read. What cannot be read counts as missing.
 
 use super::intake::TOLERANCE;
@@ -25,9 +26,9 @@ use std::path::Path;
 /// Bytes read at once.
 const CHUNK_BYTES: usize = 512 * 1024;
 
-/// Segments at the end of a trail in which a mark is looked for. A session of this boot leaves marks in
-/// its last ones, unless other sources have filled so many since.
-const SEGMENTS_MAX: usize = 64;
+/// Segments without any record of the kernel, one behind the other, behind which no mark is looked for: a
+/// trail that had one long ago, and only other sources since, need not be read whole.
+const QUIET_SEGMENTS_MAX: usize = 16;
 
 /// Records of what a keeper told that are remembered.
 const TOLD_MAX: usize = 4096;
@@ -145,7 +146,8 @@ impl Past {
         segments: &[Segment],
         boot_id: [u8; 16],
     ) -> Result<(usize, Option<Settled>), OpenError> {
-        for segment in segments.iter().rev().take(SEGMENTS_MAX) {
+        let mut quiet = 0;
+        for segment in segments.iter().rev() {
             let mut this_boot = false;
             let (mut base, mut last, mut last_ns) = (None, None, 0);
             scan(dir, segment, &mut |event| match event {
@@ -164,6 +166,7 @@ impl Past {
                 _ => {}
             })?;
             self.last_ns = self.last_ns.max(last_ns);
+            quiet = if last_ns == 0 && last.is_none() { quiet + 1 } else { 0 };
             if !this_boot && let Some(last) = last {
                 if !matches!(last.what, What::Close { left_on: false, .. }) {
                     self.other_boot_ns = Some(self.last_ns);
@@ -174,6 +177,7 @@ impl Past {
                 Some(Some(at)) => return Ok((holding(segments, at.seq), Some(at))),
                 // Nothing is owed behind it, and no other session has begun.
                 Some(None) => return Ok((segments.len(), None)),
+                None if quiet == QUIET_SEGMENTS_MAX => break,
                 None => {}
             }
         }
