@@ -111,6 +111,7 @@ fn refuse(dir: &TrailDir, why: &ProveError) -> Exit {
                 );
             (error, if *unsupported { Exit::CannotCheck } else { Exit::Damage })
         }
+        ProveError::Elsewhere(_) => (error, Exit::Damage),
         ProveError::Unreadable { file, why } => {
             // As in `show`: what is no file at all where a segment should be is damage.
             let grave = why.kind() == io::ErrorKind::InvalidInput;
