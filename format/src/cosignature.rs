@@ -195,7 +195,8 @@ mod tests {
         let text = PUBLIC.split_inclusive('\n').take(3).collect::<String>();
         let line = |time_s: u64| {
             use ed25519_dalek::Signer as _;
-            let signature = secret.sign(format!("cosignature/v1\ntime {time_s}\n{text}").as_bytes());
+            let signature =
+                secret.sign(format!("cosignature/v1\ntime {time_s}\n{text}").as_bytes());
             let bytes: Vec<u8> = (0..8).rev().map(|byte| (time_s >> (8 * byte)) as u8).collect();
             line_text("w", key.id(), &[&bytes[..], &signature.to_bytes()].concat())
         };

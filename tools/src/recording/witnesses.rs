@@ -209,7 +209,12 @@ impl Work {
     }
 
     /// Asks those that are due, at once, and keeps what they have signed. Whether there was one.
-    fn ask(&mut self, newest: Arc<Published>, timeout: Duration, checkpoints: &Checkpoints) -> bool {
+    fn ask(
+        &mut self,
+        newest: Arc<Published>,
+        timeout: Duration,
+        checkpoints: &Checkpoints,
+    ) -> bool {
         let (now, number) = (Instant::now(), newest.number);
         let asking = Asking { dir: &self.keeper.dir, key: &self.key, newest, timeout };
         let due = |link: &&mut Link| link.next <= now && !link.has(number);
@@ -256,10 +261,7 @@ impl Work {
 
 impl Link {
     fn disagrees(&self) -> bool {
-        let any = [
-            WitnessError::Forked { size: 0 },
-            WitnessError::Ahead { seen: 0, size: 0 },
-        ];
+        let any = [WitnessError::Forked { size: 0 }, WitnessError::Ahead { seen: 0, size: 0 }];
         self.failing.is_some_and(|failing| any.iter().any(|it| discriminant(it) == failing))
     }
 }
@@ -302,7 +304,8 @@ impl Keeper {
         let path = self.dir.join(name::COSIGNED);
         let here = (escape::path(&path), replace(&path, &self.dir.join(name::COSIGNED_TMP), note));
         let copies = self.copies.iter().map(|copy| (copy.name(), copy.deliver(note)));
-        let failed = std::iter::once(here).chain(copies).filter_map(|(to, done)| Some((to, done.err()?)));
+        let failed =
+            std::iter::once(here).chain(copies).filter_map(|(to, done)| Some((to, done.err()?)));
         let failed: Vec<_> = failed.collect();
         if !self.failing {
             for (to, why) in &failed {

@@ -17,6 +17,7 @@ use crate::verify::report::{
     Statement, Verdict, WriterReport, hex,
 };
 use crate::verify::scope::{Kind, Plan, Scope};
+use crate::verify::witnesses::Cosigners;
 use crate::verify::{Options, Read};
 use graven_format::lines::origin;
 use graven_format::merkle::{CompactRange, Hash};
@@ -361,6 +362,7 @@ impl<'a> Judge<'a> {
         let (origin, last) = (origin.as_deref(), self.chain.last());
         let anchors = self.anchored.judge(
             self.options.anchors,
+            self.options.witnesses,
             &self.scope,
             origin,
             end_seq,
@@ -433,7 +435,11 @@ impl<'a> Judge<'a> {
 /// Records that somebody knows to have been announced, a checkpoint being made of nothing else, and who.
 fn known_announced(dir: &TrailDir, options: &Options<'_>) -> (u64, String) {
     let origin = dir.trail_id().map(origin);
-    let own = options.anchors.iter().filter(|anchor| Some(&anchor.head.origin) == origin.as_ref());
+    // One that a witness did not sign as it claims proves nothing.
+    let keys = options.witnesses.keys;
+    let forged = |anchor: &Anchor| Cosigners::of_anchor(anchor, keys).forged.is_some();
+    let own = (options.anchors.iter())
+        .filter(|anchor| Some(&anchor.head.origin) == origin.as_ref() && !forged(anchor));
     let durable = options.durable.map(|seq| (seq.saturating_add(1), "--durable".to_owned()));
     let anchored = own.max_by_key(|anchor| anchor.head.size).map(|anchor| {
         let Anchor { file, line, head, .. } = anchor;

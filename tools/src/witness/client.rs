@@ -18,7 +18,8 @@ const HEADER_BYTES_MAX: usize = 16 * 1024;
 
 /// The prefix of a witness's URLs, without a slash at the end.
 pub(super) fn prefix(url: &str) -> Result<String, String> {
-    let wrong = || format!("{url} is no URL of a witness: http or https, a host, and a path if any");
+    let wrong =
+        || format!("{url} is no URL of a witness: http or https, a host, and a path if any");
     let uri: Uri = url.parse().map_err(|_| wrong())?;
     let known = matches!(uri.scheme_str(), Some("http" | "https"));
     let host = uri.host().is_some_and(|host| !host.is_empty());
@@ -77,7 +78,8 @@ impl Client {
         body: &str,
         timeout: Duration,
     ) -> Result<(u16, Vec<u8>), WitnessError> {
-        let sent = self.agent.post(&self.url).config().timeout_global(Some(timeout)).build().send(body);
+        let sent =
+            self.agent.post(&self.url).config().timeout_global(Some(timeout)).build().send(body);
         let mut response = sent.map_err(failed)?;
         let answer = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
         Ok((response.status().as_u16(), answer.map_err(failed)?))
@@ -116,7 +118,18 @@ mod tests {
         for (text, expected) in [("0\n", 0), ("7\n", 7), ("18446744073709551615\n", u64::MAX)] {
             assert_eq!(size(text.as_bytes()).ok(), Some(expected));
         }
-        for wrong in ["", "\n", "7", "07\n", "+7\n", "-1\n", "7\n\n", " 7\n", "18446744073709551616\n", "x\n"] {
+        for wrong in [
+            "",
+            "\n",
+            "7",
+            "07\n",
+            "+7\n",
+            "-1\n",
+            "7\n\n",
+            " 7\n",
+            "18446744073709551616\n",
+            "x\n",
+        ] {
             assert!(size(wrong.as_bytes()).is_err(), "{wrong:?}");
         }
     }

@@ -106,13 +106,17 @@ pub enum WitnessError {
     #[error("it does not accept this trail's key")]
     UnknownKey,
     /// It has signed a checkpoint over other records.
-    #[error("it has seen other records under this trail's name: its last checkpoint, of {size}, is not of this trail")]
+    #[error(
+        "it has seen other records under this trail's name: its last checkpoint, of {size}, is not of this trail"
+    )]
     Forked {
         /// How many records that checkpoint covers.
         size: u64,
     },
     /// It has signed a checkpoint over more records.
-    #[error("it has seen {seen} records of this trail, and the trail's newest checkpoint covers {size}")]
+    #[error(
+        "it has seen {seen} records of this trail, and the trail's newest checkpoint covers {size}"
+    )]
     Ahead {
         /// How many it has seen.
         seen: u64,
@@ -270,12 +274,16 @@ mod tests {
     #[test]
     fn a_witness_is_a_key_and_where_it_is() {
         let expected = WitnessKey::parse(KEY).expect("a key");
-        for url in ["http://127.0.0.1:8080", "https://w.example/a/b", "http://[::1]:1/", "http://u@h/"] {
+        for url in
+            ["http://127.0.0.1:8080", "https://w.example/a/b", "http://[::1]:1/", "http://u@h/"]
+        {
             let witness = parse(&format!("{KEY}@{url}")).expect("a witness");
             assert_eq!(witness.key, expected);
             assert_eq!(witness.url, url.trim_end_matches('/'));
         }
-        for wrong in ["", KEY, "x@http://h", "ftp://h", "http://", "http://h?q", "http://h#f", "h", "//h"] {
+        for wrong in
+            ["", KEY, "x@http://h", "ftp://h", "http://", "http://h?q", "http://h#f", "h", "//h"]
+        {
             assert!(parse(&format!("{KEY}@{wrong}")).is_err() || wrong == KEY, "{wrong}");
             assert!(parse(wrong).is_err(), "{wrong}");
         }

@@ -100,7 +100,9 @@ fn judge(dir: &TrailDir, said: Diagnostic, why: &WitnessError) -> (Diagnostic, b
             let text = format!("the trail has {end} records, of which the newest are not sealed");
             (said.note(text).note("the next start of the writer seals and signs them"), false)
         }
-        Ok(end) => (said.note(format!("the trail has {end} records: it was cut or rolled back")), true),
+        Ok(end) => {
+            (said.note(format!("the trail has {end} records: it was cut or rolled back")), true)
+        }
         Err(failed) => (said.note(format!("where the trail ends cannot be said: {failed}")), true),
     }
 }
