@@ -246,7 +246,7 @@ impl Witness {
         let text = String::from_utf8(parsed.text().to_vec()).expect("a note is UTF-8");
         let line = self.cosign(&text, mood);
         let signed = String::from_utf8(trusted[0].to_bytes()).expect("a line");
-        let note = format!("{text}\n{signed}\n{line}");
+        let note = format!("{text}\n{signed}{line}");
         let root = checkpoint.hash().0;
         state.seen.insert(checkpoint.origin().to_owned(), Seen { size, root, note });
         (200, "text/plain", line)
