@@ -107,7 +107,9 @@ fn what_is_recorded_is_cosigned_step_by_step_and_verified() {
     let trail = known(dir.path(), &witness, "one\ntwo\n");
     let to = dir.path().join("to");
     let option = witness.option();
-    let mut child = recorder(&trail, &["--witness", &option, "--checkpoint-to", text(&to)]);
+    // The trail's own key changes with each segment; the witness knows one.
+    let args = ["--witness", &option, "--checkpoint-to", text(&to), "--epoch-segments", "1"];
+    let mut child = recorder(&trail, &args);
     let mut input = child.stdin.take().expect("a pipe");
     let line = "x".repeat(900);
     for round in 0..6_u64 {
@@ -122,6 +124,7 @@ fn what_is_recorded_is_cosigned_step_by_step_and_verified() {
     drop(input);
     let ran = common::ran(&child.wait_with_output().expect("it ends"));
     assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(on("keys", &trail, &[]).text().lines().count() > 1, "several keys have signed");
     // Step by step: after the first question each one begins where the last ended.
     let (answered, asked) = (witness.answered(), witness.asked_from());
     assert!(answered.iter().filter(|status| **status == 200).count() >= 6, "{answered:?}");
