@@ -123,7 +123,7 @@ fn what_is_recorded_is_cosigned_step_by_step_and_verified() {
     }
     drop(input);
     let ran = common::ran(&child.wait_with_output().expect("it ends"));
-    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
     assert!(on("keys", &trail, &[]).text().lines().count() > 1, "several keys have signed");
     // Step by step: after the first question each one begins where the last ended.
     let (answered, asked) = (witness.answered(), witness.asked_from());
@@ -490,6 +490,19 @@ fn what_cannot_be_a_witness_is_refused_before_anything_is_done() {
         assert_eq!(ran.code, 2, "{}", ran.stderr);
         assert!(!trail.exists());
     }
+    // What is in the place of the key is no key: nobody is asked, and nothing is recorded.
+    std::fs::create_dir(&trail).expect("a directory");
+    assert_eq!(record(&trail, &[], "").code, 0);
+    for garbage in ["not a key\n", "PRIVATE+KEY+other+00000000+AAAA\n"] {
+        std::fs::write(trail.join("key.witness"), garbage).expect("a file");
+        let ran = record(&trail, &["--witness", &witness.option()], "line\n");
+        assert_eq!(ran.code, 2, "{}", ran.stderr);
+        assert!(ran.stderr.contains("key.witness holds no key"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("no record was taken"), "{}", ran.stderr);
+        assert_eq!(std::fs::read(trail.join("key.witness")).expect("it stays"), garbage.as_bytes());
+    }
+    assert_eq!(witness.connections(), 0);
+    let trail = dir.path().join("unsigned");
     let ran = record(&trail, &["--witness", &witness.option(), "--no-key"], "");
     assert_eq!(ran.code, 2, "nothing of an unsigned trail can be cosigned: {}", ran.stderr);
     assert!(!trail.exists());

@@ -72,7 +72,8 @@ pub fn while_told<T>(
             .spawn_scoped(scope, move || teller.tell())
             .map_err(|why| Failure::thread(words.no_thread, &why).note("no record was taken"))?;
         let checkpoints = trail.checkpoints();
-        checkpoints::follow(scope, args, trail.asker(), words.no_thread)?;
+        let recovered = !trail.opened().recovered.steps.is_empty();
+        checkpoints::follow(scope, args, trail.asker(), recovered, words.no_thread)?;
         let trail_id = trail.opened().trail_id;
         let (to_witnesses, exit) = (Arc::clone(&checkpoints), words.no_thread);
         let disagreement = witnesses::follow(scope, args, trail_id, to_witnesses, exit)?;

@@ -175,12 +175,16 @@ impl Seen {
     ) -> Anchors {
         let mut sorted: Vec<&Anchor> = anchors.iter().collect();
         sorted.sort_by_key(|anchor| anchor.head.size);
-        let mut all = Anchors::default();
+        let (mut all, mut before) = (Anchors::default(), 0);
         for anchor in sorted {
             let size = anchor.head.size;
             let place = self.places.get(&size).filter(|_| size <= end_seq);
             let found = place.and_then(|(root, _)| *root);
-            let signer = place.map_or(last, |(_, signer)| signer.as_ref());
+            // Where nothing could be read, nobody knows which key signs.
+            let signer = match place {
+                None if size > end_seq => last,
+                place => place.and_then(|(_, signer)| signer.as_ref()),
+            };
             let cosigners = Cosigners::of_anchor(anchor, trusted.keys);
             let status = match status(anchor, &cosigners, origin, end_seq, found, signer) {
                 status @ (Status::OtherTrail | Status::CosignatureForged) => status,
@@ -191,8 +195,14 @@ impl Seen {
                 status => status,
             };
             match status {
-                Status::Consistent | Status::Gone => all.proven = all.proven.max(size),
-                Status::Forked if all.fork.is_none() => all.fork = Some(all.proven..size),
+                Status::Consistent | Status::Gone if size > all.proven => {
+                    (before, all.proven) = (all.proven, size);
+                }
+                // Of two anchors of one size, one may fit: that says nothing of where the other forks.
+                Status::Forked if all.fork.is_none() => {
+                    let start = if all.proven < size { all.proven } else { before };
+                    all.fork = Some(start..size);
+                }
                 _ => {}
             }
             all.checked.push(AnchorReport {
