@@ -100,8 +100,14 @@ fn private_keys_are_never_copied() {
     let dest = room.path().join("copy");
     let ran = quarantine(maker.path(), &dest, &[]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
-    for file in ["key: a private key", "key.next: a", "key.witness: a", "key.old: a", "link: not a", "report.json: "]
-    {
+    for file in [
+        "key: a private key",
+        "key.next: a",
+        "key.witness: a",
+        "key.old: a",
+        "link: not a",
+        "report.json: ",
+    ] {
         assert!(ran.text().contains(file), "{file}: {}", ran.text());
     }
     for (name, bytes) in files(&dest) {
