@@ -136,6 +136,8 @@ impl Link {
     /// Asks, and keeps what it says.
     fn ask(&mut self, work: &Asking<'_>) -> Result<(), WitnessError> {
         let (begun, newest) = (Instant::now(), &work.newest);
+        // Should this thread die of it, the witness is left alone for a while.
+        self.next = begun + self.wait;
         let answer = self.session.cosign(work.dir, work.key, &newest.note, work.timeout);
         match answer {
             Ok(Cosignature { line, .. }) => {
