@@ -130,8 +130,8 @@ fn what_is_recorded_is_cosigned_step_by_step_and_verified() {
     assert!(answered.iter().filter(|status| **status == 200).count() >= 6, "{answered:?}");
     assert!(answered[1..].iter().all(|status| matches!(status, 200 | 409)), "{answered:?}");
     assert!(asked[2..].iter().all(|from| *from > 0), "{asked:?}");
-    // One connection for all of a recording.
-    assert!(witness.connections() <= 2, "{}", witness.connections());
+    // Connections are kept open.
+    assert!(witness.connections() < answered.len() as u64 / 2, "{}", witness.connections());
     // The last checkpoint is that of the trail's end.
     let seen = witness.any_seen();
     let report = on("verify", &trail, &["--json"]).json();

@@ -55,7 +55,7 @@ If a writer runs on the trail, it is asked for a checkpoint over all that it has
 is durable. If none runs, the newest note at the end of a sealed segment is printed; what a writer that died has left \
 behind it is sealed and signed by the next one.
 
-With --witness the checkpoint is printed and copied with the cosignatures of the witnesses that have given theirs, each of which was verified with its key. A witness signs only what continues the last checkpoint that it has seen of this trail: `graven verify --witness-key` shows later who saw how many records, and when.
+With --witness the checkpoint is printed and copied with the cosignatures of the witnesses that have given theirs, each of which was verified with its key. A witness signs only what continues the last checkpoint that it has seen of this trail: `graven verify --witness-key` shows later who saw how many records, and when. HTTPS_PROXY, HTTP_PROXY and NO_PROXY are followed.
 
 Exit codes:
   0  the checkpoint was printed, and copied and cosigned as it was asked for

@@ -19,10 +19,11 @@ pub(super) fn known(dir: &TrailDir, options: &Options<'_>) -> (u64, String) {
                 Note::parse(&anchor.text).is_ok_and(|note| note.verify(key) == Signed::Forged)
             })
     };
-    let own = (options.anchors.iter())
-        .filter(|anchor| Some(&anchor.head.origin) == origin.as_ref() && !forged(anchor));
+    let is_own = |anchor: &&Anchor| Some(&anchor.head.origin) == origin.as_ref();
+    let mut own: Vec<&Anchor> = options.anchors.iter().filter(is_own).collect();
+    own.sort_by_key(|anchor| std::cmp::Reverse(anchor.head.size));
     let durable = options.durable.map(|seq| (seq.saturating_add(1), "--durable".to_owned()));
-    let anchored = own.max_by_key(|anchor| anchor.head.size).map(|anchor| {
+    let anchored = own.into_iter().find(|anchor| !forged(anchor)).map(|anchor| {
         let Anchor { file, line, head, .. } = anchor;
         (head.size, format!("the checkpoint in {file}, line {line}"))
     });
