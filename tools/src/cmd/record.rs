@@ -18,9 +18,14 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Refused lines that are said before the rest is only counted.
 const REFUSED_SAID_MAX: u64 = 20;
+
+/// Who ends all processes of a service sends the writer a signal that the keeper passes on as well: two within this
+/// time are one.
+const APART: Duration = Duration::from_millis(100);
 
 /// Arguments of `graven record`.
 #[derive(Debug, clap::Args)]
@@ -88,7 +93,9 @@ const AFTER_HELP: &str = "\
 From netlink, graven takes the place of auditd: it needs root and that no other audit daemon is \
 running, records every message byte for byte, turns auditing on, and gives everything back as it was \
 when SIGTERM, SIGINT or SIGHUP ends it. Rules are left to auditctl. What the kernel lost becomes a \
-loss statement.
+loss statement. It is two processes: a keeper, which takes from the kernel into memory, and a writer. Each starts the other \
+again if it is killed, and nothing is lost by that; a signal that ends recording may go to either. While the storage fails \
+the keeper holds the records and the writer is started again and again; see --keeper-ring and --ring-full.
 
 From standard input, each line is one record, whatever bytes are in it. A line over 131072 bytes is refused: its \
 number is said, and a loss statement stands in its place. At the end of input, or on SIGTERM, SIGINT or SIGHUP, what \
@@ -213,7 +220,7 @@ fn acknowledged(
 fn stdin(trail: Trail, signals: Signals, ending: Arc<Ending>) -> Result<Exit, Failure> {
     let (stopped, stop) = UnixStream::pair()
         .map_err(|why| Failure::new(Exit::CannotCheck, &format!("cannot make a socket: {why}")))?;
-    signals.watch(ending, || drop(stop)).map_err(no_thread)?;
+    signals.watch(ending, Duration::ZERO, || drop(stop)).map_err(no_thread)?;
     let mut refused_count = 0_u64;
     let mut refused = |it: Refused| {
         refused_count += 1;
@@ -264,7 +271,7 @@ fn netlink(
         stop.request();
         ending.signal();
     }
-    signals.watch(ending, move || asked.request()).map_err(no_thread)?;
+    signals.watch(ending, APART, move || asked.request()).map_err(no_thread)?;
     if !args.quiet {
         let pid = link.registered();
         Diagnostic::new(Level::Note, format!("recording kernel audit as pid {pid}")).emit();

@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// SIGINT, SIGTERM and SIGHUP, caught from now until the process ends.
 #[derive(Debug)]
@@ -36,20 +37,25 @@ impl Signals {
         (&self.arrived).read(&mut [0; 16]).unwrap_or(0)
     }
 
-    /// Starts the thread that stops the source at the first signal, and tells `ending` of each. It is
-    /// not joined: no signal may ever come.
+    /// Starts the thread that stops the source at the first signal, and tells `ending` of each that comes `apart` from
+    /// the one before. It is not joined: no signal may ever come.
     ///
     /// # Errors
     /// What the system says.
     pub fn watch(
         self,
         ending: Arc<Ending>,
+        apart: Duration,
         stop: impl FnOnce() + Send + 'static,
     ) -> io::Result<()> {
         let Self { mut arrived } = self;
         let mut stop = Some(stop);
         let watch = move || {
+            let mut last: Option<Instant> = None;
             while arrived.read_exact(&mut [0]).is_ok() {
+                if last.replace(Instant::now()).is_some_and(|last| last.elapsed() < apart) {
+                    continue;
+                }
                 if let Some(stop) = stop.take() {
                     stop();
                 }
