@@ -1,7 +1,8 @@
 //! The two processes of `graven record --source netlink`, of which each starts the other again.
 
 use super::HANG;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -77,13 +78,24 @@ impl Kept {
         }
     }
 
-    /// Kills both, so that neither starts the other.
+    /// Kills both, so that neither starts the other, and waits until nothing is left of them: their descriptors
+    /// are closed when the last of their threads has ended.
     pub(crate) fn kill_both(&self) {
         let pids: Vec<u32> = self.processes().into_iter().map(|(_, pid)| pid).collect();
+        let ends: Vec<_> = pids
+            .iter()
+            .filter_map(|pid| {
+                pidfd_open(Pid::from_raw(pid.cast_signed())?, PidfdFlags::empty()).ok()
+            })
+            .collect();
         for signal in [Signal::STOP, Signal::KILL] {
             pids.iter().for_each(|pid| send(*pid, signal));
         }
-        std::thread::sleep(Duration::from_millis(20));
+        for end in ends {
+            let limit = Timespec { tv_sec: 60, tv_nsec: 0 };
+            // One that hangs shows in what follows.
+            let _ = poll(&mut [PollFd::new(&end, PollFlags::IN)], Some(&limit));
+        }
     }
 }
 
