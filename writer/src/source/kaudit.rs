@@ -7,7 +7,7 @@
 //! The receiving thread stands between: it removes the rules and drains the socket before it
 //! returns (see [`super::netlink::receive`]), so detaching finds nothing left to lose.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use graven_format::kind;
@@ -19,7 +19,11 @@ pub use super::control::ControlError;
 use super::control::{AuditSocket, Control};
 use super::datagrams::Datagrams;
 use super::intake::{OPENING, heartbeat_text};
-use super::nlmsg::{self, MASK_WORDS, Message, Rule, RuleField, RuleList, Status, StatusChange};
+use super::nlmsg::{
+    self, MASK_WORDS, Message, Rule, RuleField, RuleList, SignalInfo, Status, StatusChange,
+};
+use super::ruleset;
+pub use super::ruleset::RuleChange;
 
 /// The key in every record that a rule of ours makes.
 pub const RULE_KEY: &str = "graven";
@@ -33,6 +37,8 @@ pub struct Options {
     /// How long a producer waits for room in that queue before the kernel drops its record.
     /// At most ten minutes, which is the kernel's own limit.
     pub backlog_wait: Duration,
+    /// What the kernel does when it loses a record: 0 nothing, 1 a message, 2 a panic; as it is without.
+    pub failure: Option<u32>,
     /// Receive memory of the socket, in bytes: it bridges the time in which the receiver is kept
     /// from running. A queued record takes about 900 bytes.
     pub receive_buffer_bytes: usize,
@@ -43,6 +49,7 @@ impl Default for Options {
         Self {
             backlog_limit: 8192,
             backlog_wait: Duration::from_secs(60),
+            failure: None,
             receive_buffer_bytes: 64 << 20,
         }
     }
@@ -83,9 +90,15 @@ pub enum AttachError {
         /// The process id that is still registered.
         pid: u32,
     },
-    /// The configuration is locked until the next boot.
-    #[error("the audit configuration is locked (enabled 2); help: only a reboot unlocks it")]
-    Locked,
+    /// The configuration is locked until the next boot, and is not as it would have to be.
+    #[error(
+        "the audit configuration is locked (enabled 2), and {needs}; help: only a reboot unlocks it: let the rules that \
+         lock it set this before, or ask for what there is"
+    )]
+    Locked {
+        /// What would have to be changed.
+        needs: String,
+    },
     /// A request failed otherwise.
     #[error(transparent)]
     Control(#[from] ControlError),
@@ -133,7 +146,8 @@ pub struct Daemon {
     control: Mutex<Control>,
     rules: Mutex<Vec<Rule>>,
     before: Status,
-    ours: StatusChange,
+    ours: Mutex<StatusChange>,
+    loaded: Mutex<Option<RuleChange>>,
     pid: u32,
     receive_buffer_bytes: usize,
     given_back: bool,
@@ -148,9 +162,6 @@ impl Daemon {
         let mut control = Control::open().map_err(refused)?;
         let before = control.status().map_err(refused)?;
         let pid = std::process::id();
-        if before.enabled == 2 {
-            return Err(AttachError::Locked);
-        }
         if before.pid != 0
             && let Some(comm) = comm(before.pid)
         {
@@ -162,21 +173,29 @@ impl Daemon {
             data.enlarge(options.receive_buffer_bytes).map_err(failed("enlarge socket"))?;
         data.stay_open_after_overrun().map_err(failed("set socket option"))?;
         let ours = wanted(&before, options);
+        if before.enabled == LOCKED
+            && let Some(needs) = needs(&before, &ours)
+        {
+            return Err(AttachError::Locked { needs });
+        }
         // From here on, dropping gives back.
         let daemon = Self {
             data,
             control: Mutex::new(control),
             rules: Mutex::new(Vec::new()),
             before,
-            ours,
+            ours: Mutex::new(ours),
+            loaded: Mutex::new(None),
             pid,
             receive_buffer_bytes,
             given_back: false,
         };
         daemon.set("set queue limits", &ours)?;
         daemon.register()?;
-        let enable = StatusChange { enabled: Some(1), ..StatusChange::default() };
-        daemon.set("enable", &enable)?;
+        if before.enabled != LOCKED {
+            let enable = StatusChange { enabled: Some(1), ..StatusChange::default() };
+            daemon.set("enable", &enable)?;
+        }
         daemon.write_heartbeat(OPENING).map_err(refused)?;
         Ok(daemon)
     }
@@ -223,6 +242,71 @@ impl Daemon {
     #[must_use]
     pub fn receive_buffer_bytes(&self) -> usize {
         self.receive_buffer_bytes
+    }
+
+    /// Whether nothing but the registration can be changed before the next boot.
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        self.before.enabled == LOCKED
+    }
+
+    /// Changes the queue's limits, and what is done on a loss, to what `options` ask for; what they do not ask for any
+    /// more is put back.
+    ///
+    /// # Errors
+    /// [`AttachError`]; nothing was changed then.
+    pub fn set_limits(&self, options: &Options) -> Result<(), AttachError> {
+        let wanted = wanted(&self.before, options);
+        let mut ours = self.ours.lock().unwrap_or_else(PoisonError::into_inner);
+        let change = wanted.over(&ours.undone(&self.before));
+        if self.is_locked()
+            && let Some(needs) = needs(&self.before, &wanted)
+        {
+            return Err(AttachError::Locked { needs });
+        }
+        self.set("set queue limits", &change)?;
+        *ours = wanted;
+        Ok(())
+    }
+
+    /// Has `load` change the kernel's rules, which are put back as they were when the daemon ends, or when rules are
+    /// loaded again. `clear` removes those that are there first, but for our own. If `load` fails, the
+    /// rules are as they were at once.
+    ///
+    /// # Errors
+    /// A request to the kernel failed: what `load` returned is not known then.
+    pub fn load_rules<T, E>(
+        &self,
+        clear: bool,
+        load: impl FnOnce() -> Result<T, E>,
+    ) -> Result<Result<T, E>, ControlError> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = loaded.take();
+        if let Some(last) = &last {
+            last.undo(&mut self.control())?;
+        }
+        let before = ruleset::list(&mut self.control())?;
+        if clear {
+            ruleset::clear(&mut self.control(), &before)?;
+        }
+        let returned = load();
+        let change = RuleChange::between(before, ruleset::list(&mut self.control())?);
+        if returned.is_ok() {
+            *loaded = Some(change);
+        } else {
+            change.undo(&mut self.control())?;
+            if let Some(last) = last {
+                last.redo(&mut self.control())?;
+                *loaded = Some(last);
+            }
+        }
+        Ok(returned)
+    }
+
+    /// What the rules that were loaded have changed; none if none are.
+    #[must_use]
+    pub fn loaded(&self) -> Option<RuleChange> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Audits these calls of these processes, in both ABIs, and everything that they have
@@ -278,12 +362,19 @@ impl Daemon {
         }
     }
 
-    /// Removes every rule that this daemon added. Rules that are gone already are no error.
+    /// Removes every rule that this daemon added or had loaded, and puts back what loading removed. Rules that are
+    /// gone already are no error.
     ///
     /// # Errors
-    /// The kernel refused; the rules that it refused to remove are tried again by the next call.
+    /// The kernel refused; what it refused is tried again by the next call.
     pub fn remove_rules(&self) -> Result<(), ControlError> {
-        self.remove_rules_past(0)
+        let removed = self.remove_rules_past(0);
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(change) = &*loaded {
+            change.undo(&mut self.control())?;
+            *loaded = None;
+        }
+        removed
     }
 
     fn remove_rules_past(&self, keep: usize) -> Result<(), ControlError> {
@@ -349,8 +440,10 @@ impl Daemon {
         let same = |now: Option<u32>, ours: Option<u32>, before: Option<u32>| {
             (ours.is_some() && now == ours).then_some(before).flatten()
         };
-        let (before, ours) = (&self.before, &self.ours);
+        let before = &self.before;
+        let ours = *self.ours.lock().unwrap_or_else(PoisonError::into_inner);
         let limits = StatusChange {
+            failure: same(Some(now.failure), ours.failure, Some(before.failure)),
             rate_limit: same(Some(now.rate_limit), ours.rate_limit, Some(before.rate_limit)),
             backlog_limit: same(
                 Some(now.backlog_limit),
@@ -393,6 +486,37 @@ impl Drop for Daemon {
     }
 }
 
+/// Who signalled the daemon last, and the last of its signals only: the kernel keeps no more.
+///
+/// # Errors
+/// The request failed, or nobody has.
+pub fn signal_info() -> Result<SignalInfo, ControlError> {
+    const OPERATION: &str = "get signal info";
+    let reply = Control::open()?.call(OPERATION, nlmsg::SIGNAL_INFO, &[], true)?;
+    SignalInfo::parse(&reply).ok_or(ControlError::new(OPERATION, Errno::SRCH))
+}
+
+/// `enabled` when nothing can be changed before the next boot.
+const LOCKED: u32 = 2;
+
+/// What a locked kernel would have to be changed in, in words; none if nothing.
+fn needs(before: &Status, change: &StatusChange) -> Option<String> {
+    let is = |name: &str, before: Option<u32>, wanted: Option<u32>| {
+        let before = before.map_or("unknown".to_owned(), |it| it.to_string());
+        wanted.map(|wanted| format!("{name} is {before} and not {wanted}"))
+    };
+    let needs: Vec<_> = [
+        is("backlog_limit", Some(before.backlog_limit), change.backlog_limit),
+        is("rate_limit", Some(before.rate_limit), change.rate_limit),
+        is("failure", Some(before.failure), change.failure),
+        is("backlog_wait_time in ticks", before.backlog_wait_ticks, change.backlog_wait_ticks),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    (!needs.is_empty()).then(|| needs.join(", "))
+}
+
 /// What to change while attached; nothing that is already so, to leave no trace of no change.
 fn wanted(before: &Status, options: &Options) -> StatusChange {
     let mut change = StatusChange::default();
@@ -404,6 +528,7 @@ fn wanted(before: &Status, options: &Options) -> StatusChange {
     if before.rate_limit != 0 {
         change.rate_limit = Some(0);
     }
+    change.failure = options.failure.filter(|wanted| before.failure != *wanted);
     let ticks = ticks(options.backlog_wait);
     if before.backlog_wait_ticks.is_some_and(|before| before != ticks) {
         change.backlog_wait_ticks = Some(ticks);
@@ -464,6 +589,36 @@ mod tests {
         );
         let unlimited = Status { backlog_limit: 0, ..Status::default() };
         assert_eq!(wanted(&unlimited, &options).backlog_limit, None);
+    }
+
+    #[test]
+    fn a_locked_kernel_is_taken_as_it_is_or_not_at_all() {
+        let options = Options::default();
+        let minute = Some(ticks(Duration::from_secs(60)));
+        let before = Status {
+            enabled: LOCKED,
+            backlog_limit: 8192,
+            backlog_wait_ticks: minute,
+            failure: 1,
+            ..Status::default()
+        };
+        assert_eq!(needs(&before, &wanted(&before, &options)), None);
+        let asks = Options { backlog_limit: 9000, failure: Some(2), ..options };
+        assert_eq!(
+            needs(&before, &wanted(&before, &asks)).as_deref(),
+            Some("backlog_limit is 8192 and not 9000, failure is 1 and not 2")
+        );
+    }
+
+    #[test]
+    fn other_limits_undo_what_is_not_asked_for_any_more() {
+        let before = Status { backlog_limit: 64, failure: 1, ..Status::default() };
+        let first = Options { failure: Some(0), ..Options::default() };
+        let ours = wanted(&before, &first);
+        assert_eq!((ours.backlog_limit, ours.failure), (Some(8192), Some(0)));
+        let later = Options { backlog_limit: 10_000, ..Options::default() };
+        let change = wanted(&before, &later).over(&ours.undone(&before));
+        assert_eq!((change.backlog_limit, change.failure), (Some(10_000), Some(1)));
     }
 
     #[test]

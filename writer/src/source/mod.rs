@@ -8,6 +8,7 @@ pub mod kaudit;
 pub mod netlink;
 mod netlink_options;
 pub mod nlmsg;
+mod ruleset;
 pub mod session;
 pub mod stream;
 pub mod window;
