@@ -381,6 +381,13 @@ impl Asker {
     }
 }
 
+/// Graven's own records, from who outlives the trail: they are refused once it has ended.
+impl Sink for Asker {
+    fn append(&self, record: &Record<'_>) -> Result<u64, AppendError> {
+        self.shared.ring.append(record)
+    }
+}
+
 impl Drop for Trail {
     fn drop(&mut self) {
         if let Some(engine) = self.engine.take() {

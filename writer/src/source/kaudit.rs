@@ -139,6 +139,28 @@ pub fn status() -> Result<Status, AttachError> {
     Control::open().and_then(|mut control| control.status()).map_err(refused)
 }
 
+/// The socket that records will come from, before anything does: it takes a capability to have as much memory as
+/// it needs, which can be given up afterwards.
+#[derive(Debug)]
+pub struct DataSocket {
+    socket: AuditSocket,
+    receive_buffer_bytes: usize,
+}
+
+impl DataSocket {
+    /// Opens it with this much receive memory, or as much as is granted.
+    ///
+    /// # Errors
+    /// Audit is not offered here, or the request failed.
+    pub fn open(receive_buffer_bytes: usize) -> Result<Self, AttachError> {
+        let failed = |operation| move |errno| refused(ControlError::new(operation, errno));
+        let socket = AuditSocket::open().map_err(failed("open"))?;
+        let granted = socket.enlarge(receive_buffer_bytes).map_err(failed("enlarge socket"))?;
+        socket.stay_open_after_overrun().map_err(failed("set socket option"))?;
+        Ok(Self { socket, receive_buffer_bytes: granted })
+    }
+}
+
 /// This process as the kernel's audit daemon. Dropping it gives everything back.
 #[derive(Debug)]
 pub struct Daemon {
@@ -159,6 +181,15 @@ impl Daemon {
     /// # Errors
     /// [`AttachError`]; the kernel is then as it was.
     pub fn attach(options: &Options) -> Result<Self, AttachError> {
+        Self::attach_over(DataSocket::open(options.receive_buffer_bytes)?, options)
+    }
+
+    /// The same over a socket that was opened before.
+    ///
+    /// # Errors
+    /// As [`Daemon::attach`].
+    pub fn attach_over(data: DataSocket, options: &Options) -> Result<Self, AttachError> {
+        let DataSocket { socket: data, receive_buffer_bytes } = data;
         let mut control = Control::open().map_err(refused)?;
         let before = control.status().map_err(refused)?;
         let pid = std::process::id();
@@ -167,11 +198,6 @@ impl Daemon {
         {
             return Err(AttachError::Held { pid: before.pid, comm });
         }
-        let failed = |operation| move |errno| ControlError::new(operation, errno);
-        let data = AuditSocket::open().map_err(failed("open"))?;
-        let receive_buffer_bytes =
-            data.enlarge(options.receive_buffer_bytes).map_err(failed("enlarge socket"))?;
-        data.stay_open_after_overrun().map_err(failed("set socket option"))?;
         let ours = wanted(&before, options);
         if before.enabled == LOCKED
             && let Some(needs) = needs(&before, &ours)
@@ -536,14 +562,23 @@ fn wanted(before: &Status, options: &Options) -> StatusChange {
     change
 }
 
-/// A time in the kernel's ticks, at most what the kernel takes. The coarse clock advances once a
-/// tick, so that its resolution is a tick's length.
+/// A time in the kernel's ticks, at most what the kernel takes.
 fn ticks(time: Duration) -> u32 {
     const WAIT_MAX: Duration = Duration::from_secs(600);
-    let resolution = clock_getres(ClockId::RealtimeCoarse);
-    let tick_ns = u128::try_from(resolution.tv_nsec).unwrap_or(0).max(1);
-    let ticks = time.min(WAIT_MAX).as_nanos() / tick_ns;
+    let ticks = time.min(WAIT_MAX).as_nanos() / tick().as_nanos();
     u32::try_from(ticks).unwrap_or(u32::MAX)
+}
+
+/// The time of so many of the kernel's ticks.
+#[must_use]
+pub fn time_of(ticks: u32) -> Duration {
+    tick().saturating_mul(ticks)
+}
+
+/// The length of a tick: the coarse clock advances once in each.
+fn tick() -> Duration {
+    let resolution = clock_getres(ClockId::RealtimeCoarse);
+    Duration::from_nanos(u64::try_from(resolution.tv_nsec).unwrap_or(0).max(1))
 }
 
 /// The name of a living process.
@@ -628,6 +663,7 @@ mod tests {
             [6_000, 15_000, 18_000, 60_000].iter().any(|&hz| minute.abs_diff(hz) < 20),
             "{minute}"
         );
+        assert_eq!(ticks(time_of(15_000)), 15_000);
         assert_eq!(ticks(Duration::from_secs(86_400)), ticks(Duration::from_secs(600)));
     }
 
