@@ -30,7 +30,7 @@ const REFUSED_SAID_MAX: u64 = 20;
 /// Arguments of `graven record`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = AFTER_HELP, mut_arg("trail", |it| {
-    it.required(false).required_unless_present("config").default_value("").hide_default_value(true)
+    it.required(false).required_unless_present("config").default_value("/").hide_default_value(true)
 }))]
 pub struct Args {
     #[command(flatten)]
@@ -117,14 +117,14 @@ impl Args {
     ///
     /// # Errors
     /// The configuration cannot be read, or is wrong.
-    fn settled(&self) -> Result<Settled, Failure> {
+    pub fn settled(&self) -> Result<(Self, Config), Failure> {
         let mut args = self.clone();
         let config = match &self.config {
             Some(file) => read::load(file).map_err(|errors| said_but_the_last(file, errors))?,
             None => Config::default(),
         };
         let config = args.settle(config);
-        Ok(Settled { args, config })
+        Ok((args, config))
     }
 
     /// Puts what was given into `config`, and the rest of it here.
@@ -145,7 +145,7 @@ impl Args {
 /// Records until the source ends or a signal comes.
 #[must_use]
 pub fn run(args: &Args) -> Exit {
-    let recorded = args.settled().and_then(|settled| record(&settled));
+    let recorded = args.settled().and_then(|(args, config)| record(&Settled { args, config }));
     recorded.unwrap_or_else(Failure::emit)
 }
 
@@ -253,7 +253,8 @@ fn clerk<'a>(
         Reloading { file: file.clone(), config: config.clone(), load: Box::new(load), parts }
     });
     // Nothing is ever suspended: producers wait for room, and go on by themselves.
-    Clerk { asker: trail.asker(), reloading, resume: Box::new(|| true), status: status.to_owned() }
+    let (status, quiet) = (status.to_owned(), args.trail.quiet);
+    Clerk { asker: trail.asker(), reloading, resume: Box::new(|| true), status, quiet }
 }
 
 /// Tells the service manager that recording has begun, and from then on that it goes on.

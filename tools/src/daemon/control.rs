@@ -117,6 +117,8 @@ pub struct Clerk<'a> {
     pub resume: Box<dyn FnMut() -> bool + Send + 'a>,
     /// What the service manager is told that recording does.
     pub status: String,
+    /// Whether to say only what goes wrong.
+    pub quiet: bool,
 }
 
 impl<'a> Clerk<'a> {
@@ -147,6 +149,12 @@ impl<'a> Clerk<'a> {
             .map(drop)
     }
 
+    fn say(&self, text: String) {
+        if !self.quiet {
+            Diagnostic::new(Level::Note, text).emit();
+        }
+    }
+
     /// A trail that has ended takes no more records, and nobody asks it for any.
     fn record(&self, own: &Own) {
         let _ = own.append(&self.asker);
@@ -156,7 +164,7 @@ impl<'a> Clerk<'a> {
         // First, so that it stands in what it is about.
         self.record(&records::rotated(who));
         let seq = self.asker.seal_now();
-        say(format!("sealing the segment in use: the next begins with seq {seq}"));
+        self.say(format!("sealing the segment in use: the next begins with seq {seq}"));
     }
 
     fn resume(&mut self, who: &Who) {
@@ -187,10 +195,13 @@ impl<'a> Clerk<'a> {
             diagnostic.note(rest).emit();
         }
         if success && changed.is_empty() && waits.is_empty() {
-            say("the configuration was read again: nothing in it has changed".to_owned());
+            self.say("the configuration was read again: nothing in it has changed".to_owned());
         }
         if !changed.is_empty() {
-            say(format!("the configuration was read again: in force now: {}", changed.join(", ")));
+            self.say(format!(
+                "the configuration was read again: in force now: {}",
+                changed.join(", ")
+            ));
         }
         if !waits.is_empty() {
             Diagnostic::warning(format!(
@@ -201,8 +212,4 @@ impl<'a> Clerk<'a> {
         }
         self.record(&records::reconfigured(who, &changed, &waits, success));
     }
-}
-
-fn say(text: String) {
-    Diagnostic::new(Level::Note, text).emit();
 }

@@ -15,11 +15,12 @@ pub trait Part: Send {
     /// Why it cannot.
     fn check(&mut self, newer: &Config) -> Result<(), Failure>;
 
-    /// Changes to what was checked last.
+    /// Changes to what was checked last, and names the keys behind which something changed although they say the same:
+    /// the content of a file.
     ///
     /// # Errors
     /// What could not be changed, and how things are now.
-    fn apply(&mut self, newer: &Config) -> Result<(), Failure>;
+    fn apply(&mut self, newer: &Config) -> Result<Vec<&'static str>, Failure>;
 }
 
 /// What came of configuring anew.
@@ -51,7 +52,14 @@ pub fn reload(config: &mut Config, newer: Config, parts: &mut [Box<dyn Part + '_
         return reloaded;
     }
     for part in parts {
-        reloaded.failures.extend(part.apply(&newer).err());
+        match part.apply(&newer) {
+            Ok(behind) => {
+                let is_new = |key: &&str| !reloaded.changed.iter().any(|it| it == key);
+                let new: Vec<_> = behind.into_iter().filter(is_new).map(str::to_owned).collect();
+                reloaded.changed.extend(new);
+            }
+            Err(failure) => reloaded.failures.push(failure),
+        }
     }
     *config = newer;
     reloaded
@@ -76,12 +84,12 @@ impl Part for Checkpoints {
         Ok(())
     }
 
-    fn apply(&mut self, newer: &Config) -> Result<(), Failure> {
+    fn apply(&mut self, newer: &Config) -> Result<Vec<&'static str>, Failure> {
         if newer.checkpoint.interval != self.in_force.checkpoint.interval {
             self.asker.set_checkpoint_interval(newer.checkpoint.interval.0);
         }
         self.in_force = newer.clone();
-        Ok(())
+        Ok(Vec::new())
     }
 }
 
@@ -107,8 +115,9 @@ impl Part for Kernel<'_> {
         Ok(())
     }
 
-    fn apply(&mut self, _: &Config) -> Result<(), Failure> {
-        let Some(next) = self.next.take() else { return Ok(()) };
+    fn apply(&mut self, _: &Config) -> Result<Vec<&'static str>, Failure> {
+        let mut behind = Vec::new();
+        let Some(next) = self.next.take() else { return Ok(behind) };
         if next.options != self.in_force.options {
             rules::set_limits(self.daemon, &next.options)?;
             self.in_force.options = next.options;
@@ -120,8 +129,9 @@ impl Part for Kernel<'_> {
                 None => rules::unload(self.daemon)?,
             }
             self.in_force.rules = next.rules;
+            behind.push("netlink.rules");
         }
-        Ok(())
+        Ok(behind)
     }
 }
 
@@ -144,9 +154,12 @@ mod tests {
             if self.refuses { Err(Failure::new(Exit::CannotCheck, "no")) } else { Ok(()) }
         }
 
-        fn apply(&mut self, _: &Config) -> Result<(), Failure> {
+        fn apply(&mut self, _: &Config) -> Result<Vec<&'static str>, Failure> {
             *self.applied.lock().expect("a lock") += 1;
-            if self.fails { Err(Failure::new(Exit::KernelAudit, "no")) } else { Ok(()) }
+            if self.fails {
+                return Err(Failure::new(Exit::KernelAudit, "no"));
+            }
+            Ok(vec!["netlink.rules", "netlink.failure"])
         }
     }
 
@@ -175,7 +188,7 @@ mod tests {
 
         let reloaded = reload(&mut config, newer(), &mut [part(false, true), part(false, false)]);
         assert_eq!((reloaded.failures.len(), *applied.lock().expect("a lock")), (1, 2));
-        assert_eq!(reloaded.changed, ["netlink.failure"]);
+        assert_eq!(reloaded.changed, ["netlink.failure", "netlink.rules"]);
         assert_eq!(reloaded.waits, ["process.mlock"]);
         assert_eq!(config, newer());
     }
