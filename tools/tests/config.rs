@@ -178,7 +178,7 @@ fn it_is_configured_anew_and_a_wrong_file_changes_nothing() {
     daemon.hear("READY=1");
     let pid = std::process::id();
     daemon.eventually("keys=checkpoint.interval restart=trail.ring_bytes res=success");
-    assert!(daemon.exported().contains("type=DAEMON_RECONFIG"), "{}", daemon.exported());
+    assert!(daemon.exported().contains("op=reconfigure"), "{}", daemon.exported());
     assert!(daemon.exported().contains(&format!(" pid={pid} ")), "it says who has asked");
     std::fs::write(&daemon.config, newer.replace("10ms", "1ms")).expect("written");
     daemon.signal(Signal::HUP);

@@ -39,14 +39,17 @@ pub fn config(file: &Path, text: &[u8], myself: &Who) -> Own {
 pub fn rules(file: &Path, text: &[u8], (added, removed): (usize, usize), success: bool) -> Own {
     let own = new(own::CONFIG, "load-rules").text("file", file.as_os_str().as_encoded_bytes());
     let own = own.field("sha256", hex(&Sha256::digest(text)));
-    own.field("added", added).field("removed", removed).result(success)
+    let own = own.field("added", added).field("removed", removed);
+    // Without these fields auditd's tools take a record of this kind for a broken one.
+    Who::myself().asked(own).result(success)
 }
 
-/// `DAEMON_RECONFIG`: somebody had the configuration read again.
+/// `DAEMON_CONFIG`: somebody had the configuration read again. auditd writes it so too: its tools do not know
+/// `DAEMON_RECONFIG`.
 #[must_use]
 pub fn reconfigured(who: &Who, changed: &[String], waits: &[String], success: bool) -> Own {
     let state = if success && !changed.is_empty() { "changed" } else { "no-change" };
-    let mut own = who.asked(new(own::RECONFIG, "reconfigure").field("state", state));
+    let mut own = who.asked(new(own::CONFIG, "reconfigure").field("state", state));
     for (name, keys) in [("keys", changed), ("restart", waits)] {
         if !keys.is_empty() {
             own = own.field(name, keys.join(","));

@@ -5,7 +5,7 @@
 //! `auditctl` what the file says to the kernel as a whole (see [`rules_file`]).
 
 use super::records;
-use super::rules_file::{self, RulesFile};
+use super::rules_file::{self, Line, RulesFile};
 use crate::config::NetlinkSection;
 use crate::config::read::{ConfigError, read_bounded};
 use crate::diag::Diagnostic;
@@ -14,9 +14,7 @@ use crate::exit::Exit;
 use crate::recording::{Failure, kernel};
 use graven_writer::source::Sink;
 use graven_writer::source::kaudit::{self, Daemon, Options};
-use rustix::fs::{MemfdFlags, Mode, fchmod, memfd_create};
-use std::fs::File;
-use std::io::{self, Seek as _, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -117,58 +115,47 @@ pub fn load(daemon: &Daemon, rules: &Rules, sink: &dyn Sink) -> Result<(), Failu
     loaded
 }
 
-/// Has `auditctl` load the lines that are for it.
+/// Has `auditctl` load the lines that are for it, one at a time: of a whole file it would tell its errors to syslog.
 fn auditctl(rules: &Rules) -> Result<(), Failure> {
-    if rules.file.lines.trim().is_empty() {
-        return Ok(());
-    }
-    let shown = escape::path(&rules.path).to_string();
-    let cannot = |why: io::Error| {
-        let failure = Failure::new(Exit::CannotCheck, &format!("cannot run auditctl: {why}"));
-        failure.at(shown.clone())
-    };
-    let output = match run(&rules.file.lines) {
-        Ok(output) => output,
-        Err(why) if why.kind() == io::ErrorKind::NotFound => {
-            return Err(cannot(why).help(
-                "install auditctl, which reads rules: the package auditd on Debian, audit on Fedora and SUSE; or leave \
-                 netlink.rules away",
-            ));
+    let place = |line: &Line| format!("{}:{}", escape::path(&rules.path), line.number);
+    for line in &rules.file.lines {
+        let output = run(&line.words).map_err(|why| {
+            let failure = Failure::new(Exit::CannotCheck, &format!("cannot run auditctl: {why}"));
+            let failure = failure.at(place(line)).note("the rules are as they were");
+            if why.kind() == io::ErrorKind::NotFound {
+                return failure.help(
+                    "install auditctl, which reads rules: the package auditd on Debian, audit on Fedora and SUSE; or \
+                     leave netlink.rules away",
+                );
+            }
+            failure
+        })?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        let said = said.trim();
+        // A rule that is there already is in force, and stays whose it is.
+        let refused = !output.status.success() && !said.contains("Rule exists");
+        let said = escape::Escaped(said.as_bytes()).to_string();
+        if refused && !line.may_fail {
+            let why = format!("auditctl does not take a rule: {said}");
+            return Err(Failure::new(Exit::CannotCheck, &why)
+                .at(place(line))
+                .note("the rules are as they were")
+                .help("see auditctl(8), or the line in `auditctl -l` on a machine that takes it"));
         }
-        Err(why) => return Err(cannot(why)),
-    };
-    let said = String::from_utf8_lossy(&output.stderr).replace("/dev/stdin", &shown);
-    let lines: Vec<_> = said.lines().filter(|line| !line.trim().is_empty()).collect();
-    let escaped = |line: &str| escape::Escaped(line.as_bytes()).to_string();
-    if output.status.success() {
-        for line in lines {
-            Diagnostic::warning(format!("auditctl says: {}", escaped(line))).at(&shown).emit();
+        if refused || (output.status.success() && !said.is_empty()) {
+            Diagnostic::warning(format!("auditctl says: {said}")).at(place(line)).emit();
         }
-        for line in &rules.file.for_good {
-            Diagnostic::warning("this stays until the next boot, also when recording has ended")
-                .at(format!("{shown}:{line}"))
-                .emit();
-        }
-        return Ok(());
     }
-    let mut failure = Failure::new(Exit::CannotCheck, "auditctl does not load the rules").at(shown);
-    for line in lines {
-        failure = failure.note(escaped(line));
+    for line in &rules.file.for_good {
+        Diagnostic::warning("this stays until the next boot, also when recording has ended")
+            .at(format!("{}:{line}", escape::path(&rules.path)))
+            .emit();
     }
-    Err(failure.note("the rules are as they were").help("`auditctl -R FILE` shows the same"))
+    Ok(())
 }
 
-/// Gives `auditctl` the lines as a file that nobody else can change.
-fn run(lines: &str) -> io::Result<Output> {
-    let mut file = File::from(memfd_create("graven-rules", MemfdFlags::CLOEXEC)?);
-    // It refuses what others can write.
-    fchmod(&file, Mode::RUSR | Mode::WUSR)?;
-    file.write_all(lines.as_bytes())?;
-    file.rewind()?;
-    let run = |program: &str| {
-        let input = file.try_clone()?;
-        Command::new(program).args(["-R", "/dev/stdin"]).stdin(Stdio::from(input)).output()
-    };
+fn run(words: &[String]) -> io::Result<Output> {
+    let run = |program: &str| Command::new(program).args(words).stdin(Stdio::null()).output();
     let mut ran = run("auditctl");
     for place in PLACES {
         match ran {

@@ -8,14 +8,14 @@ use crate::config::read::ConfigError;
 /// Longest file that is read.
 pub const FILE_BYTES_MAX: u64 = 16 << 20;
 
-/// Options that begin a line for `auditctl`: rules, and what it does about those that fail.
-const RULES: &[&str] = &["-a", "-A", "-d", "-w", "-W", "-p", "-k", "-F", "-S", "-C", "-c", "-i"];
+/// Options that begin a line for `auditctl`: rules.
+const RULES: &[&str] = &["-a", "-A", "-d", "-w", "-W", "-p", "-k", "-F", "-S", "-C"];
 
 /// What a file says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RulesFile {
-    /// The lines for `auditctl`, each where it was; the others are empty.
-    pub lines: String,
+    /// The lines for `auditctl`.
+    pub lines: Vec<Line>,
     /// Whether the rules that are there are removed before.
     pub clear: bool,
     /// `-b`.
@@ -28,6 +28,17 @@ pub struct RulesFile {
     pub for_good: Vec<usize>,
 }
 
+/// A line for `auditctl`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Its number, from 1.
+    pub number: usize,
+    /// Its words, as `auditctl` takes them for arguments.
+    pub words: Vec<String>,
+    /// Whether loading goes on if it fails: `-i` or `-c` stands before it.
+    pub may_fail: bool,
+}
+
 /// Reads a file. `may_panic` says whether `-f 2` was asked for elsewhere too.
 ///
 /// # Errors
@@ -35,21 +46,44 @@ pub struct RulesFile {
 pub fn parse(text: &str, may_panic: bool) -> Result<RulesFile, Vec<ConfigError>> {
     let mut file = RulesFile::default();
     let mut errors = Vec::new();
+    let mut may_fail = false;
     for (index, text) in text.lines().enumerate() {
-        let words: Vec<&str> = text.split_whitespace().collect();
-        match line(&mut file, index + 1, &words, may_panic) {
-            Ok(true) => file.lines.push_str(text),
+        let number = index + 1;
+        let words = split(text);
+        let shown: Vec<&str> = words.iter().map(String::as_str).collect();
+        may_fail |= matches!(shown[..], ["-i" | "-c"]);
+        match line(&mut file, number, &shown, may_panic) {
+            Ok(true) => file.lines.push(Line { number, words, may_fail }),
             Ok(false) => {}
             Err((what, help)) => errors.push(ConfigError {
-                at: Some((index + 1, 1)),
+                at: Some((number, 1)),
                 key: None,
                 what,
                 help: help.to_owned(),
             }),
         }
-        file.lines.push('\n');
     }
     if errors.is_empty() { Ok(file) } else { Err(errors) }
+}
+
+/// The words of a line: between spaces, where a backslash keeps a space or another backslash.
+fn split(text: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        let kept = chars.peek().copied().filter(|next| c == '\\' && matches!(next, ' ' | '\\'));
+        match (kept, words.last_mut()) {
+            (Some(kept), Some(word)) => {
+                chars.next();
+                word.push(kept);
+            }
+            (None, _) if c.is_whitespace() => words.push(String::new()),
+            (_, Some(word)) => word.push(c),
+            _ => {}
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
 }
 
 /// Takes a line; whether it is one for `auditctl`.
@@ -68,10 +102,11 @@ fn line(
         [first, ..] if first.starts_with('#') => return Ok(false),
         ["-D"] => {
             // What stood before it would be gone.
-            file.lines = "\n".repeat(number - 1);
+            file.lines.clear();
             file.clear = true;
         }
         ["-D", ..] => return Ok(true),
+        ["-i" | "-c"] => {}
         ["-b", ..] => {
             file.backlog_limit = Some(value("the length of the kernel's queue in records")?)
         }
@@ -151,13 +186,19 @@ mod tests {
         assert!(file.clear);
         assert_eq!((file.backlog_limit, file.failure), (Some(8192), Some(1)));
         assert_eq!(file.backlog_wait_ticks, Some(60_000));
-        let lines: Vec<_> = file.lines.lines().collect();
-        assert_eq!(lines.len(), text.lines().count());
-        for (ours, theirs) in lines.iter().zip(text.lines()) {
-            assert!(ours.is_empty() || *ours == theirs);
+        let numbers: Vec<_> = file.lines.iter().map(|line| line.number).collect();
+        assert_eq!(numbers, [9, 10, 11], "what stood before -D is gone");
+        for line in &file.lines {
+            assert_eq!(text.lines().nth(line.number - 1), Some(line.words.join(" ").as_str()));
         }
-        assert_eq!(lines.iter().filter(|line| !line.is_empty()).count(), 3);
-        assert!(lines[1].is_empty(), "what stood before -D is gone");
+    }
+
+    #[test]
+    fn words_are_those_of_auditctl() {
+        assert_eq!(split(r"  -w /a\ b\\c\d -k  x\"), ["-w", "/a b\\c\\d", "-k", "x\\"]);
+        assert!(split("   ").is_empty());
+        let file = parse("-w /a\n-i\n-w /b\n", false).expect("it is right");
+        assert_eq!(file.lines.iter().map(|it| it.may_fail).collect::<Vec<_>>(), [false, true]);
     }
 
     #[test]
