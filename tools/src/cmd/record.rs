@@ -158,7 +158,7 @@ fn record(settled: &Settled) -> Result<Exit, Failure> {
         Source::Stdin => None,
         Source::Netlink => Some(Wanted::read(&config.netlink)?),
     };
-    let socket = wanted.as_ref().map(|it| kernel::open(it.options.receive_buffer_bytes));
+    let socket = wanted.as_ref().map(|it| kernel::open(&it.options));
     let socket = socket.transpose()?;
     if args.config.is_some() {
         process::settle(config, args.trail.memory_bytes());

@@ -62,6 +62,7 @@ impl Wanted {
                 .map_or(section.backlog_wait_time.0, kaudit::time_of),
             failure: file.and_then(|file| file.failure).or(failure.map(number)),
             receive_buffer_bytes: usize::try_from(section.receive_buffer.0).unwrap_or(usize::MAX),
+            ..Options::default()
         };
         Ok(Self { options, rules })
     }

@@ -23,8 +23,8 @@ pub fn attach_over(data: DataSocket, options: &Options) -> Result<Daemon, Failur
 ///
 /// # Errors
 /// [`Failure`] with [`Exit::KernelAudit`].
-pub fn open(receive_buffer_bytes: usize) -> Result<DataSocket, Failure> {
-    DataSocket::open(receive_buffer_bytes).map_err(|why| failure(&why.to_string()))
+pub fn open(options: &Options) -> Result<DataSocket, Failure> {
+    DataSocket::open(options).map_err(|why| failure(&why.to_string()))
 }
 
 /// Takes the place of the audit daemon.

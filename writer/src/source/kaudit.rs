@@ -7,6 +7,7 @@
 //! The receiving thread stands between: it removes the rules and drains the socket before it
 //! returns (see [`super::netlink::receive`]), so detaching finds nothing left to lose.
 
+use std::os::fd::AsFd as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,8 +18,8 @@ use rustix::time::{ClockId, clock_getres};
 use super::calls::{ARCH_I386, ARCH_X86_64, CallSet};
 pub use super::control::ControlError;
 use super::control::{AuditSocket, Control};
-use super::datagrams::Datagrams;
 use super::intake::{OPENING, heartbeat_text};
+use super::mapped::{Mapped, Taker};
 use super::nlmsg::{
     self, MASK_WORDS, Message, Rule, RuleField, RuleList, SignalInfo, Status, StatusChange,
 };
@@ -42,6 +43,9 @@ pub struct Options {
     /// Receive memory of the socket, in bytes: it bridges the time in which the receiver is kept
     /// from running. A queued record takes about 900 bytes.
     pub receive_buffer_bytes: usize,
+    /// Memory in which the kernel leaves records where they need not be received, in bytes: a power of two
+    /// and of pages, or 0 to receive each. What finds no room in it goes into the socket.
+    pub mapped_bytes: usize,
 }
 
 impl Default for Options {
@@ -51,6 +55,7 @@ impl Default for Options {
             backlog_wait: Duration::from_secs(60),
             failure: None,
             receive_buffer_bytes: 64 << 20,
+            mapped_bytes: 4 << 20,
         }
     }
 }
@@ -144,27 +149,44 @@ pub fn status() -> Result<Status, AttachError> {
 #[derive(Debug)]
 pub struct DataSocket {
     socket: AuditSocket,
+    /// See [`Daemon`].
+    mapped: Option<Result<Mapped, Errno>>,
     receive_buffer_bytes: usize,
 }
 
 impl DataSocket {
-    /// Opens it with this much receive memory, or as much as is granted.
+    /// Opens it with as much receive memory as is asked for, or is granted, and with mapped memory.
     ///
     /// # Errors
     /// Audit is not offered here, or the request failed.
-    pub fn open(receive_buffer_bytes: usize) -> Result<Self, AttachError> {
+    pub fn open(options: &Options) -> Result<Self, AttachError> {
         let failed = |operation| move |errno| refused(ControlError::new(operation, errno));
         let socket = AuditSocket::open().map_err(failed("open"))?;
-        let granted = socket.enlarge(receive_buffer_bytes).map_err(failed("enlarge socket"))?;
+        let granted = socket.enlarge(options.receive_buffer_bytes);
+        let granted = granted.map_err(failed("enlarge socket"))?;
         socket.stay_open_after_overrun().map_err(failed("set socket option"))?;
-        Ok(Self { socket, receive_buffer_bytes: granted })
+        let mapped =
+            (options.mapped_bytes > 0).then(|| Mapped::attach(&socket, options.mapped_bytes));
+        Ok(Self { socket, mapped, receive_buffer_bytes: granted })
     }
+}
+
+/// Whether records can be left in mapped memory here, tried on a socket of our own.
+///
+/// # Errors
+/// Why bpf(2) was refused: each record will be received by a system call.
+pub fn try_mapping() -> Result<(), Errno> {
+    let (socket, _other) = std::os::unix::net::UnixDatagram::pair()
+        .map_err(|why| Errno::from_io_error(&why).unwrap_or(Errno::IO))?;
+    Mapped::attach(&socket, rustix::param::page_size()).map(drop)
 }
 
 /// This process as the kernel's audit daemon. Dropping it gives everything back.
 #[derive(Debug)]
 pub struct Daemon {
     data: AuditSocket,
+    /// None if it was not asked for; else it, or why there is none.
+    mapped: Option<Result<Mapped, Errno>>,
     control: Mutex<Control>,
     rules: Mutex<Vec<Rule>>,
     before: Status,
@@ -181,7 +203,7 @@ impl Daemon {
     /// # Errors
     /// [`AttachError`]; the kernel is then as it was.
     pub fn attach(options: &Options) -> Result<Self, AttachError> {
-        Self::attach_over(DataSocket::open(options.receive_buffer_bytes)?, options)
+        Self::attach_over(DataSocket::open(options)?, options)
     }
 
     /// The same over a socket that was opened before.
@@ -189,7 +211,7 @@ impl Daemon {
     /// # Errors
     /// As [`Daemon::attach`].
     pub fn attach_over(data: DataSocket, options: &Options) -> Result<Self, AttachError> {
-        let DataSocket { socket: data, receive_buffer_bytes } = data;
+        let DataSocket { socket: data, mapped, receive_buffer_bytes } = data;
         let mut control = Control::open().map_err(refused)?;
         let before = control.status().map_err(refused)?;
         let pid = std::process::id();
@@ -207,6 +229,7 @@ impl Daemon {
         // From here on, dropping gives back.
         let daemon = Self {
             data,
+            mapped,
             control: Mutex::new(control),
             rules: Mutex::new(Vec::new()),
             before,
@@ -237,8 +260,8 @@ impl Daemon {
         if holder == self.pid {
             return Ok(());
         }
-        let mut answers = Datagrams::new(4096);
-        let _ = self.data.receive(&mut answers);
+        let mut answers = Taker::new(self.data.as_fd(), self.mapped(), 4096);
+        let _ = answers.take();
         let errno = match answers.iter().next().and_then(|(bytes, _)| nlmsg::parse(bytes)) {
             Some(Message::Ack { errno, .. }) => Errno::from_raw_os_error(errno),
             _ => Errno::BADMSG,
@@ -333,6 +356,17 @@ impl Daemon {
     #[must_use]
     pub fn loaded(&self) -> Option<RuleChange> {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why each record has to be received by a system call, if that is so and was not asked for: bpf(2)
+    /// was refused. Slower, and no less safe.
+    #[must_use]
+    pub fn mapping_refused(&self) -> Option<Errno> {
+        self.mapped.as_ref().and_then(|mapped| mapped.as_ref().err().copied())
+    }
+
+    pub(crate) fn mapped(&self) -> Option<&Mapped> {
+        self.mapped.as_ref().and_then(|mapped| mapped.as_ref().ok())
     }
 
     /// Audits these calls of these processes, in both ABIs, and everything that they have
