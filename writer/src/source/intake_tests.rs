@@ -13,8 +13,8 @@ struct List {
 
 impl Sink for List {
     fn append(&self, record: &Record<'_>) -> Result<u64, AppendError> {
-        if record.source == Source::Graven && !record.bytes.starts_with(b"audit(") {
-            assert!(record.flags.contains(Flags::LOSS));
+        if record.flags.contains(Flags::LOSS) {
+            assert_eq!(record.source, Source::Graven);
             let (statement, _) = LossStatement::parse(record.bytes).expect("canonical");
             self.statements.lock().unwrap().push(statement);
         } else {

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use graven_format::kind;
 use rustix::io::Errno;
-use rustix::time::{ClockId, clock_getres};
 
 use super::calls::{ARCH_I386, ARCH_X86_64, CallSet};
 pub use super::control::ControlError;
@@ -23,8 +22,13 @@ use super::mapped::{Mapped, Taker};
 use super::nlmsg::{
     self, MASK_WORDS, Message, Rule, RuleField, RuleList, SignalInfo, Status, StatusChange,
 };
-use super::ruleset;
-pub use super::ruleset::RuleChange;
+
+pub use limits::time_of;
+use limits::{LOCKED, needs, wanted};
+pub use ruleset::RuleChange;
+
+mod limits;
+mod ruleset;
 
 /// The key in every record that a rule of ours makes.
 pub const RULE_KEY: &str = "graven";
@@ -293,71 +297,6 @@ impl Daemon {
         self.receive_buffer_bytes
     }
 
-    /// Whether nothing but the registration can be changed before the next boot.
-    #[must_use]
-    pub fn is_locked(&self) -> bool {
-        self.before.enabled == LOCKED
-    }
-
-    /// Changes the queue's limits, and what is done on a loss, to what `options` ask for; what they do not ask for any
-    /// more is put back.
-    ///
-    /// # Errors
-    /// [`AttachError`]; nothing was changed then.
-    pub fn set_limits(&self, options: &Options) -> Result<(), AttachError> {
-        let wanted = wanted(&self.before, options);
-        let mut ours = self.ours.lock().unwrap_or_else(PoisonError::into_inner);
-        let change = wanted.over(&ours.undone(&self.before));
-        if self.is_locked()
-            && let Some(needs) = needs(&self.before, &wanted)
-        {
-            return Err(AttachError::Locked { needs });
-        }
-        self.set("set queue limits", &change)?;
-        *ours = wanted;
-        Ok(())
-    }
-
-    /// Has `load` change the kernel's rules, which are put back as they were when the daemon ends, or when rules are
-    /// loaded again. `clear` removes those that are there first, but for our own. If `load` fails, the
-    /// rules are as they were at once.
-    ///
-    /// # Errors
-    /// A request to the kernel failed: what `load` returned is not known then.
-    pub fn load_rules<T, E>(
-        &self,
-        clear: bool,
-        load: impl FnOnce() -> Result<T, E>,
-    ) -> Result<Result<T, E>, ControlError> {
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = loaded.take();
-        if let Some(last) = &last {
-            last.undo(&mut self.control())?;
-        }
-        let before = ruleset::list(&mut self.control())?;
-        if clear {
-            ruleset::clear(&mut self.control(), &before)?;
-        }
-        let returned = load();
-        let change = RuleChange::between(before, ruleset::list(&mut self.control())?);
-        if returned.is_ok() {
-            *loaded = Some(change);
-        } else {
-            change.undo(&mut self.control())?;
-            if let Some(last) = last {
-                last.redo(&mut self.control())?;
-                *loaded = Some(last);
-            }
-        }
-        Ok(returned)
-    }
-
-    /// What the rules that were loaded have changed; none if none are.
-    #[must_use]
-    pub fn loaded(&self) -> Option<RuleChange> {
-        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     /// Why each record has to be received by a system call, if that is so and was not asked for: bpf(2)
     /// was refused. Slower, and no less safe.
     #[must_use]
@@ -556,65 +495,6 @@ pub fn signal_info() -> Result<SignalInfo, ControlError> {
     SignalInfo::parse(&reply).ok_or(ControlError::new(OPERATION, Errno::SRCH))
 }
 
-/// `enabled` when nothing can be changed before the next boot.
-const LOCKED: u32 = 2;
-
-/// What a locked kernel would have to be changed in, in words; none if nothing.
-fn needs(before: &Status, change: &StatusChange) -> Option<String> {
-    let is = |name: &str, before: Option<u32>, wanted: Option<u32>| {
-        let before = before.map_or("unknown".to_owned(), |it| it.to_string());
-        wanted.map(|wanted| format!("{name} is {before} and not {wanted}"))
-    };
-    let needs: Vec<_> = [
-        is("backlog_limit", Some(before.backlog_limit), change.backlog_limit),
-        is("rate_limit", Some(before.rate_limit), change.rate_limit),
-        is("failure", Some(before.failure), change.failure),
-        is("backlog_wait_time in ticks", before.backlog_wait_ticks, change.backlog_wait_ticks),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
-    (!needs.is_empty()).then(|| needs.join(", "))
-}
-
-/// What to change while attached; nothing that is already so, to leave no trace of no change.
-fn wanted(before: &Status, options: &Options) -> StatusChange {
-    let mut change = StatusChange::default();
-    // A limit of 0 means none, which is more.
-    if before.backlog_limit != 0 && before.backlog_limit < options.backlog_limit {
-        change.backlog_limit = Some(options.backlog_limit);
-    }
-    // A rate limit drops records by design.
-    if before.rate_limit != 0 {
-        change.rate_limit = Some(0);
-    }
-    change.failure = options.failure.filter(|wanted| before.failure != *wanted);
-    let ticks = ticks(options.backlog_wait);
-    if before.backlog_wait_ticks.is_some_and(|before| before != ticks) {
-        change.backlog_wait_ticks = Some(ticks);
-    }
-    change
-}
-
-/// A time in the kernel's ticks, at most what the kernel takes.
-fn ticks(time: Duration) -> u32 {
-    const WAIT_MAX: Duration = Duration::from_secs(600);
-    let ticks = time.min(WAIT_MAX).as_nanos() / tick().as_nanos();
-    u32::try_from(ticks).unwrap_or(u32::MAX)
-}
-
-/// The time of so many of the kernel's ticks.
-#[must_use]
-pub fn time_of(ticks: u32) -> Duration {
-    tick().saturating_mul(ticks)
-}
-
-/// The length of a tick: the coarse clock advances once in each.
-fn tick() -> Duration {
-    let resolution = clock_getres(ClockId::RealtimeCoarse);
-    Duration::from_nanos(u64::try_from(resolution.tv_nsec).unwrap_or(0).max(1))
-}
-
 /// The name of a living process.
 fn comm(pid: u32) -> Option<String> {
     let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
@@ -636,70 +516,6 @@ fn refused(error: ControlError) -> AttachError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_what_is_too_small_is_changed() {
-        let options = Options::default();
-        let before = Status {
-            backlog_limit: 64,
-            rate_limit: 100,
-            backlog_wait_ticks: Some(0),
-            ..Status::default()
-        };
-        let change = wanted(&before, &options);
-        assert_eq!(change.backlog_limit, Some(8192));
-        assert_eq!(change.rate_limit, Some(0));
-        assert_eq!(change.backlog_wait_ticks, Some(ticks(Duration::from_secs(60))));
-        let large = Status { backlog_limit: 100_000, ..Status::default() };
-        assert_eq!(
-            wanted(&large, &options),
-            StatusChange::default(),
-            "no wait time on old kernels"
-        );
-        let unlimited = Status { backlog_limit: 0, ..Status::default() };
-        assert_eq!(wanted(&unlimited, &options).backlog_limit, None);
-    }
-
-    #[test]
-    fn a_locked_kernel_is_taken_as_it_is_or_not_at_all() {
-        let options = Options::default();
-        let minute = Some(ticks(Duration::from_secs(60)));
-        let before = Status {
-            enabled: LOCKED,
-            backlog_limit: 8192,
-            backlog_wait_ticks: minute,
-            failure: 1,
-            ..Status::default()
-        };
-        assert_eq!(needs(&before, &wanted(&before, &options)), None);
-        let asks = Options { backlog_limit: 9000, failure: Some(2), ..options };
-        assert_eq!(
-            needs(&before, &wanted(&before, &asks)).as_deref(),
-            Some("backlog_limit is 8192 and not 9000, failure is 1 and not 2")
-        );
-    }
-
-    #[test]
-    fn other_limits_undo_what_is_not_asked_for_any_more() {
-        let before = Status { backlog_limit: 64, failure: 1, ..Status::default() };
-        let first = Options { failure: Some(0), ..Options::default() };
-        let ours = wanted(&before, &first);
-        assert_eq!((ours.backlog_limit, ours.failure), (Some(8192), Some(0)));
-        let later = Options { backlog_limit: 10_000, ..Options::default() };
-        let change = wanted(&before, &later).over(&ours.undone(&before));
-        assert_eq!((change.backlog_limit, change.failure), (Some(10_000), Some(1)));
-    }
-
-    #[test]
-    fn a_minute_is_a_minute_of_ticks() {
-        let minute = ticks(Duration::from_secs(60));
-        assert!(
-            [6_000, 15_000, 18_000, 60_000].iter().any(|&hz| minute.abs_diff(hz) < 20),
-            "{minute}"
-        );
-        assert_eq!(ticks(time_of(15_000)), 15_000);
-        assert_eq!(ticks(Duration::from_secs(86_400)), ticks(Duration::from_secs(600)));
-    }
 
     #[test]
     fn a_living_process_has_a_name() {

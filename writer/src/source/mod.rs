@@ -9,7 +9,6 @@ pub(crate) mod mapped;
 pub mod netlink;
 mod netlink_options;
 pub mod nlmsg;
-mod ruleset;
 pub mod session;
 pub mod stream;
 pub mod window;

@@ -3,15 +3,17 @@
 //! Graven does not read rules: whoever loads a file of them (`auditctl -R`) does so between two listings, and
 //! what is put back are the kernel's own bytes.
 
-use super::control::{Control, ControlError};
-use super::nlmsg;
+use super::{ControlError, Daemon};
+use crate::source::control::Control;
+use crate::source::nlmsg;
 use rustix::io::Errno;
+use std::sync::PoisonError;
 
 /// Most times that putting back is begun anew because somebody changes rules meanwhile.
 const ROUNDS_MAX: usize = 3;
 
 /// The key of rules that exempt Graven's own processes: `-D` in a file of rules does not mean them.
-pub(super) const EXEMPT_KEY: &str = "graven-exempt";
+const EXEMPT_KEY: &str = "graven-exempt";
 
 /// One rule as the kernel lists it: a `struct audit_rule_data` with the texts behind it.
 type RawRule = Vec<u8>;
@@ -25,7 +27,7 @@ pub struct RuleChange {
 
 impl RuleChange {
     /// What was done to the rules between two listings.
-    pub(super) fn between(before: Vec<RawRule>, after: Vec<RawRule>) -> Self {
+    fn between(before: Vec<RawRule>, after: Vec<RawRule>) -> Self {
         Self { before, after }
     }
 
@@ -83,13 +85,55 @@ impl RuleChange {
     ///
     /// # Errors
     /// As [`RuleChange::undo`].
-    pub(super) fn redo(&self, control: &mut Control) -> Result<(), ControlError> {
+    fn redo(&self, control: &mut Control) -> Result<(), ControlError> {
         Self { before: self.after.clone(), after: self.before.clone() }.undo(control)
     }
 }
 
+impl Daemon {
+    /// Has `load` change the kernel's rules, which are put back as they were when the daemon ends, or when rules are
+    /// loaded again. `clear` removes those that are there first, but for our own. If `load` fails, the
+    /// rules are as they were at once.
+    ///
+    /// # Errors
+    /// A request to the kernel failed: what `load` returned is not known then.
+    pub fn load_rules<T, E>(
+        &self,
+        clear: bool,
+        load: impl FnOnce() -> Result<T, E>,
+    ) -> Result<Result<T, E>, ControlError> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = loaded.take();
+        if let Some(last) = &last {
+            last.undo(&mut self.control())?;
+        }
+        let before = list(&mut self.control())?;
+        if clear {
+            remove_all(&mut self.control(), &before)?;
+        }
+        let returned = load();
+        let change = RuleChange::between(before, list(&mut self.control())?);
+        if returned.is_ok() {
+            *loaded = Some(change);
+        } else {
+            change.undo(&mut self.control())?;
+            if let Some(last) = last {
+                last.redo(&mut self.control())?;
+                *loaded = Some(last);
+            }
+        }
+        Ok(returned)
+    }
+
+    /// What the rules that were loaded have changed; none if none are.
+    #[must_use]
+    pub fn loaded(&self) -> Option<RuleChange> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// The rules of the kernel, in the order in which it judges by them.
-pub(super) fn list(control: &mut Control) -> Result<Vec<RawRule>, ControlError> {
+fn list(control: &mut Control) -> Result<Vec<RawRule>, ControlError> {
     control.list("list rules", nlmsg::LIST_RULES)
 }
 
@@ -98,7 +142,7 @@ fn without(rules: &[RawRule], others: &[RawRule]) -> Vec<RawRule> {
 }
 
 /// Removes these rules, but for those that exempt our own processes.
-pub(super) fn clear(control: &mut Control, rules: &[RawRule]) -> Result<(), ControlError> {
+fn remove_all(control: &mut Control, rules: &[RawRule]) -> Result<(), ControlError> {
     let is_ours = |rule: &RawRule| rule.ends_with(EXEMPT_KEY.as_bytes());
     rules.iter().rev().filter(|rule| !is_ours(rule)).try_for_each(|rule| delete(control, rule))
 }
