@@ -9,6 +9,7 @@
 //! | `key` | the key that signs now: see `key` |
 //! | `key.next` | the key of the next epoch, until the last one is erased |
 //! | `checkpoint` | the checkpoint that a running writer was asked for last |
+//! | `control` | the socket at which a running writer tells its status |
 
 use alloc::format;
 use alloc::string::String;
@@ -26,6 +27,8 @@ pub const KEY: &str = "key";
 pub const KEY_NEXT: &str = "key.next";
 /// The file that holds the checkpoint that a running writer was asked for last.
 pub const CHECKPOINT: &str = "checkpoint";
+/// The socket at which a running writer tells its status; one that died leaves it behind.
+pub const CONTROL: &str = "control";
 /// The file in which that checkpoint is written before it is renamed.
 pub const CHECKPOINT_TMP: &str = "checkpoint.tmp";
 
@@ -61,6 +64,8 @@ pub enum Name {
         /// Whether it is the temporary.
         temporary: bool,
     },
+    /// The socket of a running writer.
+    Control,
 }
 
 impl Name {
@@ -75,6 +80,7 @@ impl Name {
             KEY_NEXT => return Some(Self::Key { next: true }),
             CHECKPOINT => return Some(Self::Checkpoint { temporary: false }),
             CHECKPOINT_TMP => return Some(Self::Checkpoint { temporary: true }),
+            CONTROL => return Some(Self::Control),
             _ => {}
         }
         if let Some(stem) = name.strip_suffix(".tmp") {
@@ -117,6 +123,7 @@ mod tests {
         assert_eq!(Name::parse(&older), Some(Name::Segment { segment: 7, first_seq: 0xe02cf }));
         assert_eq!(Name::parse(&temporary(8)), Some(Name::Temporary { segment: 8 }));
         assert_eq!(Name::parse("lock"), Some(Name::Lock));
+        assert_eq!(Name::parse("control"), Some(Name::Control));
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub use super::control::ControlError;
 use super::control::{AuditSocket, Control};
 use super::datagrams::Datagrams;
 use super::intake::{OPENING, heartbeat_text};
+use super::last_status::LastStatus;
 use super::nlmsg::{self, MASK_WORDS, Message, Rule, RuleField, RuleList, Status, StatusChange};
 
 /// The key in every record that a rule of ours makes.
@@ -137,6 +138,7 @@ pub struct Daemon {
     pid: u32,
     receive_buffer_bytes: usize,
     given_back: bool,
+    last: LastStatus,
 }
 
 impl Daemon {
@@ -172,6 +174,7 @@ impl Daemon {
             pid,
             receive_buffer_bytes,
             given_back: false,
+            last: LastStatus::default(),
         };
         daemon.set("set queue limits", &ours)?;
         daemon.register()?;
@@ -210,7 +213,15 @@ impl Daemon {
     /// # Errors
     /// The request failed or was not answered in time.
     pub fn status(&self) -> Result<Status, ControlError> {
-        self.control().status()
+        let status = self.control().status()?;
+        self.last.set(status);
+        Ok(status)
+    }
+
+    /// The status as it was last asked for, to look at without asking the kernel; it outlives this.
+    #[must_use]
+    pub fn last_status(&self) -> LastStatus {
+        self.last.clone()
     }
 
     /// The kernel's audit status before this process attached.
