@@ -36,6 +36,9 @@
 //! `compress` ends with 0 if all was done, 1 if a segment is damaged and was left as it is, 2 if it
 //! could not be done.
 //!
+//! `status` ends as checks for Nagios and its kin do: 0 if a writer runs and is well, 1 if somebody should
+//! look, 2 if none runs or records do not become durable, 3 if that is not known, usage errors included.
+//!
 //! The other commands know 0 and 2.
 
 /// How a command ended.

@@ -18,6 +18,7 @@ pub mod quarantine;
 pub mod range;
 pub mod recording;
 pub mod salvage;
+pub mod status;
 pub mod time;
 pub mod trail;
 pub mod verify;

@@ -17,6 +17,7 @@ pub mod record;
 pub mod run;
 pub mod salvage;
 pub mod show;
+pub mod status;
 pub mod verify;
 
 use crate::diag::Diagnostic;

@@ -3,6 +3,7 @@
 use crate::diag::{Diagnostic, Level};
 use crate::escape;
 use crate::recording::Failure;
+use crate::status::StatusArgs;
 use graven_writer::disk::DiskChoice;
 use graven_writer::keys::KeyOption;
 use graven_writer::{Compress, OnFull, Opened, Options, Trail};
@@ -59,6 +60,9 @@ pub struct TrailArgs {
     /// In how many segments a key signs at most
     #[arg(long, value_name = "COUNT", default_value_t = graven_writer::EPOCH_SEGMENTS_DEFAULT)]
     pub epoch_segments: u64,
+    /// How the status is told.
+    #[command(flatten)]
+    pub status: StatusArgs,
     /// Say only what goes wrong
     #[arg(long, short)]
     pub quiet: bool,

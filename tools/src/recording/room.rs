@@ -8,6 +8,7 @@ use crate::diag::{Diagnostic, Level};
 use crate::escape;
 use crate::exit::Exit;
 use crate::recording::{Failure, TrailArgs, checkpoints, summary};
+use crate::status::{self, Board};
 use graven_writer::{Room, RoomChange, Trail};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +19,8 @@ use std::thread;
 pub struct Words {
     /// What a wait means for those who make records.
     pub producers: &'static str,
+    /// Where records come from.
+    pub source: &'static str,
     /// How the command ends when no thread can be started.
     pub no_thread: Exit,
     /// How it ends when waiting is given up.
@@ -38,6 +41,8 @@ enum Stage {
 /// Recording, for the signals that end it.
 #[derive(Debug)]
 pub struct Ending {
+    /// Where its status is told.
+    pub board: Arc<Board>,
     room: Arc<Room>,
     stage: Mutex<Stage>,
     trail: PathBuf,
@@ -56,7 +61,10 @@ pub fn while_told<T>(
     words: Words,
     record: impl FnOnce(Trail, Arc<Ending>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
+    let (observer, interval) = (trail.observer(), args.checkpoint_interval.0);
+    let board = Arc::new(Board::new(observer, &args.trail, words.source, interval));
     let ending = Arc::new(Ending {
+        board: Arc::clone(&board),
         room: trail.room(),
         stage: Mutex::new(Stage::Recording),
         trail: args.trail.clone(),
@@ -71,6 +79,7 @@ pub fn while_told<T>(
             .map_err(|why| Failure::thread(words.no_thread, &why).note("no record was taken"))?;
         let checkpoints = trail.checkpoints();
         checkpoints::follow(scope, args, trail.asker(), words.no_thread)?;
+        let _telling = status::tell(&args.trail, &board, &args.status);
         let recorded = record(trail, ending);
         checkpoints::say_trouble(&checkpoints);
         recorded

@@ -62,6 +62,8 @@ pub struct RingStats {
     pub batches_total: usize,
     /// Producers waiting now.
     pub producers_waiting: usize,
+    /// How long the first of them has waited, in nanoseconds.
+    pub waiting_ns: u64,
     /// Waits since the start, those of now included.
     pub waits: u64,
     /// The longest of them in nanoseconds, those of now included.
@@ -297,6 +299,7 @@ where
             batches_taken: state.batches_total - state.free.len() - batches_queued,
             batches_total: state.batches_total,
             producers_waiting: state.waiting.len(),
+            waiting_ns: waits_now,
             waits: state.waits,
             wait_ns_max: state.wait_ns_max.max(waits_now),
             wait_ns_total: state.wait_ns_total.saturating_add(waits_now_total),
