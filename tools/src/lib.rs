@@ -22,3 +22,4 @@ pub mod status;
 pub mod time;
 pub mod trail;
 pub mod verify;
+pub mod watch;

@@ -19,6 +19,7 @@ pub mod salvage;
 pub mod show;
 pub mod status;
 pub mod verify;
+pub mod watch;
 
 use crate::diag::Diagnostic;
 use crate::trail::TrailDir;
