@@ -1,6 +1,6 @@
 //! A snapshot for people.
 
-use super::snapshot::{Checkpoint, Grade, Latency, Lost, Quantiles, Rate, Snapshot};
+use super::snapshot::{Checkpoint, Grade, Lost, Quantiles, Rate, Snapshot};
 use anstyle::{AnsiColor, Style};
 use std::io::{self, Write};
 
@@ -44,14 +44,18 @@ pub fn headline(snapshot: &Snapshot) -> String {
 
 fn facts(s: &Snapshot) -> Vec<(&'static str, String)> {
     let mut facts = vec![
-        ("rate", rates(&s.rates)),
+        ("rate", rates(s)),
         ("durable", durable(s)),
         ("ring", format!("{}; {} records wait in it", ring(s), grouped(s.ring.queued_records))),
         ("waits", waits(s)),
-        ("latency", latency(&s.latency)),
-        ("barrier", latency(&s.barrier)),
-        ("lost", lost(&s.lost)),
     ];
+    for (name, it) in [("latency", &s.latency), ("barrier", &s.barrier)] {
+        facts.push((name, quantiles(&it.minute, "within a minute")));
+        if it.minute.count < it.start.count {
+            facts.push(("", quantiles(&it.start, "since the start")));
+        }
+    }
+    facts.push(("lost", lost(&s.lost)));
     if let Some(kernel) = kernel(s) {
         facts.push(("kernel", kernel));
     }
@@ -73,17 +77,19 @@ fn facts(s: &Snapshot) -> Vec<(&'static str, String)> {
     facts
 }
 
-fn rates(rates: &[Rate]) -> String {
+/// The rates over times that the writer has run for, and the shortest in any case.
+pub fn rates_so_far(s: &Snapshot) -> impl Iterator<Item = &Rate> {
+    let ran_s = s.uptime_ns / 1_000_000_000;
+    let whole = move |rate: &&Rate| rate.over_s <= 1 || u64::from(rate.over_s) <= ran_s;
+    s.rates.iter().filter(whole)
+}
+
+fn rates(s: &Snapshot) -> String {
     let text = |rate: &Rate| {
-        let (records, bytes) = (rate.records_per_s, rate.bytes_per_s);
-        format!(
-            "{} records/s, {}/s over {} s",
-            real(records),
-            bytes_text(bytes as u64),
-            rate.over_s
-        )
+        let (records, bytes) = (real(rate.records_per_s), bytes_text(rate.bytes_per_s as u64));
+        format!("{records} records/s, {bytes}/s over {} s", rate.over_s)
     };
-    rates.iter().map(text).collect::<Vec<_>>().join(" · ")
+    rates_so_far(s).map(text).collect::<Vec<_>>().join(" · ")
 }
 
 fn durable(s: &Snapshot) -> String {
@@ -129,22 +135,12 @@ pub fn waits(s: &Snapshot) -> String {
     }
 }
 
-fn latency(latency: &Latency) -> String {
-    let text = |it: &Quantiles, over: &str| {
-        format!(
-            "p50 {}, p99 {}, p99.9 {}, max {} {over}",
-            time(it.p50_ns),
-            time(it.p99_ns),
-            time(it.p999_ns),
-            time(it.max_ns)
-        )
-    };
-    let start = text(&latency.start, "since the start");
-    match (latency.start.count, latency.minute.count) {
-        (0, _) => "nothing yet".to_owned(),
-        (_, 0) => format!("nothing within a minute · {start}"),
-        _ => format!("{} · {start}", text(&latency.minute, "within a minute")),
+fn quantiles(it: &Quantiles, over: &str) -> String {
+    if it.count == 0 {
+        return format!("nothing {over}");
     }
+    let [p50, p99, p999, max] = [it.p50_ns, it.p99_ns, it.p999_ns, it.max_ns].map(time);
+    format!("p50 {p50}, p99 {p99}, p99.9 {p999}, max {max} {over}")
 }
 
 /// What was lost.
@@ -347,5 +343,6 @@ mod tests {
         write(&mut out, &Snapshot::default()).expect("a vector");
         let text = String::from_utf8(out).expect("text");
         assert!(text.contains("nothing yet"), "{text}");
+        assert!(text.contains("latency   nothing within a minute"), "{text}");
     }
 }

@@ -14,7 +14,9 @@ const LABEL_WIDTH: usize = 10;
 const BAR_WIDTH: usize = 24;
 /// From this part of something bounded on its bar is yellow, and red from the second on, in percent.
 const FILL_PERCENT: [u64; 2] = [60, 90];
-/// A column of the line of rates, from nothing to all.
+/// Lines of the chart of rates.
+const CHART_ROWS: usize = 2;
+/// A piece of a column of that chart, from nothing to all.
 const COLUMNS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
 /// What is shown.
@@ -160,6 +162,7 @@ impl View {
         // What matters less goes first where there is no room.
         let parts = [
             self.flow(s, width),
+            self.matters(s, width),
             self.bounded(s, width),
             self.times(s, width),
             self.rest(s, width),
@@ -220,7 +223,7 @@ impl View {
     /// Rates.
     fn flow(&self, s: &Snapshot, width: usize) -> Vec<String> {
         let mut line = self.fact(width, "rate");
-        for (at, rate) in s.rates.iter().enumerate() {
+        for (at, rate) in text::rates_so_far(s).enumerate() {
             let (records, bytes) = (real(rate.records_per_s), bytes_text(rate.bytes_per_s as u64));
             line = if at == 0 {
                 line.add(Look::Strong, &format!("{records} records/s"))
@@ -229,13 +232,34 @@ impl View {
                 line.add(Look::Faint, &format!("   {} s ", rate.over_s)).plain(&records)
             };
         }
-        let columns = width.saturating_sub(LABEL_WIDTH + 1).min(self.rates.len());
+        let columns = width.saturating_sub(LABEL_WIDTH).min(self.rates.len());
         let shown = self.rates.iter().skip(self.rates.len() - columns);
         let most = shown.clone().copied().fold(0.0, f64::max);
-        let bars: String = shown.map(|rate| column(*rate, most)).collect();
-        let top = format!("up to {}/s", real(most));
-        let blank = self.line(width).add(Look::Faint, &format!("{:LABEL_WIDTH$}{top}", ""));
-        vec![line.text, blank.text, self.fact(width, "").add(Look::Drawn, &bars).text]
+        let mut lines = vec![line.text];
+        for row in (0..CHART_ROWS).rev() {
+            let bars: String = shown.clone().map(|rate| column(*rate, most, row)).collect();
+            let label = if row + 1 == CHART_ROWS { real(most) } else { String::new() };
+            lines.push(self.fact(width, &label).add(Look::Drawn, &bars).text);
+        }
+        lines
+    }
+
+    /// What nobody wants to see.
+    fn matters(&self, s: &Snapshot, width: usize) -> Vec<String> {
+        let lag = match s.lag.records {
+            0 => "all that was accepted is durable".to_owned(),
+            more => {
+                format!("{} records, the oldest {} old", grouped(more), time(s.lag.oldest_ns))
+            }
+        };
+        let uneasy = |is_it| if is_it { Look::Uneasy } else { Look::Plain };
+        let lost = uneasy(s.lost.statements > 0);
+        let waits = uneasy(s.producers.waiting > 0);
+        vec![
+            self.fact(width, "lost").add(lost, &text::lost(&s.lost)).text,
+            self.fact(width, "waits").add(waits, &text::waits(s)).text,
+            self.fact(width, "lag").plain(&lag).text,
+        ]
     }
 
     /// What has an end: ring, queue, keeper, space, segment.
@@ -270,13 +294,6 @@ impl View {
 
     /// How long things take.
     fn times(&self, s: &Snapshot, width: usize) -> Vec<String> {
-        let lag = match s.lag.records {
-            0 => "all that was accepted is durable".to_owned(),
-            more => {
-                format!("{} records, the oldest {} old", grouped(more), time(s.lag.oldest_ns))
-            }
-        };
-        let waiting = if s.producers.waiting > 0 { Look::Uneasy } else { Look::Plain };
         let mut head = format!("{:24}", "");
         for name in ["p50", "p99", "p99.9", "max"] {
             let _ = write!(head, "{name:>10}");
@@ -290,8 +307,6 @@ impl View {
             self.fact(width, label).plain(&format!("{over:<14}{cells}")).text
         };
         vec![
-            self.fact(width, "waits").add(waiting, &text::waits(s)).text,
-            self.fact(width, "lag").plain(&lag).text,
             self.line(width).add(Look::Faint, &head).text,
             row("durable", "1 minute", &s.latency.minute),
             row("", "all", &s.latency.start),
@@ -300,9 +315,8 @@ impl View {
         ]
     }
 
-    /// Losses and signatures.
+    /// What there is.
     fn rest(&self, s: &Snapshot, width: usize) -> Vec<String> {
-        let lost = if s.lost.statements > 0 { Look::Uneasy } else { Look::Plain };
         let records = format!(
             "{} of the trail, {} of this writer in {} frames",
             grouped(s.records.durable),
@@ -310,18 +324,112 @@ impl View {
             grouped(s.records.frames)
         );
         vec![
-            self.fact(width, "lost").add(lost, &text::lost(&s.lost)).text,
             self.fact(width, "records").plain(&records).text,
             self.fact(width, "signed").plain(&text::signed(s)).text,
         ]
     }
 }
 
-/// A column for a value. What is not nothing is seen.
-fn column(value: f64, most: f64) -> char {
+/// The part of a column for a value that is in this row from the bottom. What is not nothing is seen.
+fn column(value: f64, most: f64, row: usize) -> char {
+    let steps = COLUMNS.len() - 1;
     if value <= 0.0 || most <= 0.0 {
         return COLUMNS[0];
     }
-    let at = (value / most * (COLUMNS.len() - 1) as f64).ceil();
-    COLUMNS[(at as usize).clamp(1, COLUMNS.len() - 1)]
+    let high = (value / most * (steps * CHART_ROWS) as f64).ceil() as usize;
+    COLUMNS[high.saturating_sub(steps * row).min(steps)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::snapshot::{Condition, Kernel, Rate, Segment, Space};
+
+    fn snapshot(uptime_s: u64, records: u64) -> Box<Snapshot> {
+        let mut snapshot = Snapshot {
+            trail: "/var/lib/graven/trail".to_owned(),
+            source: "netlink".to_owned(),
+            pid: 7,
+            uptime_ns: uptime_s * 1_000_000_000,
+            rates: vec![Rate { over_s: 1, records_per_s: 100.0, ..Rate::default() }],
+            kernel: Some(Kernel { backlog: 8000, backlog_limit: 8192, ..Kernel::default() }),
+            space: Some(Space { total_bytes: 100, available_bytes: 30, age_ns: 0 }),
+            segment: Some(Segment { used_bytes: 95, total_bytes: 100, ..Segment::default() }),
+            ..Snapshot::default()
+        };
+        snapshot.records.written = records;
+        snapshot.ring.batches = 4;
+        Box::new(snapshot)
+    }
+
+    #[test]
+    fn columns_grow_with_what_they_show() {
+        let of = |value| [column(value, 16.0, 1), column(value, 16.0, 0)];
+        assert_eq!(of(0.0), [' ', ' ']);
+        assert_eq!(of(0.001), [' ', '▁']);
+        assert_eq!(of(8.0), [' ', '█']);
+        assert_eq!(of(9.0), ['▁', '█']);
+        assert_eq!(of(16.0), ['█', '█']);
+        assert_eq!(column(1.0, 0.0, 0), ' ');
+    }
+
+    #[test]
+    fn it_fits_every_terminal_and_ends_every_colour() {
+        let mut view = View::new(true);
+        for second in 0..700 {
+            view.told(snapshot(second, second * 100));
+        }
+        assert_eq!(view.rates.len(), RATES_MAX);
+        for width in [0, 1, 9, 40, 80, 1000] {
+            for height in [0, 1, 2, 5, 24, 100] {
+                let lines = view.lines("trail", (width, height));
+                assert!(lines.len() <= height, "{height}");
+                for line in lines {
+                    let (mut shown, mut rest, mut open) = (0, line.as_str(), false);
+                    while let Some((text, behind)) = rest.split_once("\x1b[") {
+                        shown += text.chars().count();
+                        let (code, behind) = behind.split_once('m').expect("a colour");
+                        open = code != "0";
+                        rest = behind;
+                    }
+                    assert!(shown + rest.chars().count() <= width && !open, "{line:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn without_colours_there_is_no_escape_sequence() {
+        let mut view = View::new(false);
+        view.told(snapshot(1, 0));
+        view.told(snapshot(2, 50));
+        let text = view.lines("trail", (100, 40)).join("\n");
+        assert!(!text.contains('\x1b'), "{text:?}");
+        for part in ["netlink", "8,000 records of 8,192", "30 B of 100 B", "50 of this writer"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+
+    #[test]
+    fn what_has_happened_is_said_first() {
+        let mut view = View::new(false);
+        assert_eq!(view.lines("t", (80, 9))[2], "asking the writer");
+        let mut told = snapshot(1, 0);
+        let (name, text) = ("disk_full".to_owned(), "no room".to_owned());
+        told.conditions = vec![Condition { name, grade: Grade::Critical, text }];
+        view.told(told);
+        assert_eq!(view.lines("t", (80, 9))[1], "critical  disk_full: no room");
+        view.paused = true;
+        view.told(snapshot(2, 0));
+        assert_eq!(view.lines("t", (80, 9))[1], "critical  disk_full: no room", "it is stopped");
+        view.paused = false;
+        view.told(snapshot(3, 0));
+        assert_eq!(view.lines("t", (80, 9))[1], "ok");
+        view.is_silent("no writer runs".to_owned());
+        assert_eq!(view.lines("t", (80, 9))[1], "no writer runs; it is asked again");
+        // Another writer, which begins again, is no negative rate.
+        view.told(snapshot(1, 0));
+        view.told(snapshot(2, 10));
+        assert_eq!(view.rates.back(), Some(&10.0));
+    }
 }
