@@ -239,7 +239,7 @@ mod tests {
         has("# UNIT graven_durable_latency_seconds seconds");
         has(&format!("graven_durable_latency_seconds_sum{{{trail}}} 2.5"));
         has(&format!("graven_durable_latency_seconds_count{{{trail}}} 6"));
-        for (le, count) in [("1e-6", 2), ("0.001", 5), ("+Inf", 6)] {
+        for (le, count) in [("0.000001", 2), ("0.001", 5), ("+Inf", 6)] {
             has(&format!("graven_durable_latency_seconds_bucket{{{trail},le=\"{le}\"}} {count}"));
         }
         has(&format!("graven_lost_events_total{{{trail},cause=\"serial-gap\"}} 17"));

@@ -343,6 +343,6 @@ mod tests {
         write(&mut out, &Snapshot::default()).expect("a vector");
         let text = String::from_utf8(out).expect("text");
         assert!(text.contains("nothing yet"), "{text}");
-        assert!(text.contains("latency   nothing within a minute"), "{text}");
+        assert!(text.contains("nothing within a minute"), "{text}");
     }
 }
