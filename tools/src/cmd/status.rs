@@ -10,11 +10,13 @@ use crate::status::text;
 use crate::time;
 use crate::trail::scan::How;
 use crate::trail::tail::Tail;
-use crate::trail::{TrailDir, Writer, ends};
+use crate::trail::{TrailDir, Writer, ends, live};
 use anstyle::Style;
 use serde::Serialize;
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Arguments of `graven status`.
 #[derive(Debug, clap::Args)]
@@ -56,6 +58,10 @@ Examples:
   graven status /var/lib/graven/trail --json | jq .lag
   graven status /var/lib/graven/trail --metrics";
 
+/// How long a lock may outlive its writer before that is taken for one that runs.
+const ENDING_TIME: Duration = Duration::from_millis(500);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
 /// How the command ended: as checks are expected to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -91,8 +97,10 @@ fn told(args: &Args) -> Health {
     let Some(writer) = dir.writer else { return at_rest(args, &dir) };
     match running(args) {
         Ok(health) => health,
-        // It may have ended in between.
-        Err(_) if crate::trail::live::writer_of(&args.dir).is_none() => at_rest(args, &dir),
+        Err(why) if has_ended(args, &why) => match super::open(&args.dir) {
+            Some(dir) => at_rest(args, &dir),
+            None => Health::Unknown,
+        },
         Err(why) => {
             say_silent(args, writer, &why);
             Health::Unknown
@@ -123,6 +131,21 @@ fn ended(written: io::Result<()>, health: Health) -> Health {
     match output::ended(written, Exit::Success) {
         Exit::Success => health,
         _ => Health::Unknown,
+    }
+}
+
+/// Whether the writer has ended. Its lock may be held for a moment longer by its last writes.
+fn has_ended(args: &Args, why: &AskError) -> bool {
+    let begun = Instant::now();
+    let may_have = matches!(why, AskError::Io(why) if why.kind() != io::ErrorKind::TimedOut);
+    loop {
+        if live::writer_of(&args.dir).is_none() {
+            return true;
+        }
+        if !may_have || begun.elapsed() > ENDING_TIME {
+            return false;
+        }
+        thread::sleep(LOOK_EVERY);
     }
 }
 

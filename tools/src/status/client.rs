@@ -74,7 +74,7 @@ impl Asked {
     ///
     /// # Errors
     /// [`AskError`]
-    pub fn next(&mut self) -> Result<Body, AskError> {
+    pub fn answer(&mut self) -> Result<Body, AskError> {
         let mut line = Vec::new();
         let mut limited = (&mut self.answers).take(REPLY_BYTES_MAX);
         limited.read_until(b'\n', &mut line).map_err(|why| match why.kind() {
@@ -106,7 +106,7 @@ impl Asked {
     /// # Errors
     /// [`AskError`]
     pub fn next_snapshot(&mut self) -> Result<Box<Snapshot>, AskError> {
-        match self.next()? {
+        match self.answer()? {
             Body::Status(snapshot) => Ok(snapshot),
             _ => Err(AskError::Answer("it answers something else".to_owned())),
         }
@@ -126,7 +126,7 @@ pub fn status(dir: &Path) -> Result<Box<Snapshot>, AskError> {
 /// # Errors
 /// [`AskError`]
 pub fn metrics(dir: &Path) -> Result<String, AskError> {
-    match Asked::ask(dir, Request::new(What::Metrics), Duration::ZERO)?.next()? {
+    match Asked::ask(dir, Request::new(What::Metrics), Duration::ZERO)?.answer()? {
         Body::Metrics(text) => Ok(text),
         _ => Err(AskError::Answer("it answers something else".to_owned())),
     }
