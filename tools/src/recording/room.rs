@@ -79,7 +79,7 @@ pub fn while_told<T>(
             .map_err(|why| Failure::thread(words.no_thread, &why).note("no record was taken"))?;
         let checkpoints = trail.checkpoints();
         checkpoints::follow(scope, args, trail.asker(), words.no_thread)?;
-        let _telling = status::tell(&args.trail, &board, &args.status);
+        let _telling = status::tell(args, &board);
         let recorded = record(trail, ending);
         checkpoints::say_trouble(&checkpoints);
         recorded

@@ -38,7 +38,6 @@ pub struct Board {
     trail: String,
     source: &'static str,
     opened_ns: u64,
-    checkpoint_interval: Option<Duration>,
     state: Mutex<State>,
     /// Who asks.
     pub clients: Clients,
@@ -67,6 +66,7 @@ struct State {
     /// Conditions at the last look.
     standing: Vec<Condition>,
     last: Option<Past>,
+    checkpoint_interval: Option<Duration>,
     /// Since when there has been a durable record that no checkpoint covers.
     uncovered_since_ns: Option<u64>,
 }
@@ -95,6 +95,7 @@ impl Board {
             set: BTreeMap::new(),
             standing: Vec::new(),
             last: None,
+            checkpoint_interval,
             uncovered_since_ns: None,
         };
         Self {
@@ -102,7 +103,6 @@ impl Board {
             trail: escape::path(trail),
             source,
             opened_ns,
-            checkpoint_interval,
             state: Mutex::new(state),
             clients: Clients::default(),
         }
@@ -112,6 +112,11 @@ impl Board {
     pub fn tell_kernel(&self, last: LastStatus) {
         let tick_ns = tick_ns();
         self.lock().kernel = Some(Box::new(move || kernel(&last, tick_ns)));
+    }
+
+    /// How old a record grows without a checkpoint from now on.
+    pub fn set_checkpoint_interval(&self, interval: Option<Duration>) {
+        self.lock().checkpoint_interval = interval;
     }
 
     /// Tells of the keeper what `probe` knows, which must not wait.
@@ -276,7 +281,7 @@ impl Board {
             add("keys", Grade::Warning, escaped(&trouble));
         }
         if let (Some(since_ns), Some(interval)) =
-            (state.uncovered_since_ns, self.checkpoint_interval)
+            (state.uncovered_since_ns, state.checkpoint_interval)
         {
             let interval_ns = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
             let late_ns = now_ns.saturating_sub(since_ns);

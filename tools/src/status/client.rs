@@ -107,7 +107,10 @@ impl Asked {
     /// [`AskError`]
     pub fn next_snapshot(&mut self) -> Result<Box<Snapshot>, AskError> {
         match self.answer()? {
-            Body::Status(snapshot) => Ok(snapshot),
+            Body::Status(mut snapshot) => {
+                clean(&mut snapshot);
+                Ok(snapshot)
+            }
             _ => Err(AskError::Answer("it answers something else".to_owned())),
         }
     }
@@ -127,7 +130,62 @@ pub fn status(dir: &Path) -> Result<Box<Snapshot>, AskError> {
 /// [`AskError`]
 pub fn metrics(dir: &Path) -> Result<String, AskError> {
     match Asked::ask(dir, Request::new(What::Metrics), Duration::ZERO)?.answer()? {
-        Body::Metrics(text) => Ok(text),
+        Body::Metrics(text) => {
+            let lines = text.split_inclusive('\n').map(|line| match line.strip_suffix('\n') {
+                Some(line) => harmless(line) + "\n",
+                None => harmless(line),
+            });
+            Ok(lines.collect())
+        }
         _ => Err(AskError::Answer("it answers something else".to_owned())),
+    }
+}
+
+/// Makes every text harmless: whoever owns the trail's directory may be anybody, and who looks may be root.
+fn clean(snapshot: &mut Snapshot) {
+    let Snapshot { version, trail_id, trail, source, conditions, last_condition, lost, .. } =
+        snapshot;
+    let past = last_condition.iter_mut().map(|past| &mut past.condition);
+    let conditions = conditions.iter_mut().chain(past);
+    let conditions = conditions.flat_map(|it| [&mut it.name, &mut it.text]);
+    let causes = lost.causes.iter_mut().flat_map(|it| [&mut it.cause, &mut it.unit]);
+    for text in [version, trail_id, trail, source].into_iter().chain(conditions).chain(causes) {
+        *text = harmless(text);
+    }
+}
+
+/// The text as it is, if a terminal shows all of it as it stands, or else escaped.
+fn harmless(text: &str) -> String {
+    // A writer has escaped what came from elsewhere, with backslashes.
+    let plain = text.replace('\\', "/");
+    let escaped = |text: &str| crate::escape::Escaped(text.as_bytes()).to_string();
+    if escaped(&plain) == plain { text.to_owned() } else { escaped(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::snapshot::{Condition, Grade, LostFor, Past};
+
+    #[test]
+    fn nothing_that_is_told_moves_the_cursor() {
+        assert_eq!(harmless("/a\\x0ab é"), "/a\\x0ab é");
+        let evil = || "\x1b]0;x\x07".to_owned();
+        let condition = || Condition { name: evil(), grade: Grade::Ok, text: evil() };
+        let mut snapshot = Snapshot {
+            version: evil(),
+            trail_id: evil(),
+            trail: evil(),
+            source: evil(),
+            conditions: vec![condition()],
+            last_condition: Some(Past { condition: condition(), ended_realtime_ns: 0 }),
+            ..Snapshot::default()
+        };
+        snapshot.lost.causes.push(LostFor { cause: evil(), unit: evil(), ..LostFor::default() });
+        let before = serde_json::to_string(&snapshot).expect("JSON");
+        assert_eq!(before.matches("\\u001b").count(), 10);
+        clean(&mut snapshot);
+        let after = serde_json::to_string(&snapshot).expect("JSON");
+        assert!(!after.contains("\\u00"), "{after}");
     }
 }

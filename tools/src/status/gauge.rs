@@ -1,9 +1,10 @@
 //! What may wait for a disk, on a thread of its own: how much room the trail's filesystem has, and the
 //! file of metrics. If that disk hangs, the status is told all the same, without these two.
 
-use super::{Board, StatusArgs, metrics};
+use super::{Board, metrics};
 use crate::diag::{Diagnostic, Level};
 use crate::escape;
+use crate::recording::TrailArgs;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -32,10 +33,10 @@ impl Gauge {
     ///
     /// # Errors
     /// There is none to be had.
-    pub fn start(dir: &Path, board: &Arc<Board>, args: &StatusArgs) -> io::Result<Self> {
+    pub fn start(args: &TrailArgs, board: &Arc<Board>) -> io::Result<Self> {
         let (stop, asked) = channel();
         let (done, ended) = channel();
-        let (dir, board) = (dir.to_owned(), Arc::clone(board));
+        let (dir, board) = (args.trail.clone(), Arc::clone(board));
         let mut file =
             args.metrics_file.clone().map(|path| MetricsFile::new(path, args.metrics_interval));
         thread::Builder::new().name("graven-gauge".to_owned()).spawn(move || {

@@ -6,7 +6,7 @@
 
 use crate::diag::Diagnostic;
 use crate::escape;
-use std::path::Path;
+use crate::recording::TrailArgs;
 use std::sync::Arc;
 
 pub mod board;
@@ -14,14 +14,12 @@ pub mod client;
 pub mod gauge;
 pub mod history;
 pub mod metrics;
-pub mod options;
 pub mod protocol;
 pub mod server;
 pub mod snapshot;
 pub mod text;
 
 pub use board::Board;
-pub use options::StatusArgs;
 pub use snapshot::Snapshot;
 
 /// What tells the status of a recording until it is dropped.
@@ -31,11 +29,12 @@ pub struct Telling {
     _gauge: Option<gauge::Gauge>,
 }
 
-/// Starts to tell the status of the recording to the trail in `dir`. What cannot be started is said, and
+/// Starts to tell the status of the recording to the trail of `args`. What cannot be started is said, and
 /// recording goes on without it.
 #[must_use]
-pub fn tell(dir: &Path, board: &Arc<Board>, args: &StatusArgs) -> Telling {
-    let gauge = gauge::Gauge::start(dir, board, args).map_err(|why| {
+pub fn tell(args: &TrailArgs, board: &Arc<Board>) -> Telling {
+    let dir = &args.trail;
+    let gauge = gauge::Gauge::start(args, board).map_err(|why| {
         Diagnostic::warning(format!("no metrics are written: cannot start a thread: {why}"))
     });
     let server = server::Server::start(dir, board).map_err(|why| {
