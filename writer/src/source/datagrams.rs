@@ -29,12 +29,26 @@ impl Datagrams {
         Self { memory, slot_bytes, whole_lens: Vec::with_capacity(SLOTS) }
     }
 
+    /// Holds nothing any more.
+    pub(crate) fn clear(&mut self) {
+        self.whole_lens.clear();
+    }
+
     /// Takes what is there without waiting, in place of what was held before.
     ///
     /// # Errors
     /// `AGAIN` if nothing is there; nothing is held then.
     pub(crate) fn receive(&mut self, socket: &impl AsFd) -> Result<(), Errno> {
-        self.whole_lens.clear();
+        self.receive_at_most(socket, SLOTS)
+    }
+
+    /// The same, but no more than `limit` of them.
+    pub(crate) fn receive_at_most(
+        &mut self,
+        socket: &impl AsFd,
+        limit: usize,
+    ) -> Result<(), Errno> {
+        self.clear();
         let mut slots = self.memory.chunks_exact_mut(self.slot_bytes + STAGGER_BYTES);
         let mut places: [libc::iovec; SLOTS] = std::array::from_fn(|_| {
             let slot = slots.next().unwrap_or_default();
@@ -54,7 +68,7 @@ impl Datagrams {
             libc::recvmmsg(
                 socket.as_fd().as_raw_fd(),
                 messages.as_mut_ptr(),
-                SLOTS as libc::c_uint,
+                limit.min(SLOTS) as libc::c_uint,
                 libc::MSG_DONTWAIT | libc::MSG_TRUNC,
                 std::ptr::null_mut(),
             )
@@ -64,6 +78,11 @@ impl Datagrams {
         };
         self.whole_lens.extend(messages[..taken].iter().map(|message| message.msg_len as usize));
         Ok(())
+    }
+
+    /// How many are held.
+    pub(crate) fn len(&self) -> usize {
+        self.whole_lens.len()
     }
 
     /// Each datagram in the order of its coming, and its whole length, which is longer if it was

@@ -6,6 +6,7 @@ pub(crate) mod datagrams;
 mod intake;
 pub mod kaudit;
 mod last_status;
+pub(crate) mod mapped;
 pub mod netlink;
 mod netlink_options;
 pub mod nlmsg;
