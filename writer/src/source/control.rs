@@ -124,7 +124,7 @@ pub(crate) fn receive(
     limit: usize,
 ) -> Result<Received, Errno> {
     loop {
-        match datagrams.receive_at_most(socket, limit) {
+        match datagrams.receive(socket, limit) {
             Ok(()) => return Ok(Received::Some),
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => return Ok(Received::Empty),
@@ -264,7 +264,7 @@ mod tests {
             Err(errno) => panic!("{errno}"),
         }
         let mut datagrams = Datagrams::new(REPLY_BYTES_MAX);
-        datagrams.receive(&other).expect("it has arrived");
+        datagrams.receive(&other, usize::MAX).expect("it has arrived");
         assert_eq!(datagrams.iter().next().map(|(bytes, _)| bytes), Some(&forged[..]));
 
         let refused = sendto(&sender, &forged, SendFlags::empty(), &address(&ours));

@@ -34,20 +34,11 @@ impl Datagrams {
         self.whole_lens.clear();
     }
 
-    /// Takes what is there without waiting, in place of what was held before.
+    /// Takes what is there without waiting, at most `limit`, in place of what was held before.
     ///
     /// # Errors
     /// `AGAIN` if nothing is there; nothing is held then.
-    pub(crate) fn receive(&mut self, socket: &impl AsFd) -> Result<(), Errno> {
-        self.receive_at_most(socket, SLOTS)
-    }
-
-    /// The same, but no more than `limit` of them.
-    pub(crate) fn receive_at_most(
-        &mut self,
-        socket: &impl AsFd,
-        limit: usize,
-    ) -> Result<(), Errno> {
+    pub(crate) fn receive(&mut self, socket: &impl AsFd, limit: usize) -> Result<(), Errno> {
         self.clear();
         let mut slots = self.memory.chunks_exact_mut(self.slot_bytes + STAGGER_BYTES);
         let mut places: [libc::iovec; SLOTS] = std::array::from_fn(|_| {
@@ -102,7 +93,7 @@ mod tests {
     fn datagrams_come_whole_and_in_order_and_cut_ones_show() {
         let (ours, theirs) = UnixDatagram::pair().expect("socket pair");
         let mut datagrams = Datagrams::new(100);
-        assert_eq!(datagrams.receive(&ours), Err(Errno::AGAIN));
+        assert_eq!(datagrams.receive(&ours, usize::MAX), Err(Errno::AGAIN));
         assert_eq!(datagrams.iter().count(), 0);
         let sent: Vec<Vec<u8>> = (0..SLOTS + 3).map(|n| vec![n as u8; 97 + n % 6]).collect();
         let mut unsent = sent.iter();
@@ -112,13 +103,13 @@ mod tests {
             for bytes in unsent.by_ref().take(5) {
                 theirs.send(bytes).expect("send");
             }
-            datagrams.receive(&ours).expect("receive");
+            datagrams.receive(&ours, usize::MAX).expect("receive");
             taken.extend(datagrams.iter().map(|(bytes, whole)| (bytes.to_vec(), whole)));
         }
         let expected =
             sent.iter().map(|bytes| (bytes[..bytes.len().min(100)].to_vec(), bytes.len()));
         assert!(taken.into_iter().eq(expected));
-        assert_eq!(datagrams.receive(&ours), Err(Errno::AGAIN));
+        assert_eq!(datagrams.receive(&ours, usize::MAX), Err(Errno::AGAIN));
         assert_eq!(datagrams.iter().count(), 0, "nothing is held twice");
     }
 
@@ -129,7 +120,7 @@ mod tests {
         let sent = (0..2 * SLOTS).take_while(|&n| theirs.send(&[n as u8]).is_ok()).count();
         let mut datagrams = Datagrams::new(8);
         let mut taken = 0;
-        while datagrams.receive(&ours).is_ok() {
+        while datagrams.receive(&ours, usize::MAX).is_ok() {
             assert!((1..=SLOTS).contains(&datagrams.iter().count()));
             assert!(datagrams.iter().all(|(bytes, whole)| whole == 1 && bytes.len() == 1));
             taken += datagrams.iter().count();

@@ -132,6 +132,16 @@ pub fn status() -> Result<Status, AttachError> {
     Control::open().and_then(|mut control| control.status()).map_err(refused)
 }
 
+/// Whether records can be left in mapped memory here, tried on a socket of our own.
+///
+/// # Errors
+/// Why bpf(2) was refused: each record will be received by a system call.
+pub fn try_mapping() -> Result<(), Errno> {
+    let (socket, _other) = std::os::unix::net::UnixDatagram::pair()
+        .map_err(|why| Errno::from_io_error(&why).unwrap_or(Errno::IO))?;
+    Mapped::attach(&socket, rustix::param::page_size()).map(drop)
+}
+
 /// This process as the kernel's audit daemon. Dropping it gives everything back.
 #[derive(Debug)]
 pub struct Daemon {

@@ -49,7 +49,7 @@ fn every_length_arrives_whole_and_in_order() {
     for len in (16..70).chain(edges).chain([17_000, 30_000, 100]) {
         sent.push(datagram(sent.len() as u64, len as usize));
         theirs.send(&sent[sent.len() - 1]).expect("room");
-        if sent.len() % 7 == 0 {
+        if sent.len().is_multiple_of(7) {
             take_all(&mut taker, &sent, &mut taken);
         }
     }
@@ -132,7 +132,7 @@ fn a_sender_beside_the_taker_loses_nothing_and_keeps_its_order() {
                 }
                 _ => {
                     // Sometimes late, so that the ring spills.
-                    if next % 5 == 0 {
+                    if next.is_multiple_of(5) {
                         std::thread::sleep(Duration::from_micros(next % 7 * 100));
                     }
                 }
