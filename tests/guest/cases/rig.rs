@@ -66,7 +66,9 @@ pub(crate) fn machine(kernel: &Kernel, initramfs: Initramfs) -> Option<Machine> 
         return Some(machine);
     }
     let dir = temp_dir();
-    Some(machine.accelerator(here(Accelerator::best(kernel, dir.path()))?))
+    let best = here(Accelerator::best(kernel, dir.path()))?;
+    eprintln!("accelerator: {best:?}");
+    Some(machine.accelerator(best))
 }
 
 /// `graven ARGS…` on the host.

@@ -23,8 +23,6 @@ impl Headers {
     /// [`GuestError::Missing`] if apt does not have them, or this machine has no compiler.
     pub fn fetch(cache: &Cache, kernel: &Kernel) -> Result<Self> {
         need("make", "make")?;
-        // Debian's headers name the compiler that the kernel was built with.
-        need("gcc-12", "gcc-12")?;
         let headers = format!("linux-headers-{}", kernel.release);
         let root = cache.dir().join(&headers);
         {
@@ -42,8 +40,19 @@ impl Headers {
         }
         let src = root.join("usr/src");
         let this = Self { dir: src.join(&headers) };
+        let compiler = this.compiler()?;
+        need(&compiler, &compiler)?;
         this.lead_to(&src).map_err(|why| GuestError::failed("write the headers' Makefile", why))?;
         Ok(this)
+    }
+
+    /// The compiler that the kernel was built with, which the headers name: `gcc-12`.
+    fn compiler(&self) -> Result<String> {
+        let variables = fs::read_to_string(self.dir.join(".kernelvariables"))
+            .map_err(|why| GuestError::failed("read .kernelvariables", why))?;
+        let line = variables.lines().find(|line| line.starts_with("CC = "));
+        let name = line.and_then(|line| line.rsplit([' ', ')']).next());
+        Ok(name.unwrap_or("gcc").to_owned())
     }
 
     /// The flavour's Makefile includes the common one by where it would be installed.
