@@ -34,12 +34,14 @@ fn run(kernel: &Kernel, dir: &Path, command_line: &str, script: &str) -> Option<
     Some((image, verdict))
 }
 
-/// The serials of audit events of a log, in order, each once.
+/// The kernel's serials in a log, in order, each once.
 fn serials(log: &str) -> Vec<u64> {
     let of = |line: &str| {
         line.split_once("msg=audit(")?.1.split_once(':')?.1.split(')').next()?.parse().ok()
     };
-    let mut serials: Vec<u64> = log.lines().filter_map(of).collect();
+    // Graven's own records have none.
+    let log = log.lines().filter(|line| !line.starts_with("type=DAEMON_"));
+    let mut serials: Vec<u64> = log.filter_map(of).collect();
     serials.sort_unstable();
     serials.dedup();
     serials
@@ -73,6 +75,23 @@ fn what_the_kernel_held_before_the_daemon_arrives() {
         assert_eq!(serials, (1..=last).collect::<Vec<_>>());
         eprintln!("{}: {last} events since boot, {:?}", kernel.release, verdict.took);
     }
+}
+
+/// With the kernel's own limit of 64 records the queue overflows, which it counts and whose serials are
+/// missing between those that arrive.
+#[test]
+#[ignore = "the window over serials begins at Graven's own marker, behind what the kernel held"]
+fn what_the_kernel_could_not_hold_is_stated() {
+    let script = "watch\nopen 40\nauditctl -s\nrecord\nopen 30\nfinish\numount /mnt\n";
+    let (Some(kernel), dir) = (kernel(Line::V6_12), temp_dir()) else { return };
+    let Some((image, verdict)) = run(&kernel, dir.path(), "audit=1", script) else { return };
+    let verdict = verdict.expect(&End::Script(0));
+    assert!(!verdict.output.contains("\nlost 0"), "{}", verdict.told());
+    let trail = image.copy_out("/trail", dir.path()).unwrap();
+    let serials = serials(&export(&trail));
+    let missing = serials.windows(2).map(|pair| pair[1] - pair[0] - 1).sum::<u64>();
+    assert!(missing > 0, "{serials:?}");
+    verify(&trail, &[4]);
 }
 
 #[test]

@@ -9,11 +9,12 @@ use std::time::Duration;
 const SCRIPT: &str = "\
 set -e
 uname -r
+test \"$(nproc)\" = 2
 insmod /hello.ko
 grep -q '^hello ' /proc/modules
 cat /dev/graven-hello
 rmmod hello
-! grep -q '^hello ' /proc/modules
+if grep -q '^hello ' /proc/modules; then exit 1; fi
 test ! -e /dev/graven-hello
 exit 42";
 
@@ -28,6 +29,8 @@ fn a_module_is_built_loaded_and_unloaded() {
         let Some(mut initramfs) = here(Initramfs::new(&kernel)) else { return };
         initramfs.script(SCRIPT).file("hello.ko", 0o644, std::fs::read(module).unwrap());
         let Some(machine) = machine(&kernel, initramfs) else { return };
+        // As a module needs it that attaches probes under load.
+        let machine = machine.size(384, 2).single_thread();
         let Some(running) = here(machine.boot(dir.path())) else { return };
         let verdict = running.end().unwrap();
         eprintln!("{}: {:?}", kernel.release, verdict.took);

@@ -9,6 +9,7 @@
 //! - `GRAVEN_GUEST_STALL_SECONDS`: how long a disk stalls, 10 unless told otherwise.
 //! - `GRAVEN_GUEST_ACCEL`: `kvm` to use it if a guest starts under it.
 
+mod actions;
 mod audit;
 mod hello;
 mod power;

@@ -1,8 +1,8 @@
 //! What the tests share: kernels, guests with `graven` in them, and trails taken out of their disks.
 
-use graven_guest::{Accelerator, Cache, GuestError, Image, Initramfs, Kernel, Line, Machine};
+use graven_guest::{Accelerator, Cache, GuestError, Initramfs, Kernel, Line, Machine};
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
 /// The command, as Cargo built it for this test.
@@ -74,13 +74,6 @@ pub(crate) fn machine(kernel: &Kernel, initramfs: Initramfs) -> Option<Machine> 
 /// `graven ARGS…` on the host.
 pub(crate) fn graven(args: &[&str]) -> Output {
     Command::new(GRAVEN).args(args).output().expect("graven runs")
-}
-
-/// The trail that a guest has left in the folder `trail` of its disk.
-#[track_caller]
-pub(crate) fn trail_of(image: &Image, dir: &Path) -> PathBuf {
-    let _ = std::fs::remove_dir_all(dir.join("trail"));
-    image.copy_out("/trail", dir).unwrap_or_else(|why| panic!("{why}"))
 }
 
 /// Verifies a trail; its exit code is one of these.

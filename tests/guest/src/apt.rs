@@ -29,8 +29,7 @@ impl Cache {
     }
 
     /// The folder.
-    #[must_use]
-    pub fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 

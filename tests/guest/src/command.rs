@@ -13,12 +13,6 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
     found.find(|path| path.is_file())
 }
 
-/// Whether this machine has a program.
-#[must_use]
-pub fn has(program: &str) -> bool {
-    find(program).is_some()
-}
-
 /// A program that must be there, of a Debian package.
 pub(crate) fn need(program: &str, package: &str) -> Result<PathBuf> {
     find(program).ok_or_else(|| {

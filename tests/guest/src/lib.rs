@@ -25,7 +25,6 @@ mod verdict;
 mod volatile;
 
 pub use apt::Cache;
-pub use command::has;
 pub use disk::{CacheMode, Disk, Image};
 pub use initramfs::Initramfs;
 pub use kernel::{Kernel, Line};

@@ -243,7 +243,7 @@ mod tests {
         assert_eq!(disk.power_cut(Loss::Everything, &mut random).unwrap(), 4 * SECTOR_BYTES);
         assert_eq!(on_image(dir.path()), "aba-----");
         let mut torn = std::collections::BTreeSet::new();
-        for _ in 0..200 {
+        for _ in 0..2000 {
             export.write(2048, &[b'c'; 4 * SECTOR_BYTES]).unwrap();
             disk.power_cut(Loss::Anything, &mut random).unwrap();
             torn.insert(on_image(dir.path()));
