@@ -7,8 +7,9 @@ use crate::time::rfc3339;
 use crate::trail::segment::{LossFound, SegmentRead, Stamp};
 use crate::trail::tail::Tail;
 use crate::trail::{SegmentFile, TrailDir};
-use crate::verify::anchors::{self, Anchor, Anchors};
+use crate::verify::anchors::{self, Anchors};
 use crate::verify::clock::Clock;
+use crate::verify::gaps::Gaps;
 use crate::verify::keys::{self, Chain, Signatures};
 use crate::verify::problems::Problems;
 use crate::verify::provable::Ranges;
@@ -24,6 +25,7 @@ use graven_format::name;
 use graven_format::recovery::Decision;
 use std::io;
 
+mod announced;
 mod chain;
 mod foreign;
 
@@ -42,6 +44,7 @@ pub(crate) struct Judge<'a> {
     segments: Segments,
     records: Records,
     losses: Losses,
+    gaps: Gaps,
     clock: Clock,
     first: Option<Stamp>,
     /// The last intact record so far.
@@ -84,7 +87,7 @@ impl<'a> Before<'a> {
 
 impl<'a> Judge<'a> {
     pub(crate) fn new(dir: &'a TrailDir, options: &'a Options<'a>, plan: &Plan) -> Self {
-        let (announced, announced_by) = known_announced(dir, options);
+        let (announced, announced_by) = announced::known(dir, options);
         let mut judge = Self {
             dir,
             options,
@@ -95,6 +98,7 @@ impl<'a> Judge<'a> {
             segments: Segments::default(),
             records: Records::default(),
             losses: Losses::default(),
+            gaps: Gaps::default(),
             clock: Clock::default(),
             first: None,
             last: None,
@@ -176,12 +180,18 @@ impl<'a> Judge<'a> {
                 self.seen = self.seen.max(end_seq(read));
                 self.scope.read(read, end_seq(read).min(place.end_seq.max(read.file.first_seq)));
                 if !place.orphan {
+                    let range = self.options.range;
+                    let asked = |stamp: &Stamp| {
+                        range.is_none_or(|asked| asked.contains(stamp.seq, stamp.realtime_ns))
+                    };
+                    self.gaps.segment(read, end_seq(read), &asked);
                     self.provable.segment(read, file, !self.chain.is_broken());
                 }
             }
             Err(why) => {
                 self.unreadable(file, why);
                 self.chain.unreadable();
+                self.gaps.unreadable();
                 self.provable.unreadable();
             }
         }
@@ -361,6 +371,7 @@ impl<'a> Judge<'a> {
         let (origin, last) = (origin.as_deref(), self.chain.last());
         let anchors = self.anchored.judge(
             self.options.anchors,
+            self.options.witnesses,
             &self.scope,
             origin,
             end_seq,
@@ -379,11 +390,12 @@ impl<'a> Judge<'a> {
         anchors: Anchors,
     ) -> Report {
         let has = |class| self.problems.has(class);
+        let source_gaps = self.gaps.end();
         let verdict = if has(Class::Damage) {
             Verdict::Damaged
         } else if has(Class::Unchecked) || has(Class::Unsupported) {
             Verdict::Unchecked
-        } else if self.losses.count > 0 {
+        } else if self.losses.count > 0 || source_gaps.count > 0 {
             Verdict::Losses
         } else if has(Class::Tail) {
             Verdict::TornTail
@@ -424,23 +436,11 @@ impl<'a> Judge<'a> {
             provable,
             provable_left_out,
             losses: self.losses,
+            source_gaps,
             clock: self.clock,
             temporary_files: self.dir.temporaries.clone(),
         }
     }
-}
-
-/// Records that somebody knows to have been announced, a checkpoint being made of nothing else, and who.
-fn known_announced(dir: &TrailDir, options: &Options<'_>) -> (u64, String) {
-    let origin = dir.trail_id().map(origin);
-    let own = options.anchors.iter().filter(|anchor| Some(&anchor.head.origin) == origin.as_ref());
-    let durable = options.durable.map(|seq| (seq.saturating_add(1), "--durable".to_owned()));
-    let anchored = own.max_by_key(|anchor| anchor.head.size).map(|anchor| {
-        let Anchor { file, line, head, .. } = anchor;
-        (head.size, format!("the checkpoint in {file}, line {line}"))
-    });
-    let known = durable.into_iter().chain(anchored);
-    known.max_by_key(|(announced, _)| *announced).unwrap_or_default()
 }
 
 /// One past the last seq that the segment has, or says that it had.
