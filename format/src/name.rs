@@ -9,6 +9,7 @@
 //! | `key` | the key that signs now: see `key` |
 //! | `key.next` | the key of the next epoch, until the last one is erased |
 //! | `checkpoint` | the checkpoint that a running writer was asked for last |
+//! | `reserve` | room that is given back when there is none; its content is nothing |
 
 use alloc::format;
 use alloc::string::String;
@@ -28,6 +29,9 @@ pub const KEY_NEXT: &str = "key.next";
 pub const CHECKPOINT: &str = "checkpoint";
 /// The file in which that checkpoint is written before it is renamed.
 pub const CHECKPOINT_TMP: &str = "checkpoint.tmp";
+
+/// The file that keeps room for what must be recorded when the disk is full.
+pub const RESERVE: &str = "reserve";
 
 /// What a file name in a trail directory means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +65,8 @@ pub enum Name {
         /// Whether it is the temporary.
         temporary: bool,
     },
+    /// The reserve.
+    Reserve,
 }
 
 impl Name {
@@ -75,6 +81,7 @@ impl Name {
             KEY_NEXT => return Some(Self::Key { next: true }),
             CHECKPOINT => return Some(Self::Checkpoint { temporary: false }),
             CHECKPOINT_TMP => return Some(Self::Checkpoint { temporary: true }),
+            RESERVE => return Some(Self::Reserve),
             _ => {}
         }
         if let Some(stem) = name.strip_suffix(".tmp") {

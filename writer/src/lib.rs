@@ -10,6 +10,7 @@ pub mod error;
 pub mod hash;
 pub mod keys;
 pub mod own;
+pub mod policy;
 pub mod rewrite;
 pub mod ring;
 mod room;
@@ -24,6 +25,6 @@ pub use error::{OpenError, WriteError};
 pub use room::{Room, RoomChange};
 pub use trail::{
     Asker, CHECKPOINT_DEFAULT, CheckpointError, EPOCH_DEFAULT, EPOCH_SEGMENTS_DEFAULT,
-    IN_FLIGHT_DEFAULT, Opened, Options, RING_BYTES_DEFAULT, RING_BYTES_MAX, RING_BYTES_MIN,
+    Exempt, IN_FLIGHT_DEFAULT, Opened, Options, RING_BYTES_DEFAULT, RING_BYTES_MAX, RING_BYTES_MIN,
     Summary, Ticket, Trail,
 };

@@ -34,6 +34,7 @@ use crate::engine::metrics::{Metrics, Totals};
 use crate::engine::recover::Recovered;
 use crate::error::{OpenError, WriteError};
 use crate::keys::InForce;
+use crate::policy::gate::Gate;
 use crate::ring::{Ring, RingStats};
 use crate::room::Room;
 use crate::source::{AppendError, Sink};
@@ -103,6 +104,7 @@ struct Shared {
     watermark: Arc<Watermark>,
     metrics: Arc<Metrics>,
     room: Arc<Room>,
+    gate: Arc<Gate>,
     checkpoints: Arc<Checkpoints>,
     opened: Arc<Opened>,
 }
@@ -187,11 +189,13 @@ impl Trail {
         &self.shared.opened
     }
 
-    /// Appends one record, waiting without limit while there is no room.
+    /// Appends one record, waiting without limit while there is no room, or while the [gate](Trail::gate) is
+    /// closed.
     ///
     /// # Errors
     /// [`AppendError`]; the record was not taken.
     pub fn append(&self, record: &Record<'_>) -> Result<Ticket<'_>, AppendError> {
+        self.shared.gate.pass(record)?;
         let seq = self.shared.ring.append(record)?;
         Ok(Ticket { seq, watermark: &self.shared.watermark })
     }
@@ -201,6 +205,7 @@ impl Trail {
     /// # Errors
     /// [`AppendError::Full`] if there is not: the record was not taken and not dropped.
     pub fn try_append(&self, record: &Record<'_>) -> Result<Ticket<'_>, AppendError> {
+        self.shared.gate.try_pass(record)?;
         let seq = self.shared.ring.try_append(record)?;
         Ok(Ticket { seq, watermark: &self.shared.watermark })
     }
@@ -249,6 +254,18 @@ impl Trail {
         Arc::clone(&self.shared.room)
     }
 
+    /// What makes producers wait before the ring; it outlives the trail.
+    #[must_use]
+    pub fn gate(&self) -> Arc<Gate> {
+        Arc::clone(&self.shared.gate)
+    }
+
+    /// The way around the gate, for those who are trusted to use the reserve; it outlives the trail.
+    #[must_use]
+    pub fn exempt(&self) -> Exempt {
+        Exempt { shared: self.shared.clone() }
+    }
+
     /// What the ring holds now.
     #[must_use]
     pub fn ring(&self) -> RingStats {
@@ -266,6 +283,8 @@ impl Trail {
     /// accepted becomes durable. [`Trail::close`] waits for that.
     pub fn stop(&self) {
         self.shared.ring.close();
+        // Who waits there is refused by the ring.
+        self.shared.gate.end();
     }
 
     /// Takes no more records, makes all that were accepted durable, and seals the trail. With
@@ -351,11 +370,58 @@ impl Drop for Trail {
 }
 
 impl Sink for Trail {
+    /// A record that the gate drops is counted, and the seq is that of the next one that is taken.
     fn append(&self, record: &Record<'_>) -> Result<u64, AppendError> {
+        match self.shared.gate.pass(record) {
+            Ok(()) => self.shared.ring.append(record),
+            Err(_) => Ok(self.shared.ring.stats().next_seq),
+        }
+    }
+
+    fn append_all(&self, records: &[Record<'_>]) -> Result<(), AppendError> {
+        let mut rest = records;
+        // Whoever is stopped by the gate has given the ring what was before.
+        while let Some(at) = rest.iter().position(|record| self.shared.gate.stops(record)) {
+            let (before, from) = rest.split_at(at);
+            self.shared.ring.append_all(before)?;
+            Sink::append(self, &from[0])?;
+            rest = &from[1..];
+        }
+        self.shared.ring.append_all(rest)
+    }
+}
+
+/// Appends to a trail past its gate: Graven's own records, and those of producers that are trusted to go on while
+/// others wait, because their work is what ends it.
+#[derive(Clone, Debug)]
+pub struct Exempt {
+    shared: Shared,
+}
+
+impl Exempt {
+    /// Appends one record if there is room for it now.
+    ///
+    /// # Errors
+    /// [`AppendError::Full`] if there is not: the record was not taken and not dropped.
+    pub fn try_append(&self, record: &Record<'_>) -> Result<u64, AppendError> {
+        self.shared.ring.try_append(record)
+    }
+
+    /// The durable watermark, to wait for.
+    #[must_use]
+    pub fn watermark(&self) -> Arc<Watermark> {
+        Arc::clone(&self.shared.watermark)
+    }
+}
+
+impl Sink for Exempt {
+    fn append(&self, record: &Record<'_>) -> Result<u64, AppendError> {
+        self.shared.gate.count(record);
         self.shared.ring.append(record)
     }
 
     fn append_all(&self, records: &[Record<'_>]) -> Result<(), AppendError> {
+        records.iter().for_each(|record| self.shared.gate.count(record));
         self.shared.ring.append_all(records)
     }
 }
@@ -382,6 +448,9 @@ fn engine_thread(
         if held_up && shared.0.room.is_given_up() {
             engine.give_up();
         }
+        if shared.0.room.take_asked() {
+            engine.ask_for_room();
+        }
         let turn = engine.turn(now);
         if engine.is_held_up() != held_up && !matches!(turn, Turn::Failed(_)) {
             held_up = !held_up;
@@ -403,6 +472,7 @@ impl Drop for AtEnd {
     fn drop(&mut self) {
         self.0.room.end();
         self.0.checkpoints.end();
+        self.0.gate.end();
         if !std::thread::panicking() {
             return;
         }

@@ -145,7 +145,8 @@ impl TrailDir {
                 Name::Identity { temporary: false }
                 | Name::Lock
                 | Name::Key { .. }
-                | Name::Checkpoint { .. } => {}
+                | Name::Checkpoint { .. }
+                | Name::Reserve => {}
             }
         }
         if dir.identity.is_none() && dir.segments.is_empty() {
