@@ -5,6 +5,7 @@
 
 pub mod cli;
 pub mod cmd;
+pub mod config;
 pub mod deliver;
 pub mod diag;
 pub mod doctor;
