@@ -24,7 +24,7 @@ pub use engine::{Compress, OnFull};
 pub use error::{OpenError, WriteError};
 pub use room::{Room, RoomChange};
 pub use trail::{
-    Asker, CHECKPOINT_DEFAULT, CheckpointError, EPOCH_DEFAULT, EPOCH_SEGMENTS_DEFAULT,
-    Exempt, IN_FLIGHT_DEFAULT, Opened, Options, RING_BYTES_DEFAULT, RING_BYTES_MAX, RING_BYTES_MIN,
+    Asker, CHECKPOINT_DEFAULT, CheckpointError, EPOCH_DEFAULT, EPOCH_SEGMENTS_DEFAULT, Exempt,
+    IN_FLIGHT_DEFAULT, Opened, Options, RING_BYTES_DEFAULT, RING_BYTES_MAX, RING_BYTES_MIN,
     Summary, Ticket, Trail,
 };

@@ -34,10 +34,11 @@ use crate::engine::metrics::{Metrics, Totals};
 use crate::engine::recover::Recovered;
 use crate::error::{OpenError, WriteError};
 use crate::keys::InForce;
-use crate::policy::gate::Gate;
+use crate::policy::gate::{Dropped, Gate};
 use crate::ring::{Ring, RingStats};
 use crate::room::Room;
 use crate::source::{AppendError, Sink};
+use graven_format::loss::{Cause, Certainty, LossStatement};
 use graven_format::note::PublicKey;
 use graven_format::{Record, TrailId};
 use start::start;
@@ -282,9 +283,25 @@ impl Trail {
     /// Takes no more records, so that producers that wait or come later are refused; what was
     /// accepted becomes durable. [`Trail::close`] waits for that.
     pub fn stop(&self) {
-        self.shared.ring.close();
-        // Who waits there is refused by the ring.
         self.shared.gate.end();
+        self.state_dropped();
+        // Who waits is refused.
+        self.shared.ring.close();
+    }
+
+    /// States what the gate has dropped, waiting as any record does. A ring that was closed before takes it not, and had
+    /// taken it then.
+    fn state_dropped(&self) {
+        let Some(dropped) = self.shared.gate.take_dropped() else { return };
+        let (certainty, range) = (Certainty::Exactly, None);
+        let Dropped { source, count, between_ns } = dropped;
+        let (cause, between_ns) = (Cause::Dropped, Some(between_ns));
+        let statement = LossStatement { source, cause, certainty, count, range, between_ns };
+        let now = clock::now();
+        let payload = statement.encode(now.realtime_ns);
+        let record = LossStatement::record(&payload, now.realtime_ns, now.boottime_ns);
+        // Storage that failed is told by whoever closes the trail.
+        let _ = self.shared.ring.append(&record);
     }
 
     /// Takes no more records, makes all that were accepted durable, and seals the trail. With

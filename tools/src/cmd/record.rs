@@ -4,7 +4,8 @@ use crate::diag::{Diagnostic, Level};
 use crate::exit::Exit;
 use crate::recording::room::{self, Ending, Words};
 use crate::recording::signals::{Signals, UntilStopped};
-use crate::recording::{Failure, TrailArgs, ack, kernel, sealed, summary};
+use crate::recording::space::Space;
+use crate::recording::{Failure, SpaceArgs, TrailArgs, ack, kernel, sealed, summary};
 use graven_format::consts::RECORD_PAYLOAD_BYTES_MAX;
 use graven_writer::rewrite::LEVEL_DEFAULT;
 use graven_writer::source::stream::{self, Refused, StreamError};
@@ -23,6 +24,8 @@ const REFUSED_SAID_MAX: u64 = 20;
 pub struct Args {
     #[command(flatten)]
     trail: TrailArgs,
+    #[command(flatten)]
+    space: SpaceArgs,
     /// Where records come from
     #[arg(long, value_enum)]
     source: Source,
@@ -102,9 +105,21 @@ fn record(args: &Args) -> Result<Exit, Failure> {
         Source::Netlink => kernel::PRODUCERS_WITHOUT_ROOM,
     };
     let words = Words { producers, no_thread: Exit::CannotCheck, given_up: Exit::NoRoom };
-    room::while_told(&args.trail, trail, words, |trail, ending| {
+    let section = args.space.section(None);
+    let source = match args.source {
+        Source::Stdin => graven_format::Source::Stdin,
+        Source::Netlink => graven_format::Source::Netlink,
+    };
+    let space = section.map(|it| Space::start(&it, &args.trail, source, &trail)).transpose()?;
+    let recorded = room::while_told(&args.trail, trail, words, |trail, ending| {
         acknowledged(args, trail, signals, ending)
-    })
+    });
+    if let Some(space) = space {
+        let failed = matches!(&recorded, Err(failure) if failure.exit == Exit::Storage);
+        // What is not in the trail was said.
+        let _ = space.end(failed);
+    }
+    recorded
 }
 
 /// Records beside the thread that acknowledges, if one was asked for.

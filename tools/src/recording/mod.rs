@@ -2,6 +2,7 @@
 //! acknowledgements.
 
 pub mod ack;
+pub mod actions;
 pub mod checkpoints;
 pub mod child;
 pub mod descendants;
@@ -12,7 +13,10 @@ pub mod open;
 pub mod room;
 pub mod sealed;
 pub mod signals;
+pub mod space;
 pub mod summary;
+pub mod system;
 
 pub use failure::Failure;
 pub use open::TrailArgs;
+pub use space::SpaceArgs;

@@ -214,7 +214,8 @@ impl Machine {
         match event {
             Event::Space { free, total } => self.space(free, total, &mut orders),
             Event::Room { missing } => {
-                self.room_since_ns = if missing { None } else { self.room_since_ns.or(Some(now_ns)) };
+                self.room_since_ns =
+                    if missing { None } else { self.room_since_ns.or(Some(now_ns)) };
                 self.missing = missing;
             }
             Event::Reserve { whole } => self.reserve_whole = whole,

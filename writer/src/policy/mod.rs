@@ -220,7 +220,7 @@ impl Threshold {
 impl fmt::Display for Threshold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Mib(mib) => write!(f, "{mib}"),
+            Self::Mib(mib) => write!(f, "{mib}M"),
             Self::Percent(percent) => write!(f, "{percent}%"),
         }
     }
@@ -228,14 +228,17 @@ impl fmt::Display for Threshold {
 
 /// The text is no threshold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected a number of MiB, or of percent as in 25%, from 1% to 99%")]
+#[error("expected MiB as in 75 or 75M, or percent as in 25%, from 1% to 99%")]
 pub struct ThresholdError;
 
 impl FromStr for Threshold {
     type Err = ThresholdError;
 
     fn from_str(text: &str) -> Result<Self, ThresholdError> {
-        let (digits, percent) = text.strip_suffix('%').map_or((text, false), |it| (it, true));
+        let (digits, percent) = match text.strip_suffix('%') {
+            Some(digits) => (digits, true),
+            None => (text.strip_suffix(['M', 'm']).unwrap_or(text), false),
+        };
         if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(ThresholdError);
         }

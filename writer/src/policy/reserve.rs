@@ -44,7 +44,8 @@ impl Reserve {
     /// Whether it has all of its room.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        let held = |it: std::fs::Metadata| it.len() == self.bytes && it.blocks() * 512 >= self.bytes;
+        let held =
+            |it: std::fs::Metadata| it.len() == self.bytes && it.blocks() * 512 >= self.bytes;
         self.file.metadata().is_ok_and(held)
     }
 

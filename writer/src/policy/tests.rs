@@ -66,7 +66,12 @@ fn each_threshold_acts_once_and_again_only_after_room_has_returned() {
 
 #[test]
 fn a_full_disk_with_a_reserve_closes_the_gate_before_it_gives_it_back() {
-    let settings = Settings { reserve_bytes: 10 * MIB, space_left: None, admin_space_left: None, ..settings() };
+    let settings = Settings {
+        reserve_bytes: 10 * MIB,
+        space_left: None,
+        admin_space_left: None,
+        ..settings()
+    };
     let mut machine = Machine::new(settings);
     let mut at = |event| short(&machine.take(event, 0));
     assert_eq!(at(space(100)), ["fill"]);
@@ -146,10 +151,12 @@ fn words_are_auditds_where_it_has_them() {
     for text in ["", "exec", "exec x", "halt now", "rotate", "sysl0g"] {
         assert!(text.parse::<Action>().is_err(), "{text}");
     }
-    for (text, bytes) in [("75", 75 * MIB), ("25%", 250 * MIB), ("1%", 10 * MIB), ("0", 0)] {
+    for (text, bytes) in
+        [("75", 75 * MIB), ("75M", 75 * MIB), ("25%", 250 * MIB), ("1%", 10 * MIB), ("0", 0)]
+    {
         assert_eq!(text.parse::<Threshold>().expect("a threshold").bytes(TOTAL), bytes, "{text}");
     }
-    for text in ["", "%", "0%", "100%", "-1", "+1", "1.5", "75M", "17592186044416"] {
+    for text in ["", "%", "0%", "100%", "-1", "+1", "1.5", "75G", "M", "17592186044416"] {
         assert!(text.parse::<Threshold>().is_err(), "{text}");
     }
     assert!(Condition::SpaceLeft.refuses(&Action::Drop).is_some());
