@@ -11,6 +11,7 @@ pub mod hash;
 pub mod keys;
 pub mod own;
 pub mod policy;
+pub mod retention;
 pub mod rewrite;
 pub mod ring;
 mod room;

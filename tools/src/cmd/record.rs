@@ -2,6 +2,7 @@
 
 use crate::diag::{Diagnostic, Level};
 use crate::exit::Exit;
+use crate::recording::retention::Removing;
 use crate::recording::room::{self, Ending, Words};
 use crate::recording::signals::{Signals, UntilStopped};
 use crate::recording::space::Space;
@@ -111,9 +112,15 @@ fn record(args: &Args) -> Result<Exit, Failure> {
         Source::Netlink => graven_format::Source::Netlink,
     };
     let space = section.map(|it| Space::start(&it, &args.trail, source, &trail)).transpose()?;
+    let keep = args.space.keep(None);
+    let removing = keep.removes().then(|| Removing::start(&args.trail.trail, keep, &trail));
+    let removing = removing.transpose()?;
     let recorded = room::while_told(&args.trail, trail, words, |trail, ending| {
         acknowledged(args, trail, signals, ending)
     });
+    if let Some(removing) = removing {
+        removing.end();
+    }
     if let Some(space) = space {
         let failed = matches!(&recorded, Err(failure) if failure.exit == Exit::Storage);
         // What is not in the trail was said.

@@ -2,6 +2,7 @@ use super::schema::section;
 use super::value::{Bytes, Every, Number, Problem, Time, Value, quoted};
 use crate::recording::open::parse_bytes;
 use graven_writer::policy::{Action, Condition, Limit, Settings, Threshold};
+use graven_writer::retention::Keep;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -122,6 +123,17 @@ impl SpaceSection {
             ReserveSize::Auto => least_reserve(ring_bytes, segment_bytes),
             ReserveSize::Off => 0,
             ReserveSize::Bytes(bytes) => bytes,
+        }
+    }
+
+    /// What of the trail is to be kept.
+    #[must_use]
+    pub fn keep_what(&self) -> Keep {
+        let ns = |it: Duration| u64::try_from(it.as_nanos()).unwrap_or(u64::MAX);
+        Keep {
+            segments: self.keep.map(|it| it.0.unsigned_abs()),
+            bytes: self.max_total.map(|it| it.0),
+            age_ns: self.max_age.map(|it| ns(it.0)),
         }
     }
 

@@ -77,7 +77,7 @@ pub fn quoted(text: &str) -> String {
 
 /// A number and the largest unit that says it without a rest.
 fn in_units(number: u64, units: &[(u64, &str)]) -> String {
-    let unit = units.iter().find(|(factor, _)| number >= *factor && number % factor == 0);
+    let unit = units.iter().find(|(factor, _)| number >= *factor && number.is_multiple_of(*factor));
     unit.map_or_else(|| number.to_string(), |(factor, unit)| format!("{}{unit}", number / factor))
 }
 

@@ -10,6 +10,7 @@ pub mod failure;
 pub mod forward;
 pub mod kernel;
 pub mod open;
+pub mod retention;
 pub mod room;
 pub mod sealed;
 pub mod signals;

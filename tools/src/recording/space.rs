@@ -7,6 +7,7 @@ use crate::diag::{Diagnostic, Level};
 use crate::escape;
 use crate::exit::Exit;
 use crate::recording::actions::Actions;
+use crate::recording::open::{parse_bytes, parse_time};
 use crate::recording::system::System;
 use crate::recording::{Failure, TrailArgs};
 use graven_format::loss::{Cause, Certainty, LossStatement};
@@ -15,6 +16,7 @@ use graven_writer::own::Own;
 use graven_writer::policy::gate::{Dropped, Gate, Mode};
 use graven_writer::policy::reserve::Reserve;
 use graven_writer::policy::{Action, Alarm, Change, Event, Machine, Order, Settings, Threshold};
+use graven_writer::retention::Keep;
 use graven_writer::source::AppendError;
 use graven_writer::{Checkpoints, Exempt, Room, Trail, clock};
 use std::collections::VecDeque;
@@ -59,6 +61,15 @@ pub struct SpaceArgs {
     /// segments]
     #[arg(long, value_name = "BYTES")]
     pub reserve: Option<ReserveSize>,
+    /// Keep so many segments at most: the oldest sealed ones are removed, which is recorded before
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(i64).range(4..=1_000_000_000))]
+    pub keep: Option<i64>,
+    /// Keep so many bytes of segments at most
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    pub max_total: Option<u64>,
+    /// Keep records for so long at most, a minute or more
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub max_age: Option<Duration>,
     /// Let an action be `panic`: the kernel crashes at once
     #[arg(long)]
     pub allow_panic: bool,
@@ -82,6 +93,18 @@ impl SpaceArgs {
         over!(disk_full_action, disk_error_action, reserve);
         section.allow_panic |= self.allow_panic;
         given.then_some(section)
+    }
+
+    /// What is to be kept, over `config` if there is a file.
+    #[must_use]
+    pub fn keep(&self, config: Option<&SpaceSection>) -> Keep {
+        let of_file = config.map(SpaceSection::keep_what).unwrap_or_default();
+        let ns = |it: Duration| u64::try_from(it.as_nanos()).unwrap_or(u64::MAX);
+        Keep {
+            segments: self.keep.map(i64::unsigned_abs).or(of_file.segments),
+            bytes: self.max_total.or(of_file.bytes),
+            age_ns: self.max_age.map(ns).or(of_file.age_ns),
+        }
     }
 }
 
@@ -268,7 +291,6 @@ impl Watch {
 
     /// Measures what there is to measure.
     fn look(&mut self) {
-        self.tell(Event::Room { missing: self.room.is_missing() });
         match rustix::fs::statvfs(&self.dir) {
             Ok(stat) => {
                 let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
@@ -283,6 +305,7 @@ impl Watch {
             }
             Err(_) => {}
         }
+        self.tell(Event::Room { missing: self.room.is_missing() });
         self.tell(Event::Losses { statements: self.gate.losses() });
         if let Some(checkpoints) = &self.checkpoints {
             let covered = checkpoints.newest().map_or(0, |newest| newest.size);

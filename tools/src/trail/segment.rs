@@ -12,6 +12,7 @@ use graven_format::recovery::Found;
 use graven_format::scan::{Event, Expect, Outcome, Prefix};
 use graven_format::trailer::Tally;
 use graven_format::{Finding, FindingKind, Flags, FormatError};
+use graven_writer::retention::Statement;
 use std::io;
 use std::ops::{ControlFlow, Range};
 use std::time::Duration;
@@ -82,6 +83,8 @@ pub struct SegmentRead {
     pub losses: Vec<LossFound>,
     /// Those that were not kept.
     pub losses_left_out: u64,
+    /// The last record in it that says which segments were removed from the trail's beginning.
+    pub retention: Option<(Stamp, Statement)>,
     /// Its keys, and the checkpoints in it.
     pub notes: Notes,
     /// If something is wrong in it: the seqs of those records that its trailer's root still covers.
@@ -117,6 +120,7 @@ struct Collector {
     last: Option<Stamp>,
     losses: Vec<LossFound>,
     losses_left_out: u64,
+    retention: Option<(Stamp, Statement)>,
     clocks: Clocks,
 }
 
@@ -132,6 +136,9 @@ impl Collector {
                 self.clocks.take(Times { seq: *seq, realtime_ns, boottime_ns });
                 self.findings[self.placed..].iter_mut().for_each(|it| it.after = Some(stamp));
                 self.placed = self.findings.len();
+                if let Some(statement) = Statement::parse(record) {
+                    self.retention = Some((stamp, statement));
+                }
                 if record.flags.contains(Flags::LOSS) {
                     if self.losses.len() < LOSSES_MAX {
                         let statement = LossStatement::parse(record.bytes).map(|(it, _)| it);
@@ -198,6 +205,7 @@ pub fn read(
         last,
         losses,
         losses_left_out,
+        retention,
         clocks,
         ..
     } = collector;
@@ -213,6 +221,7 @@ pub fn read(
         last,
         losses,
         losses_left_out,
+        retention,
         notes: notes.map(|notes| notes.end(end_seq)).unwrap_or_default(),
         confirmed,
         roots: scanned.roots,
@@ -285,6 +294,7 @@ pub fn read_ends(dir: &TrailDir, file: &SegmentFile) -> io::Result<SegmentRead> 
         last: None,
         losses: Vec::new(),
         losses_left_out: 0,
+        retention: None,
         notes: Notes::default(),
         confirmed: Vec::new(),
         roots: Vec::new(),
