@@ -18,8 +18,8 @@ use graven_writer::retention::Statement;
 pub(super) struct Head {
     /// The first segment that is there.
     first: Option<SegmentFile>,
-    /// The root over all before it that its header states.
-    root: Option<Hash>,
+    /// Of each segment that is there, if it is not: its number, its first seq, and the root over all before it.
+    roots: Vec<(u64, u64, Hash)>,
     /// The last record that says what was removed.
     statement: Option<(Stamp, Statement)>,
 }
@@ -32,8 +32,10 @@ impl Head {
 
     /// Takes what a segment that belongs to the trail up to `end_seq` says.
     pub(super) fn take(&mut self, read: &SegmentRead, end_seq: u64) {
-        if self.first.as_ref() == Some(&read.file) {
-            self.root = read.outcome.header.as_ref().and_then(|header| header.before.root());
+        let SegmentFile { segment, first_seq } = read.file;
+        let header = read.outcome.header.as_ref().filter(|_| self.first.is_some());
+        if let Some(root) = header.and_then(|header| header.before.root()) {
+            self.roots.push((segment, first_seq, root));
         }
         let within = |(stamp, _): &(Stamp, Statement)| stamp.seq < end_seq;
         self.statement = read.retention.filter(within).or(self.statement);
@@ -45,11 +47,10 @@ impl Judge<'_> {
     pub(super) fn settle_head(&mut self) {
         let Some(first) = self.head.first.take() else { return };
         let said = self.head.statement;
+        // Removing may have been cut off: then what is left of what was to go follows on.
         let says = said.filter(|(_, says)| {
-            let exact = says.last_segment.checked_add(1) == Some(first.segment);
-            // Removing may have been cut off: then what is left of it is there, and follows on.
-            let later = says.last_segment >= first.segment && says.end_seq > first.first_seq;
-            exact && says.end_seq == first.first_seq && self.head.root == Some(says.root) || later
+            let next = says.last_segment.saturating_add(1);
+            next >= first.segment && self.head.roots.contains(&(next, says.end_seq, says.root))
         });
         let Some((stamp, _)) = says else {
             let missing = self.missing_head(&first);
