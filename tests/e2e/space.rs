@@ -4,9 +4,10 @@
 
 use crate::rig::failing::Failing;
 use crate::rig::mount::{Mounted, can_mount};
-use crate::rig::{Ran, Running, number, on, record, temp_dir};
+use crate::rig::{Ran, Running, number, on, record, record_signed, temp_dir};
 use graven_format::{Flags, Record, Source};
-use graven_tools::recording::space::Space;
+use graven_tools::config::SpaceSection;
+use graven_tools::recording::housekeeping::Housekeeping;
 use graven_tools::recording::{SpaceArgs, TrailArgs};
 use graven_writer::source::Sink as _;
 use graven_writer::{Trail, clock};
@@ -211,17 +212,18 @@ fn each_threshold_acts_once_and_its_action_is_in_the_trail() {
             let word = action.split(' ').next().expect("a word");
             assert_eq!(
                 with(&own, &[op, &format!("act={word}"), "limit=15728640", "res=success"]),
-                1 + usize::from(asked != ""),
+                1,
+                "{own:?}"
+            );
+            // How the program ended.
+            assert_eq!(
+                with(&own, &[op, "exit=0", "res=success"]),
+                usize::from(!asked.is_empty()),
                 "{own:?}"
             );
             assert!(with(&own, &["type=DAEMON_RESUME", op]) == 1, "{own:?}");
-            assert!(
-                machine.asked().starts_with(asked)
-                    && machine.asked().lines().count()
-                        == asked.lines().count().max(usize::from(asked != "")),
-                "{}",
-                machine.asked()
-            );
+            assert!(machine.asked().starts_with(asked), "{}", machine.asked());
+            assert_eq!(machine.asked().lines().count(), usize::from(!asked.is_empty()), "once");
             assert_eq!(machine.logged(words), 1);
             if word == "email" {
                 let mail =
@@ -396,6 +398,66 @@ fn a_disk_error_acts_and_loses_nothing_announced() {
     }
 }
 
+/// The numbers of the lines that are left, which follow each other.
+#[track_caller]
+fn left(trail: &Path) -> std::ops::Range<u64> {
+    let out = on("export", trail, &[]).expect(0).stdout;
+    let numbers: Vec<u64> = out
+        .split(|byte| *byte == b'\n')
+        .filter_map(|it| {
+            std::str::from_utf8(it.strip_prefix(b"line ")?).ok()?.split(' ').next()?.parse().ok()
+        })
+        .collect();
+    let (first, last) =
+        (numbers.first().copied().unwrap_or(0), numbers.last().map_or(0, |last| last + 1));
+    assert!(numbers.iter().copied().eq(first..last), "none is missing, doubled or out of order");
+    first..last
+}
+
+/// Old segments go while records come, also when the writer is killed: what is left begins where the trail says, and no
+/// record in it is missing or doubled.
+#[test]
+fn old_segments_go_without_missing_or_doubled() {
+    let (machine, dir) = (Machine::new(), temp_dir());
+    let trail = dir.path().join("trail");
+    let args = ["--keep", "4", "--space-left", "1", "--space-left-action", "ignore"];
+    let thresholds = ["--admin-space-left", "0", "--reserve", "off"];
+    let (mut next, mut announced) = (0, 0);
+    for round in 0..4 {
+        // Checkpoints are records here, and keys change.
+        let mut command = record_signed(&trail);
+        command.args(["--ring-bytes", "2M", "--compress-sealed", "0"]).args(args).args(thresholds);
+        command.env("GRAVEN_SYSTEM_ROOT", machine.root.path());
+        let mut running = Running::start(&mut command, Stdio::piped());
+        let mut stdin = running.stdin();
+        (next..next + 600).for_each(|n| stdin.write_all(&line(n)).expect("it reads"));
+        let segments = |trail: &Path| {
+            let names =
+                std::fs::read_dir(trail).into_iter().flatten().flatten().map(|it| it.path());
+            names.filter(|it| it.extension().is_some_and(|it| it == "seg")).count()
+        };
+        running.wait_until("removal", |_| (2..=4).contains(&segments(&trail)));
+        if round == 3 {
+            drop(stdin);
+            running.end().expect(0);
+        } else {
+            running.kill();
+        }
+        let verified = on("verify", &trail, &["--json"]);
+        let report: serde_json::Value = serde_json::from_str(&verified.text()).expect("it is JSON");
+        assert!(matches!(verified.code(), 0 | 3), "{report:#}");
+        assert!(report["scope"]["removed"]["last_segment"].as_u64() > Some(0), "{report:#}");
+        let there = left(&trail);
+        assert!(there.start > announced && there.end <= next + 600, "{there:?} of {next}");
+        announced = there.start;
+        eprintln!("round {round}: lines {there:?} are left, {}", report["scope"]["removed"]);
+        // What was not acknowledged is sent again.
+        next = there.end;
+    }
+    let text = on("verify", &trail, &[]).text();
+    assert!(text.contains("removed by retention at"), "{text}");
+}
+
 #[derive(clap::Parser)]
 struct Given {
     #[command(flatten)]
@@ -437,8 +499,9 @@ fn the_exempt_administrator_goes_on_from_the_reserve_while_producers_wait() {
         "1",
     ]));
     let trail = given.trail.open().expect("it opens");
-    let section = given.space.section(None).expect("something was given");
-    let space = Space::start(&section, &given.trail, Source::Socket, &trail).expect("it starts");
+    let section = given.space.over(&SpaceSection::default());
+    let started = Housekeeping::start(&section, &given.trail, Source::Socket, &trail);
+    let housekeeping = started.expect("it starts");
     let (written, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let seconds = number("GRAVEN_E2E_BLOCKED_SECONDS").unwrap_or(5);
     std::thread::scope(|scope| {
@@ -474,7 +537,7 @@ fn the_exempt_administrator_goes_on_from_the_reserve_while_producers_wait() {
         stop.store(true, Ordering::Relaxed);
     });
     trail.close().expect("it is closed");
-    assert_eq!(space.end(false), []);
+    housekeeping.end(false);
     on("verify", &dir, &[]).expect(0);
     let out = on("export", &dir, &[]).expect(0).stdout;
     let records = out.split(|byte| *byte == b'\n').filter(|it| it.starts_with(b"pppp")).count();

@@ -36,6 +36,8 @@
 //! `compress` ends with 0 if all was done, 1 if a segment is damaged and was left as it is, 2 if it
 //! could not be done.
 //!
+//! A configuration that is wrong is 2 for every command that reads one (auditd's is 6): it is how the command was asked.
+//!
 //! The other commands know 0 and 2.
 
 /// How a command ended.

@@ -190,7 +190,10 @@ fn line_column(text: &str, offset: usize) -> (usize, usize) {
 mod tests {
     use super::*;
 
-    fn errors(text: &str) -> Vec<(Option<(usize, usize)>, String, String)> {
+    /// Line and column, what is wrong, and what to do.
+    type Said = (Option<(usize, usize)>, String, String);
+
+    fn errors(text: &str) -> Vec<Said> {
         let errors = parse(text).expect_err("it is wrong");
         errors.into_iter().map(|error| (error.at, error.what, error.help)).collect()
     }

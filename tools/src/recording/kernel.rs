@@ -3,13 +3,29 @@
 
 use crate::exit::Exit;
 use crate::recording::Failure;
-use graven_writer::source::kaudit::{AttachError, Daemon, Options};
+use graven_writer::source::kaudit::{AttachError, Daemon, DataSocket, Options};
 use graven_writer::source::netlink::{self, NetlinkError, Stop, Summary};
 use graven_writer::{Trail, WriteError, clock};
 
 /// What it means for those who make records that the disk has no room.
 pub const PRODUCERS_WITHOUT_ROOM: &str = "processes wait in the system calls that are audited; nothing \
     is dropped here, and what the kernel drops once it has waited too long becomes a loss statement";
+
+/// Takes the place of the audit daemon over a socket that was opened before.
+///
+/// # Errors
+/// As [`attach`].
+pub fn attach_over(data: DataSocket, options: &Options) -> Result<Daemon, Failure> {
+    Daemon::attach_over(data, options).map_err(|why| failure(&why.to_string()))
+}
+
+/// Opens the socket that records will come from.
+///
+/// # Errors
+/// [`Failure`] with [`Exit::KernelAudit`].
+pub fn open(options: &Options) -> Result<DataSocket, Failure> {
+    DataSocket::open(options).map_err(|why| failure(&why.to_string()))
+}
 
 /// Takes the place of the audit daemon.
 ///

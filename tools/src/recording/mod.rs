@@ -8,6 +8,7 @@ pub mod child;
 pub mod descendants;
 pub mod failure;
 pub mod forward;
+pub mod housekeeping;
 pub mod kernel;
 pub mod open;
 pub mod retention;

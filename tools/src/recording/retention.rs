@@ -10,6 +10,7 @@ use graven_writer::retention::{Keep, Removal, Retention};
 use graven_writer::{Asker, Exempt, Trail, WaitError, clock};
 use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -21,11 +22,27 @@ const LOOK: Duration = Duration::from_secs(1);
 pub struct Removing {
     stop: Sender<()>,
     thread: JoinHandle<()>,
+    kept: Arc<Kept>,
+}
+
+/// What is to be kept, which may change while recording goes on.
+#[derive(Debug, Default)]
+pub struct Kept(Mutex<Keep>);
+
+impl Kept {
+    /// Changes it.
+    pub fn set(&self, keep: Keep) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = keep;
+    }
+
+    fn get(&self) -> Keep {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 struct Work {
     retention: Retention,
-    keep: Keep,
+    kept: Arc<Kept>,
     exempt: Exempt,
     /// If the trail is signed.
     asker: Option<Asker>,
@@ -43,7 +60,10 @@ impl Removing {
             Failure::new(Exit::CannotCheck, &format!("cannot open the trail's directory: {why}"))
         })?;
         let asker = trail.opened().key.is_some().then(|| trail.asker());
-        let mut work = Work { retention, keep, exempt: trail.exempt(), asker, refused: false };
+        let kept = Arc::new(Kept(Mutex::new(keep)));
+        let shared = Arc::clone(&kept);
+        let exempt = trail.exempt();
+        let mut work = Work { retention, kept: shared, exempt, asker, refused: false };
         let (stop, stopped) = channel();
         let thread = std::thread::Builder::new()
             .name("graven-retention".to_owned())
@@ -53,7 +73,13 @@ impl Removing {
                 }
             })
             .map_err(|why| Failure::thread(Exit::CannotCheck, &why).note("no record was taken"))?;
-        Ok(Self { stop, thread })
+        Ok(Self { stop, thread, kept })
+    }
+
+    /// What is to be kept.
+    #[must_use]
+    pub fn kept(&self) -> Arc<Kept> {
+        Arc::clone(&self.kept)
     }
 
     /// Ends it, once the trail has ended.
@@ -65,7 +91,11 @@ impl Removing {
 
 impl Work {
     fn look(&mut self) {
-        let due = self.retention.due(&self.keep, clock::now().realtime_ns);
+        let keep = self.kept.get();
+        if !keep.removes() {
+            return;
+        }
+        let due = self.retention.due(&keep, clock::now().realtime_ns);
         let removed = due.and_then(|due| {
             let Some(due) = due else { return Ok(()) };
             match self.announce(&due) {

@@ -2,25 +2,25 @@
 //! for. It touches no record but Graven's own, and never waits for the trail: a record for which there is no room yet is
 //! kept and tried again.
 
+use crate::config::value::{Bytes, Number, Time};
 use crate::config::{ReserveSize, SpaceSection};
 use crate::diag::{Diagnostic, Level};
 use crate::escape;
 use crate::exit::Exit;
+use crate::recording::Failure;
 use crate::recording::actions::Actions;
 use crate::recording::open::{parse_bytes, parse_time};
 use crate::recording::system::System;
-use crate::recording::{Failure, TrailArgs};
 use graven_format::loss::{Cause, Certainty, LossStatement};
 use graven_format::{Record, Source};
 use graven_writer::own::Own;
 use graven_writer::policy::gate::{Dropped, Gate, Mode};
 use graven_writer::policy::reserve::Reserve;
 use graven_writer::policy::{Action, Alarm, Change, Event, Machine, Order, Settings, Threshold};
-use graven_writer::retention::Keep;
 use graven_writer::source::AppendError;
 use graven_writer::{Checkpoints, Exempt, Room, Trail, clock};
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ const PENDING_MAX: usize = 1000;
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Options for space. Without any of them nothing is watched.
-#[derive(Clone, Debug, Default, clap::Args)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 #[command(next_help_heading = "Space, and what is done when it is short")]
 pub struct SpaceArgs {
     /// Free room on the trail's filesystem, in MiB or %, below which there is a first alarm [default: 25%]
@@ -64,7 +64,7 @@ pub struct SpaceArgs {
     /// Keep so many segments at most: the oldest sealed ones are removed, which is recorded before
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(i64).range(4..=1_000_000_000))]
     pub keep: Option<i64>,
-    /// Keep so many bytes of segments at most
+    /// Keep so many bytes of segments at most, 4M or more
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub max_total: Option<u64>,
     /// Keep records for so long at most, a minute or more
@@ -76,35 +76,30 @@ pub struct SpaceArgs {
 }
 
 impl SpaceArgs {
-    /// What was asked for, over `config` if there is a file; `None` if nothing was.
+    /// Whether anything was asked for.
     #[must_use]
-    pub fn section(&self, config: Option<&SpaceSection>) -> Option<SpaceSection> {
-        let mut section = config.cloned().unwrap_or_default();
-        let mut given = config.is_some() || self.allow_panic;
+    pub fn is_given(&self) -> bool {
+        *self != Self::default()
+    }
+
+    /// `section` with what was asked for here in it.
+    #[must_use]
+    pub fn over(&self, section: &SpaceSection) -> SpaceSection {
+        let mut section = section.clone();
         macro_rules! over {
             ($($key:ident),+) => {$(
                 if let Some(value) = &self.$key {
                     section.$key = value.clone();
-                    given = true;
                 }
             )+};
         }
         over!(space_left, space_left_action, admin_space_left, admin_space_left_action);
         over!(disk_full_action, disk_error_action, reserve);
+        section.keep = self.keep.map(Number).or(section.keep);
+        section.max_total = self.max_total.map(Bytes).or(section.max_total);
+        section.max_age = self.max_age.map(Time).or(section.max_age);
         section.allow_panic |= self.allow_panic;
-        given.then_some(section)
-    }
-
-    /// What is to be kept, over `config` if there is a file.
-    #[must_use]
-    pub fn keep(&self, config: Option<&SpaceSection>) -> Keep {
-        let of_file = config.map(SpaceSection::keep_what).unwrap_or_default();
-        let ns = |it: Duration| u64::try_from(it.as_nanos()).unwrap_or(u64::MAX);
-        Keep {
-            segments: self.keep.map(i64::unsigned_abs).or(of_file.segments),
-            bytes: self.max_total.or(of_file.bytes),
-            age_ns: self.max_age.map(ns).or(of_file.age_ns),
-        }
+        section
     }
 }
 
@@ -162,17 +157,15 @@ impl Space {
     /// Starts to watch the writer of `trail`, whose records are of `source`.
     ///
     /// # Errors
-    /// What was asked for does not fit together, the reserve cannot be made, or there is no thread; nothing was recorded.
+    /// The reserve cannot be made, or there is no thread; nothing was recorded.
     pub fn start(
         section: &SpaceSection,
-        args: &TrailArgs,
+        settings: Settings,
+        dir: &Path,
         source: Source,
         trail: &Trail,
     ) -> Result<Self, Failure> {
-        let settings = section
-            .settings(args.ring_bytes, args.segment_bytes)
-            .map_err(|why| Failure::new(Exit::CannotCheck, &format!("space.{why}")))?;
-        let dir = args.trail.clone();
+        let dir = dir.to_owned();
         let reserve_bytes = settings.reserve_bytes;
         let reserve = match reserve_bytes {
             0 => Reserve::remove(&dir).map(|()| None),

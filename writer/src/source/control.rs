@@ -104,15 +104,7 @@ impl AuditSocket {
 
     /// Takes what is there without waiting.
     pub(crate) fn receive(&self, datagrams: &mut Datagrams) -> Result<Received, Errno> {
-        loop {
-            match datagrams.receive(&self.fd) {
-                Ok(()) => return Ok(Received::Some),
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Ok(Received::Empty),
-                Err(Errno::NOBUFS) => return Ok(Received::Overrun),
-                Err(errno) => return Err(errno),
-            }
-        }
+        receive(&self.fd, datagrams, usize::MAX)
     }
 
     fn wait(&self, limit: Duration) -> Result<(), Errno> {
@@ -121,6 +113,23 @@ impl AuditSocket {
         match poll(&mut fds, Some(&limit)) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(errno) => Err(errno),
+        }
+    }
+}
+
+/// Takes what is in a socket without waiting, at most `limit` datagrams.
+pub(crate) fn receive(
+    socket: &impl AsFd,
+    datagrams: &mut Datagrams,
+    limit: usize,
+) -> Result<Received, Errno> {
+    loop {
+        match datagrams.receive(socket, limit) {
+            Ok(()) => return Ok(Received::Some),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Ok(Received::Empty),
+            Err(Errno::NOBUFS) => return Ok(Received::Overrun),
+            Err(errno) => return Err(errno),
         }
     }
 }
@@ -171,6 +180,61 @@ impl Control {
     ) -> Result<Vec<u8>, ControlError> {
         self.exchange(kind, payload, wants_reply)
             .map_err(|errno| ControlError::new(operation, errno))
+    }
+
+    /// A request that is answered with a message for each of many things, and an end.
+    pub(crate) fn list(
+        &mut self,
+        operation: &'static str,
+        kind: u16,
+    ) -> Result<Vec<Vec<u8>>, ControlError> {
+        self.exchange_all(kind).map_err(|errno| ControlError::new(operation, errno))
+    }
+
+    fn exchange_all(&mut self, kind: u16) -> Result<Vec<Vec<u8>>, Errno> {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.socket.send(&nlmsg::request(kind, self.sequence, &[]))?;
+        let mut deadline = Instant::now() + REPLY_TIME;
+        let (mut acknowledged, mut ended) = (false, false);
+        let mut replies = Vec::new();
+        let mut datagrams = Datagrams::new(REPLY_BYTES_MAX);
+        while !(acknowledged && ended) {
+            match self.socket.receive(&mut datagrams)? {
+                Received::Some => {
+                    // The kernel sends them as fast as they are taken.
+                    deadline = Instant::now() + REPLY_TIME;
+                    for (bytes, whole_len) in datagrams.iter() {
+                        match nlmsg::parse(bytes) {
+                            Some(Message::Ack { sequence, errno }) if sequence == self.sequence => {
+                                if errno != 0 {
+                                    return Err(Errno::from_raw_os_error(errno));
+                                }
+                                acknowledged = true;
+                            }
+                            Some(Message::Done { sequence }) => ended |= sequence == self.sequence,
+                            Some(Message::Reply { sequence, payload, .. })
+                                if sequence == self.sequence =>
+                            {
+                                if whole_len > bytes.len() {
+                                    return Err(Errno::MSGSIZE);
+                                }
+                                replies.push(payload.to_vec());
+                            }
+                            _ => {}
+                        }
+                    }
+                }
+                Received::Overrun => return Err(Errno::NOBUFS),
+                Received::Empty => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return Err(Errno::TIMEDOUT);
+                    }
+                    self.socket.wait(left)?;
+                }
+            }
+        }
+        Ok(replies)
     }
 
     fn exchange(&mut self, kind: u16, payload: &[u8], wants_reply: bool) -> Result<Vec<u8>, Errno> {
@@ -255,7 +319,7 @@ mod tests {
             Err(errno) => panic!("{errno}"),
         }
         let mut datagrams = Datagrams::new(REPLY_BYTES_MAX);
-        datagrams.receive(&other).expect("it has arrived");
+        datagrams.receive(&other, usize::MAX).expect("it has arrived");
         assert_eq!(datagrams.iter().next().map(|(bytes, _)| bytes), Some(&forged[..]));
 
         let refused = sendto(&sender, &forged, SendFlags::empty(), &address(&ours));

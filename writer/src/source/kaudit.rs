@@ -7,7 +7,8 @@
 //! The receiving thread stands between: it removes the rules and drains the socket before it
 //! returns (see [`super::netlink::receive`]), so detaching finds nothing left to lose.
 
-use std::sync::Mutex;
+use std::os::fd::AsFd as _;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use graven_format::kind;
@@ -17,9 +18,13 @@ use rustix::time::{ClockId, clock_getres};
 use super::calls::{ARCH_I386, ARCH_X86_64, CallSet};
 pub use super::control::ControlError;
 use super::control::{AuditSocket, Control};
-use super::datagrams::Datagrams;
 use super::intake::{OPENING, heartbeat_text};
-use super::nlmsg::{self, MASK_WORDS, Message, Rule, RuleField, RuleList, Status, StatusChange};
+use super::mapped::{Mapped, Taker};
+use super::nlmsg::{
+    self, MASK_WORDS, Message, Rule, RuleField, RuleList, SignalInfo, Status, StatusChange,
+};
+use super::ruleset;
+pub use super::ruleset::RuleChange;
 
 /// The key in every record that a rule of ours makes.
 pub const RULE_KEY: &str = "graven";
@@ -33,9 +38,14 @@ pub struct Options {
     /// How long a producer waits for room in that queue before the kernel drops its record.
     /// At most ten minutes, which is the kernel's own limit.
     pub backlog_wait: Duration,
+    /// What the kernel does when it loses a record: 0 nothing, 1 a message, 2 a panic; as it is without.
+    pub failure: Option<u32>,
     /// Receive memory of the socket, in bytes: it bridges the time in which the receiver is kept
     /// from running. A queued record takes about 900 bytes.
     pub receive_buffer_bytes: usize,
+    /// Memory in which the kernel leaves records where they need not be received, in bytes: a power of two
+    /// and of pages, or 0 to receive each. What finds no room in it goes into the socket.
+    pub mapped_bytes: usize,
 }
 
 impl Default for Options {
@@ -43,7 +53,9 @@ impl Default for Options {
         Self {
             backlog_limit: 8192,
             backlog_wait: Duration::from_secs(60),
+            failure: None,
             receive_buffer_bytes: 64 << 20,
+            mapped_bytes: 4 << 20,
         }
     }
 }
@@ -83,9 +95,15 @@ pub enum AttachError {
         /// The process id that is still registered.
         pid: u32,
     },
-    /// The configuration is locked until the next boot.
-    #[error("the audit configuration is locked (enabled 2); help: only a reboot unlocks it")]
-    Locked,
+    /// The configuration is locked until the next boot, and is not as it would have to be.
+    #[error(
+        "the audit configuration is locked (enabled 2), and {needs}; help: only a reboot unlocks it: let the rules that \
+         lock it set this before, or ask for what there is"
+    )]
+    Locked {
+        /// What would have to be changed.
+        needs: String,
+    },
     /// A request failed otherwise.
     #[error(transparent)]
     Control(#[from] ControlError),
@@ -126,14 +144,54 @@ pub fn status() -> Result<Status, AttachError> {
     Control::open().and_then(|mut control| control.status()).map_err(refused)
 }
 
+/// The socket that records will come from, before anything does: it takes a capability to have as much memory as
+/// it needs, which can be given up afterwards.
+#[derive(Debug)]
+pub struct DataSocket {
+    socket: AuditSocket,
+    /// See [`Daemon`].
+    mapped: Option<Result<Mapped, Errno>>,
+    receive_buffer_bytes: usize,
+}
+
+impl DataSocket {
+    /// Opens it with as much receive memory as is asked for, or is granted, and with mapped memory.
+    ///
+    /// # Errors
+    /// Audit is not offered here, or the request failed.
+    pub fn open(options: &Options) -> Result<Self, AttachError> {
+        let failed = |operation| move |errno| refused(ControlError::new(operation, errno));
+        let socket = AuditSocket::open().map_err(failed("open"))?;
+        let granted = socket.enlarge(options.receive_buffer_bytes);
+        let granted = granted.map_err(failed("enlarge socket"))?;
+        socket.stay_open_after_overrun().map_err(failed("set socket option"))?;
+        let mapped =
+            (options.mapped_bytes > 0).then(|| Mapped::attach(&socket, options.mapped_bytes));
+        Ok(Self { socket, mapped, receive_buffer_bytes: granted })
+    }
+}
+
+/// Whether records can be left in mapped memory here, tried on a socket of our own.
+///
+/// # Errors
+/// Why bpf(2) was refused: each record will be received by a system call.
+pub fn try_mapping() -> Result<(), Errno> {
+    let (socket, _other) = std::os::unix::net::UnixDatagram::pair()
+        .map_err(|why| Errno::from_io_error(&why).unwrap_or(Errno::IO))?;
+    Mapped::attach(&socket, rustix::param::page_size()).map(drop)
+}
+
 /// This process as the kernel's audit daemon. Dropping it gives everything back.
 #[derive(Debug)]
 pub struct Daemon {
     data: AuditSocket,
+    /// None if it was not asked for; else it, or why there is none.
+    mapped: Option<Result<Mapped, Errno>>,
     control: Mutex<Control>,
     rules: Mutex<Vec<Rule>>,
     before: Status,
-    ours: StatusChange,
+    ours: Mutex<StatusChange>,
+    loaded: Mutex<Option<RuleChange>>,
     pid: u32,
     receive_buffer_bytes: usize,
     given_back: bool,
@@ -145,38 +203,48 @@ impl Daemon {
     /// # Errors
     /// [`AttachError`]; the kernel is then as it was.
     pub fn attach(options: &Options) -> Result<Self, AttachError> {
+        Self::attach_over(DataSocket::open(options)?, options)
+    }
+
+    /// The same over a socket that was opened before.
+    ///
+    /// # Errors
+    /// As [`Daemon::attach`].
+    pub fn attach_over(data: DataSocket, options: &Options) -> Result<Self, AttachError> {
+        let DataSocket { socket: data, mapped, receive_buffer_bytes } = data;
         let mut control = Control::open().map_err(refused)?;
         let before = control.status().map_err(refused)?;
         let pid = std::process::id();
-        if before.enabled == 2 {
-            return Err(AttachError::Locked);
-        }
         if before.pid != 0
             && let Some(comm) = comm(before.pid)
         {
             return Err(AttachError::Held { pid: before.pid, comm });
         }
-        let failed = |operation| move |errno| ControlError::new(operation, errno);
-        let data = AuditSocket::open().map_err(failed("open"))?;
-        let receive_buffer_bytes =
-            data.enlarge(options.receive_buffer_bytes).map_err(failed("enlarge socket"))?;
-        data.stay_open_after_overrun().map_err(failed("set socket option"))?;
         let ours = wanted(&before, options);
+        if before.enabled == LOCKED
+            && let Some(needs) = needs(&before, &ours)
+        {
+            return Err(AttachError::Locked { needs });
+        }
         // From here on, dropping gives back.
         let daemon = Self {
             data,
+            mapped,
             control: Mutex::new(control),
             rules: Mutex::new(Vec::new()),
             before,
-            ours,
+            ours: Mutex::new(ours),
+            loaded: Mutex::new(None),
             pid,
             receive_buffer_bytes,
             given_back: false,
         };
         daemon.set("set queue limits", &ours)?;
         daemon.register()?;
-        let enable = StatusChange { enabled: Some(1), ..StatusChange::default() };
-        daemon.set("enable", &enable)?;
+        if before.enabled != LOCKED {
+            let enable = StatusChange { enabled: Some(1), ..StatusChange::default() };
+            daemon.set("enable", &enable)?;
+        }
         daemon.write_heartbeat(OPENING).map_err(refused)?;
         Ok(daemon)
     }
@@ -192,8 +260,8 @@ impl Daemon {
         if holder == self.pid {
             return Ok(());
         }
-        let mut answers = Datagrams::new(4096);
-        let _ = self.data.receive(&mut answers);
+        let mut answers = Taker::new(self.data.as_fd(), self.mapped(), 4096);
+        let _ = answers.take();
         let errno = match answers.iter().next().and_then(|(bytes, _)| nlmsg::parse(bytes)) {
             Some(Message::Ack { errno, .. }) => Errno::from_raw_os_error(errno),
             _ => Errno::BADMSG,
@@ -223,6 +291,82 @@ impl Daemon {
     #[must_use]
     pub fn receive_buffer_bytes(&self) -> usize {
         self.receive_buffer_bytes
+    }
+
+    /// Whether nothing but the registration can be changed before the next boot.
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        self.before.enabled == LOCKED
+    }
+
+    /// Changes the queue's limits, and what is done on a loss, to what `options` ask for; what they do not ask for any
+    /// more is put back.
+    ///
+    /// # Errors
+    /// [`AttachError`]; nothing was changed then.
+    pub fn set_limits(&self, options: &Options) -> Result<(), AttachError> {
+        let wanted = wanted(&self.before, options);
+        let mut ours = self.ours.lock().unwrap_or_else(PoisonError::into_inner);
+        let change = wanted.over(&ours.undone(&self.before));
+        if self.is_locked()
+            && let Some(needs) = needs(&self.before, &wanted)
+        {
+            return Err(AttachError::Locked { needs });
+        }
+        self.set("set queue limits", &change)?;
+        *ours = wanted;
+        Ok(())
+    }
+
+    /// Has `load` change the kernel's rules, which are put back as they were when the daemon ends, or when rules are
+    /// loaded again. `clear` removes those that are there first, but for our own. If `load` fails, the
+    /// rules are as they were at once.
+    ///
+    /// # Errors
+    /// A request to the kernel failed: what `load` returned is not known then.
+    pub fn load_rules<T, E>(
+        &self,
+        clear: bool,
+        load: impl FnOnce() -> Result<T, E>,
+    ) -> Result<Result<T, E>, ControlError> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = loaded.take();
+        if let Some(last) = &last {
+            last.undo(&mut self.control())?;
+        }
+        let before = ruleset::list(&mut self.control())?;
+        if clear {
+            ruleset::clear(&mut self.control(), &before)?;
+        }
+        let returned = load();
+        let change = RuleChange::between(before, ruleset::list(&mut self.control())?);
+        if returned.is_ok() {
+            *loaded = Some(change);
+        } else {
+            change.undo(&mut self.control())?;
+            if let Some(last) = last {
+                last.redo(&mut self.control())?;
+                *loaded = Some(last);
+            }
+        }
+        Ok(returned)
+    }
+
+    /// What the rules that were loaded have changed; none if none are.
+    #[must_use]
+    pub fn loaded(&self) -> Option<RuleChange> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why each record has to be received by a system call, if that is so and was not asked for: bpf(2)
+    /// was refused. Slower, and no less safe.
+    #[must_use]
+    pub fn mapping_refused(&self) -> Option<Errno> {
+        self.mapped.as_ref().and_then(|mapped| mapped.as_ref().err().copied())
+    }
+
+    pub(crate) fn mapped(&self) -> Option<&Mapped> {
+        self.mapped.as_ref().and_then(|mapped| mapped.as_ref().ok())
     }
 
     /// Audits these calls of these processes, in both ABIs, and everything that they have
@@ -278,12 +422,19 @@ impl Daemon {
         }
     }
 
-    /// Removes every rule that this daemon added. Rules that are gone already are no error.
+    /// Removes every rule that this daemon added or had loaded, and puts back what loading removed. Rules that are
+    /// gone already are no error.
     ///
     /// # Errors
-    /// The kernel refused; the rules that it refused to remove are tried again by the next call.
+    /// The kernel refused; what it refused is tried again by the next call.
     pub fn remove_rules(&self) -> Result<(), ControlError> {
-        self.remove_rules_past(0)
+        let removed = self.remove_rules_past(0);
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(change) = &*loaded {
+            change.undo(&mut self.control())?;
+            *loaded = None;
+        }
+        removed
     }
 
     fn remove_rules_past(&self, keep: usize) -> Result<(), ControlError> {
@@ -349,8 +500,10 @@ impl Daemon {
         let same = |now: Option<u32>, ours: Option<u32>, before: Option<u32>| {
             (ours.is_some() && now == ours).then_some(before).flatten()
         };
-        let (before, ours) = (&self.before, &self.ours);
+        let before = &self.before;
+        let ours = *self.ours.lock().unwrap_or_else(PoisonError::into_inner);
         let limits = StatusChange {
+            failure: same(Some(now.failure), ours.failure, Some(before.failure)),
             rate_limit: same(Some(now.rate_limit), ours.rate_limit, Some(before.rate_limit)),
             backlog_limit: same(
                 Some(now.backlog_limit),
@@ -393,6 +546,37 @@ impl Drop for Daemon {
     }
 }
 
+/// Who signalled the daemon last, and the last of its signals only: the kernel keeps no more.
+///
+/// # Errors
+/// The request failed, or nobody has.
+pub fn signal_info() -> Result<SignalInfo, ControlError> {
+    const OPERATION: &str = "get signal info";
+    let reply = Control::open()?.call(OPERATION, nlmsg::SIGNAL_INFO, &[], true)?;
+    SignalInfo::parse(&reply).ok_or(ControlError::new(OPERATION, Errno::SRCH))
+}
+
+/// `enabled` when nothing can be changed before the next boot.
+const LOCKED: u32 = 2;
+
+/// What a locked kernel would have to be changed in, in words; none if nothing.
+fn needs(before: &Status, change: &StatusChange) -> Option<String> {
+    let is = |name: &str, before: Option<u32>, wanted: Option<u32>| {
+        let before = before.map_or("unknown".to_owned(), |it| it.to_string());
+        wanted.map(|wanted| format!("{name} is {before} and not {wanted}"))
+    };
+    let needs: Vec<_> = [
+        is("backlog_limit", Some(before.backlog_limit), change.backlog_limit),
+        is("rate_limit", Some(before.rate_limit), change.rate_limit),
+        is("failure", Some(before.failure), change.failure),
+        is("backlog_wait_time in ticks", before.backlog_wait_ticks, change.backlog_wait_ticks),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    (!needs.is_empty()).then(|| needs.join(", "))
+}
+
 /// What to change while attached; nothing that is already so, to leave no trace of no change.
 fn wanted(before: &Status, options: &Options) -> StatusChange {
     let mut change = StatusChange::default();
@@ -404,6 +588,7 @@ fn wanted(before: &Status, options: &Options) -> StatusChange {
     if before.rate_limit != 0 {
         change.rate_limit = Some(0);
     }
+    change.failure = options.failure.filter(|wanted| before.failure != *wanted);
     let ticks = ticks(options.backlog_wait);
     if before.backlog_wait_ticks.is_some_and(|before| before != ticks) {
         change.backlog_wait_ticks = Some(ticks);
@@ -411,14 +596,23 @@ fn wanted(before: &Status, options: &Options) -> StatusChange {
     change
 }
 
-/// A time in the kernel's ticks, at most what the kernel takes. The coarse clock advances once a
-/// tick, so that its resolution is a tick's length.
+/// A time in the kernel's ticks, at most what the kernel takes.
 fn ticks(time: Duration) -> u32 {
     const WAIT_MAX: Duration = Duration::from_secs(600);
-    let resolution = clock_getres(ClockId::RealtimeCoarse);
-    let tick_ns = u128::try_from(resolution.tv_nsec).unwrap_or(0).max(1);
-    let ticks = time.min(WAIT_MAX).as_nanos() / tick_ns;
+    let ticks = time.min(WAIT_MAX).as_nanos() / tick().as_nanos();
     u32::try_from(ticks).unwrap_or(u32::MAX)
+}
+
+/// The time of so many of the kernel's ticks.
+#[must_use]
+pub fn time_of(ticks: u32) -> Duration {
+    tick().saturating_mul(ticks)
+}
+
+/// The length of a tick: the coarse clock advances once in each.
+fn tick() -> Duration {
+    let resolution = clock_getres(ClockId::RealtimeCoarse);
+    Duration::from_nanos(u64::try_from(resolution.tv_nsec).unwrap_or(0).max(1))
 }
 
 /// The name of a living process.
@@ -467,12 +661,43 @@ mod tests {
     }
 
     #[test]
+    fn a_locked_kernel_is_taken_as_it_is_or_not_at_all() {
+        let options = Options::default();
+        let minute = Some(ticks(Duration::from_secs(60)));
+        let before = Status {
+            enabled: LOCKED,
+            backlog_limit: 8192,
+            backlog_wait_ticks: minute,
+            failure: 1,
+            ..Status::default()
+        };
+        assert_eq!(needs(&before, &wanted(&before, &options)), None);
+        let asks = Options { backlog_limit: 9000, failure: Some(2), ..options };
+        assert_eq!(
+            needs(&before, &wanted(&before, &asks)).as_deref(),
+            Some("backlog_limit is 8192 and not 9000, failure is 1 and not 2")
+        );
+    }
+
+    #[test]
+    fn other_limits_undo_what_is_not_asked_for_any_more() {
+        let before = Status { backlog_limit: 64, failure: 1, ..Status::default() };
+        let first = Options { failure: Some(0), ..Options::default() };
+        let ours = wanted(&before, &first);
+        assert_eq!((ours.backlog_limit, ours.failure), (Some(8192), Some(0)));
+        let later = Options { backlog_limit: 10_000, ..Options::default() };
+        let change = wanted(&before, &later).over(&ours.undone(&before));
+        assert_eq!((change.backlog_limit, change.failure), (Some(10_000), Some(1)));
+    }
+
+    #[test]
     fn a_minute_is_a_minute_of_ticks() {
         let minute = ticks(Duration::from_secs(60));
         assert!(
             [6_000, 15_000, 18_000, 60_000].iter().any(|&hz| minute.abs_diff(hz) < 20),
             "{minute}"
         );
+        assert_eq!(ticks(time_of(15_000)), 15_000);
         assert_eq!(ticks(Duration::from_secs(86_400)), ticks(Duration::from_secs(600)));
     }
 

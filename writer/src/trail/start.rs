@@ -79,8 +79,17 @@ pub(super) fn start(
         engine = engine.with_signing(signing);
     }
     let (checkpoints, opened) = (engine.checkpoints(), Arc::new(opened));
-    let shared =
-        Shared { ring, watermark, metrics, room, gate: Arc::default(), checkpoints, opened };
+    let requests = engine.requests();
+    let shared = Shared {
+        ring,
+        watermark,
+        metrics,
+        room,
+        gate: Arc::default(),
+        checkpoints,
+        requests,
+        opened,
+    };
     prepare_first(&mut engine)?;
     Ok((engine, shared))
 }
