@@ -19,5 +19,6 @@ mod rig;
 mod salvage;
 mod signals;
 mod space;
+mod status;
 mod storm;
 mod threads;

@@ -35,6 +35,7 @@ use crate::engine::recover::Recovered;
 use crate::engine::requests::Requests;
 use crate::error::{OpenError, WriteError};
 use crate::keys::InForce;
+use crate::losses::Losses;
 use crate::policy::gate::{Dropped, Gate};
 use crate::ring::{Ring, RingStats};
 use crate::room::Room;
@@ -50,11 +51,13 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
+pub use observer::Observer;
 pub use options::{
     CHECKPOINT_DEFAULT, EPOCH_DEFAULT, EPOCH_SEGMENTS_DEFAULT, IN_FLIGHT_DEFAULT, Options,
     RING_BYTES_DEFAULT, RING_BYTES_MAX, RING_BYTES_MIN,
 };
 
+mod observer;
 mod options;
 mod start;
 
@@ -109,6 +112,7 @@ struct Shared {
     gate: Arc<Gate>,
     checkpoints: Arc<Checkpoints>,
     requests: Arc<Requests>,
+    losses: Arc<Losses>,
     opened: Arc<Opened>,
 }
 
@@ -200,6 +204,7 @@ impl Trail {
     pub fn append(&self, record: &Record<'_>) -> Result<Ticket<'_>, AppendError> {
         self.shared.gate.pass(record)?;
         let seq = self.shared.ring.append(record)?;
+        self.shared.losses.note(record);
         Ok(Ticket { seq, watermark: &self.shared.watermark })
     }
 
@@ -210,6 +215,7 @@ impl Trail {
     pub fn try_append(&self, record: &Record<'_>) -> Result<Ticket<'_>, AppendError> {
         self.shared.gate.try_pass(record)?;
         let seq = self.shared.ring.try_append(record)?;
+        self.shared.losses.note(record);
         Ok(Ticket { seq, watermark: &self.shared.watermark })
     }
 
@@ -235,6 +241,12 @@ impl Trail {
     #[must_use]
     pub fn asker(&self) -> Asker {
         Asker { shared: self.shared.clone() }
+    }
+
+    /// Who looks at the writer without touching it; it outlives the trail.
+    #[must_use]
+    pub fn observer(&self) -> Observer {
+        Observer::new(self.shared.clone())
     }
 
     /// As [`Asker::checkpoint`].
@@ -296,6 +308,12 @@ impl Trail {
         self.shared.ring.close();
     }
 
+    fn take_all(&self, records: &[Record<'_>]) -> Result<(), AppendError> {
+        self.shared.ring.append_all(records)?;
+        records.iter().for_each(|record| self.shared.losses.note(record));
+        Ok(())
+    }
+
     /// States what the gate has dropped, waiting as any record does. A ring that was closed before takes it not, and had
     /// taken it then.
     fn state_dropped(&self) {
@@ -308,7 +326,7 @@ impl Trail {
         let payload = statement.encode(now.realtime_ns);
         let record = LossStatement::record(&payload, now.realtime_ns, now.boottime_ns);
         // Storage that failed is told by whoever closes the trail.
-        let _ = self.shared.ring.append(&record);
+        let _ = self.exempt().append(&record);
     }
 
     /// Takes no more records, makes all that were accepted durable, and seals the trail. With
@@ -438,7 +456,11 @@ impl Sink for Trail {
     /// A record that the gate drops is counted, and the seq is that of the next one that is taken.
     fn append(&self, record: &Record<'_>) -> Result<u64, AppendError> {
         match self.shared.gate.pass(record) {
-            Ok(()) => self.shared.ring.append(record),
+            Ok(()) => {
+                let seq = self.shared.ring.append(record)?;
+                self.shared.losses.note(record);
+                Ok(seq)
+            }
             Err(_) => Ok(self.shared.ring.stats().next_seq),
         }
     }
@@ -448,11 +470,11 @@ impl Sink for Trail {
         // Whoever is stopped by the gate has given the ring what was before.
         while let Some(at) = rest.iter().position(|record| self.shared.gate.stops(record)) {
             let (before, from) = rest.split_at(at);
-            self.shared.ring.append_all(before)?;
+            self.take_all(before)?;
             Sink::append(self, &from[0])?;
             rest = &from[1..];
         }
-        self.shared.ring.append_all(rest)
+        self.take_all(rest)
     }
 }
 
@@ -469,7 +491,15 @@ impl Exempt {
     /// # Errors
     /// [`AppendError::Full`] if there is not: the record was not taken and not dropped.
     pub fn try_append(&self, record: &Record<'_>) -> Result<u64, AppendError> {
-        self.shared.ring.try_append(record)
+        let seq = self.shared.ring.try_append(record)?;
+        self.shared.losses.note(record);
+        Ok(seq)
+    }
+
+    /// What has been stated as lost so far.
+    #[must_use]
+    pub fn losses(&self) -> &Losses {
+        &self.shared.losses
     }
 
     /// The durable watermark, to wait for.
@@ -481,13 +511,15 @@ impl Exempt {
 
 impl Sink for Exempt {
     fn append(&self, record: &Record<'_>) -> Result<u64, AppendError> {
-        self.shared.gate.count(record);
-        self.shared.ring.append(record)
+        let seq = self.shared.ring.append(record)?;
+        self.shared.losses.note(record);
+        Ok(seq)
     }
 
     fn append_all(&self, records: &[Record<'_>]) -> Result<(), AppendError> {
-        records.iter().for_each(|record| self.shared.gate.count(record));
-        self.shared.ring.append_all(records)
+        self.shared.ring.append_all(records)?;
+        records.iter().for_each(|record| self.shared.losses.note(record));
+        Ok(())
     }
 }
 

@@ -99,7 +99,8 @@ the last one is always printed. If nobody reads them any more, recording goes on
 
 Exit codes:
   0  everything that was read is durable
-  1  the trail is damaged, and recovery refuses to write over it
+  1  the trail is damaged, and recovery refuses to write over it; or everything that was read is durable, and a
+     witness has seen another trail than this one
   2  usage, or something in the configuration or its rules is wrong (it is said with file, line and key), or the trail \
      cannot be opened (permission, no directory, locked, foreign), or standard input cannot be read,
      or a thread cannot be started
@@ -116,6 +117,7 @@ Examples:
   graven record --config /etc/graven/graven.toml
   graven record --trail /var/lib/graven/trail --source netlink
   graven record --trail /mnt/usb/trail --source netlink --compress always
+  graven record --trail DIR --source netlink --checkpoint-to /mnt/elsewhere/checkpoints --witness @/etc/graven/w1
   tail -F app.log | graven record --trail /var/lib/graven/app --source stdin
   producer | graven record --trail DIR --source stdin --ack | while read _ seq; do release $seq; done";
 
@@ -193,11 +195,17 @@ fn record(settled: Settled) -> Result<Exit, Failure> {
     // It ends after the trail was closed, at its next frame.
     let _compressing =
         level.and_then(|level| sealed::in_background(&args.trail.trail, &trail, level));
-    let producers = match args.source {
-        Source::Stdin => "whoever writes the input waits; nothing is dropped",
-        Source::Netlink => kernel::PRODUCERS_WITHOUT_ROOM,
+    let (source, producers) = match args.source {
+        Source::Stdin => ("stdin", "whoever writes the input waits; nothing is dropped"),
+        Source::Netlink => ("netlink", kernel::PRODUCERS_WITHOUT_ROOM),
     };
-    let words = Words { producers, no_thread: Exit::CannotCheck, given_up: Exit::NoRoom };
+    let words = Words {
+        producers,
+        source,
+        no_thread: Exit::CannotCheck,
+        given_up: Exit::NoRoom,
+        disagreed: Some(Exit::Damage),
+    };
     let housekeeping = args
         .watches_space()
         .then(|| Housekeeping::start(&config.space, &args.trail, args.source.of_records(), &trail));
@@ -361,7 +369,7 @@ fn netlink(
     let stop = Arc::new(kernel::stop()?);
     let asked = Arc::clone(&stop);
     let (desk, handed_in) = Desk::new();
-    signals.watch(ending, desk.clone(), move || asked.request()).map_err(no_thread)?;
+    signals.watch(Arc::clone(&ending), desk.clone(), move || asked.request()).map_err(no_thread)?;
     let daemon = match kernel::attach_over(socket, &wanted.options) {
         Ok(daemon) => daemon,
         Err(failure) => {
@@ -370,6 +378,7 @@ fn netlink(
             return Err(failure);
         }
     };
+    ending.board.tell_kernel(daemon.last_status());
     let pid = std::process::id();
     let status = format!("recording kernel audit as pid {pid}");
     let myself = Who::myself();

@@ -18,6 +18,7 @@ pub mod signals;
 pub mod space;
 pub mod summary;
 pub mod system;
+pub mod witnesses;
 
 pub use failure::Failure;
 pub use open::TrailArgs;

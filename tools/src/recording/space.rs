@@ -13,6 +13,7 @@ use crate::recording::open::{parse_bytes, parse_time};
 use crate::recording::system::System;
 use graven_format::loss::{Cause, Certainty, LossStatement};
 use graven_format::{Record, Source};
+use graven_writer::losses::LossCount;
 use graven_writer::own::Own;
 use graven_writer::policy::gate::{Dropped, Gate, Mode};
 use graven_writer::policy::reserve::Reserve;
@@ -299,7 +300,11 @@ impl Watch {
             Err(_) => {}
         }
         self.tell(Event::Room { missing: self.room.is_missing() });
-        self.tell(Event::Losses { statements: self.gate.losses() });
+        // What is dropped here is no news.
+        let upstream = |it: &(Cause, LossCount)| it.0 != Cause::Dropped;
+        let losses = self.exempt.losses().by_cause();
+        let statements = losses.iter().filter(|it| upstream(it)).map(|it| it.1.statements).sum();
+        self.tell(Event::Losses { statements });
         if let Some(checkpoints) = &self.checkpoints {
             let covered = checkpoints.newest().map_or(0, |newest| newest.size);
             let durable = self.exempt.watermark().durable();

@@ -145,7 +145,10 @@ impl TrailDir {
                 Name::Identity { temporary: false }
                 | Name::Lock
                 | Name::Key { .. }
+                | Name::WitnessKey
                 | Name::Checkpoint { .. }
+                | Name::Cosigned { .. }
+                | Name::Control
                 | Name::Reserve => {}
             }
         }

@@ -7,8 +7,8 @@
 //! cannot be exempt in part: a record that passed another would break that order.
 
 use crate::source::AppendError;
-use graven_format::{Flags, Record, Source};
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use graven_format::{Record, Source};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 
 /// What producers do.
@@ -45,8 +45,6 @@ pub struct Gate {
     mode: AtomicU8,
     state: Mutex<State>,
     opened: Condvar,
-    /// Loss statements that went through.
-    losses: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -95,12 +93,6 @@ impl Gate {
         self.lock().dropped.take()
     }
 
-    /// Loss statements that went through.
-    #[must_use]
-    pub fn losses(&self) -> u64 {
-        self.losses.load(Ordering::Relaxed)
-    }
-
     /// Waits until this record may go on.
     ///
     /// # Errors
@@ -109,14 +101,10 @@ impl Gate {
         if self.stops(record) { self.pass_slowly(record) } else { Ok(()) }
     }
 
-    /// Whether this record does not go on now; one that does is counted.
+    /// Whether this record does not go on now.
     pub(crate) fn stops(&self, record: &Record<'_>) -> bool {
         let open = matches!(self.mode.load(Ordering::Acquire), OPEN | ENDED);
-        let stops = !open && record.source != Source::Graven;
-        if !stops {
-            self.count(record);
-        }
-        stops
+        !open && record.source != Source::Graven
     }
 
     /// The same without waiting.
@@ -128,12 +116,6 @@ impl Gate {
             return Err(AppendError::Full);
         }
         self.pass(record)
-    }
-
-    pub(crate) fn count(&self, record: &Record<'_>) {
-        if record.flags.contains(Flags::LOSS) {
-            self.losses.fetch_add(1, Ordering::Relaxed);
-        }
     }
 
     #[cold]

@@ -80,6 +80,7 @@ pub(super) fn start(
     }
     let (checkpoints, opened) = (engine.checkpoints(), Arc::new(opened));
     let requests = engine.requests();
+    let losses = Arc::default();
     let shared = Shared {
         ring,
         watermark,
@@ -88,6 +89,7 @@ pub(super) fn start(
         gate: Arc::default(),
         checkpoints,
         requests,
+        losses,
         opened,
     };
     prepare_first(&mut engine)?;
