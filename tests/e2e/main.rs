@@ -19,6 +19,7 @@ mod kill;
 mod rig;
 mod salvage;
 mod signals;
+mod space;
 mod status;
 mod storm;
 mod threads;

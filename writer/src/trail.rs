@@ -36,9 +36,11 @@ use crate::engine::requests::Requests;
 use crate::error::{OpenError, WriteError};
 use crate::keys::InForce;
 use crate::losses::Losses;
+use crate::policy::gate::{Dropped, Gate};
 use crate::ring::{Ring, RingStats};
 use crate::room::Room;
 use crate::source::{AppendError, Sink};
+use graven_format::loss::{Cause, Certainty, LossStatement};
 use graven_format::note::PublicKey;
 use graven_format::{Record, TrailId};
 use start::start;
@@ -109,6 +111,7 @@ struct Shared {
     watermark: Arc<Watermark>,
     metrics: Arc<Metrics>,
     room: Arc<Room>,
+    gate: Arc<Gate>,
     checkpoints: Arc<Checkpoints>,
     requests: Arc<Requests>,
     losses: Arc<Losses>,
@@ -195,12 +198,15 @@ impl Trail {
         &self.shared.opened
     }
 
-    /// Appends one record, waiting without limit while there is no room.
+    /// Appends one record, waiting without limit while there is no room, or while the [gate](Trail::gate) is
+    /// closed.
     ///
     /// # Errors
     /// [`AppendError`]; the record was not taken.
     pub fn append(&self, record: &Record<'_>) -> Result<Ticket<'_>, AppendError> {
-        let seq = Sink::append(self, record)?;
+        self.shared.gate.pass(record)?;
+        let seq = self.shared.ring.append(record)?;
+        self.shared.losses.note(record);
         Ok(Ticket { seq, watermark: &self.shared.watermark })
     }
 
@@ -209,6 +215,7 @@ impl Trail {
     /// # Errors
     /// [`AppendError::Full`] if there is not: the record was not taken and not dropped.
     pub fn try_append(&self, record: &Record<'_>) -> Result<Ticket<'_>, AppendError> {
+        self.shared.gate.try_pass(record)?;
         let seq = self.shared.ring.try_append(record)?;
         self.shared.losses.note(record);
         Ok(Ticket { seq, watermark: &self.shared.watermark })
@@ -269,6 +276,18 @@ impl Trail {
         Arc::clone(&self.shared.room)
     }
 
+    /// What makes producers wait before the ring; it outlives the trail.
+    #[must_use]
+    pub fn gate(&self) -> Arc<Gate> {
+        Arc::clone(&self.shared.gate)
+    }
+
+    /// The way around the gate, for those who are trusted to use the reserve; it outlives the trail.
+    #[must_use]
+    pub fn exempt(&self) -> Exempt {
+        Exempt { shared: self.shared.clone() }
+    }
+
     /// What the ring holds now.
     #[must_use]
     pub fn ring(&self) -> RingStats {
@@ -285,7 +304,31 @@ impl Trail {
     /// Takes no more records, so that producers that wait or come later are refused; what was
     /// accepted becomes durable. [`Trail::close`] waits for that.
     pub fn stop(&self) {
+        self.shared.gate.end();
+        self.state_dropped();
+        // Who waits is refused.
         self.shared.ring.close();
+    }
+
+    fn take_all(&self, records: &[Record<'_>]) -> Result<(), AppendError> {
+        self.shared.ring.append_all(records)?;
+        records.iter().for_each(|record| self.shared.losses.note(record));
+        Ok(())
+    }
+
+    /// States what the gate has dropped, waiting as any record does. A ring that was closed before takes it not, and had
+    /// taken it then.
+    fn state_dropped(&self) {
+        let Some(dropped) = self.shared.gate.take_dropped() else { return };
+        let (certainty, range) = (Certainty::Exactly, None);
+        let Dropped { source, count, between_ns } = dropped;
+        let (cause, between_ns) = (Cause::Dropped, Some(between_ns));
+        let statement = LossStatement { source, cause, certainty, count, range, between_ns };
+        let now = clock::now();
+        let payload = statement.encode(now.realtime_ns);
+        let record = LossStatement::record(&payload, now.realtime_ns, now.boottime_ns);
+        // Storage that failed is told by whoever closes the trail.
+        let _ = self.exempt().append(&record);
     }
 
     /// Takes no more records, makes all that were accepted durable, and seals the trail. With
@@ -416,6 +459,67 @@ impl Drop for Trail {
 }
 
 impl Sink for Trail {
+    fn next_seq(&self) -> u64 {
+        Sink::next_seq(&*self.shared.ring)
+    }
+
+    /// A record that the gate drops is counted, and the seq is that of the next one that is taken.
+    fn append(&self, record: &Record<'_>) -> Result<u64, AppendError> {
+        match self.shared.gate.pass(record) {
+            Ok(()) => {
+                let seq = self.shared.ring.append(record)?;
+                self.shared.losses.note(record);
+                Ok(seq)
+            }
+            Err(_) => Ok(self.shared.ring.stats().next_seq),
+        }
+    }
+
+    fn append_all(&self, records: &[Record<'_>]) -> Result<(), AppendError> {
+        let mut rest = records;
+        // Whoever is stopped by the gate has given the ring what was before.
+        while let Some(at) = rest.iter().position(|record| self.shared.gate.stops(record)) {
+            let (before, from) = rest.split_at(at);
+            self.take_all(before)?;
+            Sink::append(self, &from[0])?;
+            rest = &from[1..];
+        }
+        self.take_all(rest)
+    }
+}
+
+/// Appends to a trail past its gate: Graven's own records, and those of producers that are trusted to go on while
+/// others wait, because their work is what ends it.
+#[derive(Clone, Debug)]
+pub struct Exempt {
+    shared: Shared,
+}
+
+impl Exempt {
+    /// Appends one record if there is room for it now.
+    ///
+    /// # Errors
+    /// [`AppendError::Full`] if there is not: the record was not taken and not dropped.
+    pub fn try_append(&self, record: &Record<'_>) -> Result<u64, AppendError> {
+        let seq = self.shared.ring.try_append(record)?;
+        self.shared.losses.note(record);
+        Ok(seq)
+    }
+
+    /// What has been stated as lost so far.
+    #[must_use]
+    pub fn losses(&self) -> &Losses {
+        &self.shared.losses
+    }
+
+    /// The durable watermark, to wait for.
+    #[must_use]
+    pub fn watermark(&self) -> Arc<Watermark> {
+        Arc::clone(&self.shared.watermark)
+    }
+}
+
+impl Sink for Exempt {
     fn append(&self, record: &Record<'_>) -> Result<u64, AppendError> {
         let seq = self.shared.ring.append(record)?;
         self.shared.losses.note(record);
@@ -455,6 +559,9 @@ fn engine_thread(
         if held_up && shared.0.room.is_given_up() {
             engine.give_up();
         }
+        if shared.0.room.take_asked() {
+            engine.ask_for_room();
+        }
         let turn = engine.turn(now);
         if engine.is_held_up() != held_up && !matches!(turn, Turn::Failed(_)) {
             held_up = !held_up;
@@ -476,6 +583,7 @@ impl Drop for AtEnd {
     fn drop(&mut self) {
         self.0.room.end();
         self.0.checkpoints.end();
+        self.0.gate.end();
         if !std::thread::panicking() {
             return;
         }

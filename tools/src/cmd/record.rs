@@ -10,9 +10,10 @@ use crate::daemon::who::Who;
 use crate::daemon::{notify, process, records};
 use crate::diag::{Diagnostic, Level};
 use crate::exit::Exit;
+use crate::recording::housekeeping::{self, Housekeeping, Told};
 use crate::recording::room::{self, Ending, Words};
 use crate::recording::signals::{Signals, UntilStopped};
-use crate::recording::{Failure, TrailArgs, ack, kernel, sealed, summary};
+use crate::recording::{Failure, SpaceArgs, TrailArgs, ack, kernel, sealed, summary};
 use graven_format::consts::RECORD_PAYLOAD_BYTES_MAX;
 use graven_writer::rewrite::LEVEL_DEFAULT;
 use graven_writer::source::kaudit::DataSocket;
@@ -41,6 +42,8 @@ pub struct Args {
     config: Option<PathBuf>,
     #[command(flatten)]
     trail: TrailArgs,
+    #[command(flatten)]
+    space: SpaceArgs,
     /// Where records come from
     #[arg(long, value_enum, required_unless_present = "config", default_value_t = Source::Netlink,
           hide_default_value = true)]
@@ -62,6 +65,16 @@ pub enum Source {
     Stdin,
     /// The kernel's audit messages, as its one audit daemon, until a signal comes
     Netlink,
+}
+
+impl Source {
+    /// What its records say of where they come from.
+    fn of_records(self) -> graven_format::Source {
+        match self {
+            Self::Stdin => graven_format::Source::Stdin,
+            Self::Netlink => graven_format::Source::Netlink,
+        }
+    }
 }
 
 const AFTER_HELP: &str = "\
@@ -112,6 +125,8 @@ Examples:
 struct Settled {
     args: Args,
     config: Config,
+    /// Who watches space, if anybody does.
+    told: Option<Told>,
 }
 
 impl Args {
@@ -129,6 +144,11 @@ impl Args {
         Ok((args, config))
     }
 
+    /// Whether space is watched: a daemon does, and who asked for it.
+    fn watches_space(&self) -> bool {
+        self.config.is_some() || self.space.is_given()
+    }
+
     /// Puts what was given into `config`, and the rest of it here.
     fn settle(&mut self, mut config: Config) -> Config {
         given::settle(&mut config, &mut self.trail, &self.given);
@@ -138,6 +158,7 @@ impl Args {
         if self.given.has("compress_sealed") {
             config.trail.compress_sealed = Number(self.compress_sealed.into());
         }
+        config.space = self.space.over(&config.space);
         self.source = config.trail.source.0;
         self.compress_sealed = i32::try_from(config.trail.compress_sealed.0).unwrap_or_default();
         config
@@ -147,12 +168,13 @@ impl Args {
 /// Records until the source ends or a signal comes.
 #[must_use]
 pub fn run(args: &Args) -> Exit {
-    let recorded = args.settled().and_then(|(args, config)| record(&Settled { args, config }));
+    let settled = args.settled();
+    let recorded = settled.and_then(|(args, config)| record(Settled { args, config, told: None }));
     recorded.unwrap_or_else(Failure::emit)
 }
 
-fn record(settled: &Settled) -> Result<Exit, Failure> {
-    let Settled { args, config } = settled;
+fn record(settled: Settled) -> Result<Exit, Failure> {
+    let Settled { args, config, .. } = &settled;
     let signals = Signals::catch(args.config.is_some())
         .map_err(|why| Failure::new(Exit::CannotCheck, &format!("cannot catch signals: {why}")))?;
     // All that is asked of the kernel is looked at before anything is changed.
@@ -160,6 +182,9 @@ fn record(settled: &Settled) -> Result<Exit, Failure> {
         Source::Stdin => None,
         Source::Netlink => Some(Wanted::read(&config.netlink)?),
     };
+    if args.watches_space() {
+        housekeeping::check(&config.space, &args.trail)?;
+    }
     let socket = wanted.as_ref().map(|it| kernel::open(&it.options));
     let socket = socket.transpose()?;
     if args.config.is_some() {
@@ -181,9 +206,20 @@ fn record(settled: &Settled) -> Result<Exit, Failure> {
         given_up: Exit::NoRoom,
         disagreed: Some(Exit::Damage),
     };
-    room::while_told(&args.trail, trail, words, |trail, ending| {
+    let housekeeping = args
+        .watches_space()
+        .then(|| Housekeeping::start(&config.space, &args.trail, args.source.of_records(), &trail));
+    let housekeeping = housekeeping.transpose()?;
+    let told = housekeeping.as_ref().map(|it| it.told(&args.trail));
+    let settled = &Settled { told, ..settled };
+    let recorded = room::while_told(&settled.args.trail, trail, words, |trail, ending| {
         acknowledged(settled, socket.zip(wanted), trail, signals, ending)
-    })
+    });
+    if let Some(housekeeping) = housekeeping {
+        let failed = matches!(&recorded, Err(failure) if failure.exit == Exit::Storage);
+        housekeeping.end(failed);
+    }
+    recorded
 }
 
 /// Records beside the thread that acknowledges, if one was asked for.
@@ -250,19 +286,27 @@ fn clerk<'a>(
     kernel: Option<Kernel<'a>>,
     status: &str,
 ) -> Clerk<'a> {
-    let Settled { args, config } = settled;
+    let Settled { args, config, told } = settled;
     let reloading = args.config.as_ref().map(|file| {
         let mut parts: Vec<Box<dyn Part + 'a>> =
             vec![Box::new(Checkpoints::new(trail.asker(), config))];
         if let Some(kernel) = kernel {
             parts.push(Box::new(kernel));
         }
+        if let Some(told) = told {
+            parts.push(Box::new(told.clone()));
+        }
         let load = move || Ok(args.clone().settle(read::load(file)?));
         Reloading { file: file.clone(), config: config.clone(), load: Box::new(load), parts }
     });
-    // Nothing is ever suspended: producers wait for room, and go on by themselves.
+    // Nothing is ever suspended: producers wait for room, and go on by themselves. What there is an action for acts anew.
+    let told = told.clone();
+    let resume = move || {
+        told.iter().for_each(Told::resume);
+        true
+    };
     let (status, quiet) = (status.to_owned(), args.trail.quiet);
-    Clerk { asker: trail.asker(), reloading, resume: Box::new(|| true), status, quiet }
+    Clerk { asker: trail.asker(), reloading, resume: Box::new(resume), status, quiet }
 }
 
 /// Tells the service manager that recording has begun, and from then on that it goes on.

@@ -14,11 +14,13 @@ pub mod value;
 mod checkpoint;
 mod netlink;
 mod process;
+mod space;
 mod trail;
 
 pub use checkpoint::CheckpointSection;
 pub use netlink::NetlinkSection;
 pub use process::ProcessSection;
+pub use space::{ReserveSize, SpaceSection};
 pub use trail::TrailSection;
 
 use schema::{Effect, Key, Section};
@@ -69,6 +71,8 @@ sections! {
     checkpoint: CheckpointSection,
     /// The kernel's audit.
     netlink: NetlinkSection,
+    /// Space, and what is done when it is short or storage fails.
+    space: SpaceSection,
     /// The process itself.
     process: ProcessSection,
 }
