@@ -117,7 +117,7 @@ pub fn receive_through(
     now: impl Fn() -> (u64, u64),
     tap: impl FnMut(&[u8]) -> bool,
 ) -> Result<Summary, NetlinkError> {
-    let feed = SocketFeed::new(daemon.socket(), now, tap);
+    let feed = SocketFeed::new(daemon, now, tap);
     let intake = Intake::new(sink, std::process::id(), daemon.before().lost, feed.now());
     receive_from(feed, daemon, stop, intake)
 }

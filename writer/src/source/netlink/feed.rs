@@ -1,11 +1,12 @@
 //! Where a session's datagrams come from: the socket itself, or what somebody took from it before.
 
-use super::super::control::{AuditSocket, Received};
-use super::super::datagrams::Datagrams;
+use super::super::control::Received;
 use super::super::intake::Moment;
+use super::super::kaudit::Daemon;
+use super::super::mapped::Taker;
 use super::Stop;
-use rustix::event::PollFlags;
 use rustix::io::Errno;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 /// How long a receiver that has just emptied a busy socket leaves it alone. Else it is woken for
@@ -45,8 +46,8 @@ pub(crate) trait Feed {
 
 /// The socket, received from in this process.
 pub(crate) struct SocketFeed<'a, N, T> {
-    socket: &'a AuditSocket,
-    datagrams: Datagrams,
+    daemon: &'a Daemon,
+    taker: Taker<'a>,
     clock: N,
     tap: T,
     now: Moment,
@@ -55,10 +56,11 @@ pub(crate) struct SocketFeed<'a, N, T> {
 impl<'a, N: Fn() -> (u64, u64), T: FnMut(&[u8]) -> bool> SocketFeed<'a, N, T> {
     /// `clock` gives the realtime and the time since boot, in nanoseconds; what `tap` says no to
     /// disappears.
-    pub(crate) fn new(socket: &'a AuditSocket, clock: N, tap: T) -> Self {
+    pub(crate) fn new(daemon: &'a Daemon, clock: N, tap: T) -> Self {
         let (realtime_ns, boottime_ns) = clock();
         let now = Moment { realtime_ns, boottime_ns, active_ns: 0 };
-        Self { socket, datagrams: Datagrams::new(DATAGRAM_BYTES_MAX), clock, tap, now }
+        let taker = Taker::new(daemon.socket().as_fd(), daemon.mapped(), DATAGRAM_BYTES_MAX);
+        Self { daemon, taker, clock, tap, now }
     }
 
     fn look_at_the_clock(&mut self) {
@@ -71,7 +73,7 @@ impl<'a, N: Fn() -> (u64, u64), T: FnMut(&[u8]) -> bool> SocketFeed<'a, N, T> {
 
 impl<N: Fn() -> (u64, u64), T: FnMut(&[u8]) -> bool> Feed for SocketFeed<'_, N, T> {
     fn take(&mut self) -> Result<Received, Errno> {
-        let received = self.socket.receive(&mut self.datagrams)?;
+        let received = self.taker.take()?;
         if received != Received::Empty {
             // After the receiving: the time before it may be before the kernel's own. That it was
             // found empty is so from the time before it on.
@@ -86,18 +88,26 @@ impl<N: Fn() -> (u64, u64), T: FnMut(&[u8]) -> bool> Feed for SocketFeed<'_, N, 
 
     fn datagrams(&mut self) -> impl Iterator<Item = (&[u8], usize)> {
         let tap = &mut self.tap;
-        self.datagrams.iter().filter(|&(bytes, _)| tap(bytes))
+        self.taker.iter().filter(|&(bytes, _)| tap(bytes))
     }
 
     fn failed_sends(&mut self) -> Option<u32> {
-        self.socket.failed_sends()
+        self.daemon.socket().failed_sends()
     }
 
     fn wait(&mut self, stop: &Stop, busy: bool) -> Result<(), Errno> {
         if busy {
-            stop.wait_or(self.socket, PollFlags::empty(), PAUSE_TIME)?;
+            stop.wait_or(&[], PAUSE_TIME)?;
         } else {
-            stop.wait_or(self.socket, PollFlags::IN, POLL_TIME)?;
+            let socket = self.daemon.socket().as_fd();
+            match self.daemon.mapped() {
+                None => stop.wait_or(&[socket], POLL_TIME)?,
+                Some(mapped) => {
+                    mapped.lie_down();
+                    stop.wait_or(&[socket, mapped.fd()], POLL_TIME)?;
+                    mapped.rise();
+                }
+            }
         }
         self.look_at_the_clock();
         Ok(())

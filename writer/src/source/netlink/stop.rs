@@ -2,7 +2,7 @@
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -45,21 +45,17 @@ impl Stop {
         let _ = rustix::io::read(&self.wake, &mut [0; 8]);
     }
 
-    /// Waits for these events of `source`, for a stop or a report, or until the time, which is below
-    /// a second, is over.
-    pub(crate) fn wait_or(
-        &self,
-        source: &impl AsFd,
-        events: PollFlags,
-        limit: Duration,
-    ) -> Result<(), Errno> {
+    /// Waits until one of `sources` can be read, for a stop or a report, or until the time, which is
+    /// below a second, is over.
+    pub(crate) fn wait_or(&self, sources: &[BorrowedFd<'_>], limit: Duration) -> Result<(), Errno> {
         let limit = Timespec { tv_sec: 0, tv_nsec: i64::from(limit.subsec_nanos()) };
-        let mut fds = [PollFd::new(source, events), PollFd::new(&self.wake, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(&self.wake, PollFlags::IN)];
+        fds.extend(sources.iter().map(|source| PollFd::new(source, PollFlags::IN)));
         match poll(&mut fds, Some(&limit)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno),
         }
-        if !fds[1].revents().is_empty() {
+        if !fds[0].revents().is_empty() {
             self.clear();
         }
         Ok(())
