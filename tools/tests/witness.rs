@@ -323,11 +323,19 @@ fn a_rollback_is_found_by_the_witness_and_by_its_checkpoint() {
     assert!(problems.iter().any(|it| it["kind"] == "rolled-back" && it["seq"] == 2), "{report:#}");
     // That is one that fits, but none that this trail has: nobody has seen it.
     assert_eq!(report["anchors"]["witnesses"][0]["size"], serde_json::Value::Null);
-    // Recording on the old state is durable, and ends with what the witness says.
-    let ran = record(&old, &["--witness", &option], "drei\n");
+    // Recording on the old state is durable, says so in the trail, and ends with it.
+    let mut child = recorder(&old, &["--witness", &option]);
+    let mut input = child.stdin.take().expect("a pipe");
+    writeln!(input, "drei").expect("it reads");
+    let own = "op=witness-disagrees witness=\"w\" seen=5 cause=rolled-back res=failed";
+    until("the trail says so", || on("show", &old, &[]).text().contains(own));
+    drop(input);
+    let ran = common::ran(&child.wait_with_output().expect("it ends"));
     assert_eq!(ran.code, 1, "{}", ran.stderr);
     assert!(ran.stderr.contains("it has seen 5 records of this trail"), "{}", ran.stderr);
-    assert_eq!(on("export", &old, &[]).text(), "one\ntwo\ndrei\n");
+    let exported = on("export", &old, &[]).text();
+    assert!(exported.contains("one\ntwo\n") && exported.contains("drei\n"), "{exported}");
+    assert_eq!(exported.matches(own).count(), 1, "{exported}");
 }
 
 /// What each of these answers is called, once, and that it stops nothing.
