@@ -27,11 +27,16 @@ fn graven() -> Command {
     command
 }
 
+/// A recorder that signs a checkpoint soon after each record.
 fn recorder(trail: &Path, args: &[&str]) -> Child {
+    started(trail, "20ms", args)
+}
+
+fn started(trail: &Path, interval: &str, args: &[&str]) -> Child {
     graven()
         .args(["record", "--source", "stdin", "--trail"])
         .arg(trail)
-        .args(["--segment-bytes", "1M", "--ring-bytes", "2M", "--checkpoint-interval", "20ms"])
+        .args(["--segment-bytes", "1M", "--ring-bytes", "2M", "--checkpoint-interval", interval])
         .args(args)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -40,9 +45,9 @@ fn recorder(trail: &Path, args: &[&str]) -> Child {
         .expect("it runs")
 }
 
-/// Runs `graven record` on these lines to its end.
+/// Runs `graven record` on these lines to its end, where the only checkpoint is.
 fn record(trail: &Path, args: &[&str], input: &str) -> Ran {
-    let mut child = recorder(trail, args);
+    let mut child = started(trail, "off", args);
     child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("it reads");
     common::ran(&child.wait_with_output().expect("it ends"))
 }
