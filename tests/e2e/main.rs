@@ -17,5 +17,6 @@ mod kill;
 mod rig;
 mod salvage;
 mod signals;
+mod status;
 mod storm;
 mod threads;

@@ -19,6 +19,7 @@ use super::calls::{ARCH_I386, ARCH_X86_64, CallSet};
 pub use super::control::ControlError;
 use super::control::{AuditSocket, Control};
 use super::intake::{OPENING, heartbeat_text};
+use super::last_status::LastStatus;
 use super::mapped::{Mapped, Taker};
 use super::nlmsg::{self, MASK_WORDS, Message, Rule, RuleField, RuleList, Status, StatusChange};
 
@@ -154,6 +155,7 @@ pub struct Daemon {
     pid: u32,
     receive_buffer_bytes: usize,
     given_back: bool,
+    last: LastStatus,
 }
 
 impl Daemon {
@@ -192,6 +194,7 @@ impl Daemon {
             pid,
             receive_buffer_bytes,
             given_back: false,
+            last: LastStatus::default(),
         };
         daemon.set("set queue limits", &ours)?;
         daemon.register()?;
@@ -230,7 +233,15 @@ impl Daemon {
     /// # Errors
     /// The request failed or was not answered in time.
     pub fn status(&self) -> Result<Status, ControlError> {
-        self.control().status()
+        let status = self.control().status()?;
+        self.last.set(status);
+        Ok(status)
+    }
+
+    /// The status as it was last asked for, to look at without asking the kernel; it outlives this.
+    #[must_use]
+    pub fn last_status(&self) -> LastStatus {
+        self.last.clone()
     }
 
     /// The kernel's audit status before this process attached.

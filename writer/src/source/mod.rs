@@ -5,6 +5,7 @@ pub(crate) mod control;
 pub(crate) mod datagrams;
 mod intake;
 pub mod kaudit;
+mod last_status;
 pub(crate) mod mapped;
 pub mod netlink;
 mod netlink_options;
@@ -14,6 +15,8 @@ pub mod stream;
 pub mod window;
 
 use graven_format::Record;
+
+pub use last_status::LastStatus;
 
 /// What a source feeds: the trail, or a list in a test.
 pub trait Sink {

@@ -79,7 +79,8 @@ pub(super) fn start(
         engine = engine.with_signing(signing);
     }
     let (checkpoints, opened) = (engine.checkpoints(), Arc::new(opened));
-    let shared = Shared { ring, watermark, metrics, room, checkpoints, opened };
+    let losses = Arc::default();
+    let shared = Shared { ring, watermark, metrics, room, checkpoints, losses, opened };
     prepare_first(&mut engine)?;
     Ok((engine, shared))
 }
