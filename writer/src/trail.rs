@@ -399,6 +399,14 @@ impl Asker {
         self.shared.room.is_missing()
     }
 
+    /// Appends a record of the writer's own, if there is room for it now, and returns its `seq`.
+    ///
+    /// # Errors
+    /// [`AppendError`]; the record was not taken.
+    pub fn try_append(&self, record: &Record<'_>) -> Result<u64, AppendError> {
+        self.shared.ring.try_append(record)
+    }
+
     /// A durable checkpoint over all that has been accepted: the newest, if it covers that, or else one
     /// that is made now and waited for.
     ///

@@ -86,8 +86,8 @@ pub fn while_told<T>(
         let recovered = !trail.opened().recovered.steps.is_empty();
         checkpoints::follow(scope, args, trail.asker(), recovered, words.no_thread)?;
         let trail_id = trail.opened().trail_id;
-        let (to_witnesses, exit) = (Arc::clone(&checkpoints), words.no_thread);
-        let disagreement = witnesses::follow(scope, args, trail_id, to_witnesses, exit)?;
+        let (asker, exit) = (trail.asker(), words.no_thread);
+        let disagreement = witnesses::follow(scope, args, trail_id, asker, exit)?;
         let _telling = status::tell(args, &board);
         let recorded = record(trail, ending);
         checkpoints::say_trouble(&checkpoints);
