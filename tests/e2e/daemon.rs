@@ -213,17 +213,19 @@ fn what_was_done_to_the_daemon_is_in_the_trail_and_auditds_tools_read_it() {
     files.eventually("op=reconfigure");
     end(running);
     let exported = files.exported();
-    let line = |kind: &str| {
-        let of = exported.lines().find(|line| line.starts_with(&format!("type={kind} ")));
-        of.unwrap_or_else(|| panic!("no {kind} in {exported}")).to_owned()
+    // Marks of a session are of the same types, and of another operation.
+    let line = |op: &str| {
+        let of = exported.lines().find(|line| line.contains(&format!(": op={op} ")));
+        of.unwrap_or_else(|| panic!("no {op} in {exported}")).to_owned()
     };
     let me = std::process::id();
-    let start = line("DAEMON_START");
+    let start = line("start");
+    assert!(start.starts_with("type=DAEMON_START "), "{start}");
     assert!(start.contains(&format!(" pid={pid} uid=0 ses=")), "{start}");
     assert!(start.contains("op=start ver=") && start.contains(" kernel="), "{start}");
-    assert!(line("DAEMON_CONFIG").contains(" sha256="));
-    for kind in ["DAEMON_ROTATE", "DAEMON_RESUME", "DAEMON_END"] {
-        assert!(line(kind).contains(&format!(" pid={me} ")), "who asked for it: {}", line(kind));
+    assert!(line("config").contains(" sha256="));
+    for op in ["rotate-logs", "resume-logging", "reconfigure", "terminate"] {
+        assert!(line(op).contains(&format!(" pid={me} ")), "who asked for it: {}", line(op));
     }
     let last = exported.lines().rfind(|line| line.starts_with("type=DAEMON_"));
     assert!(last.is_some_and(|line| line.starts_with("type=DAEMON_END ")), "{last:?}");
