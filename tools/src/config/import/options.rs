@@ -199,9 +199,11 @@ pub(super) fn outcome(option: &'static str, it: &Given, all: &Options) -> Outcom
         }
         ("space_left_action" | "admin_space_left_action" | "disk_full_action", _)
         | ("disk_error_action", _) => action(option, &value, it),
-        ("action_mail_acct" | "verify_email", _) if sends_mail(all) => {
-            Cannot("graven sends no mail", "use the action `exec` with a program that does")
-        }
+        ("action_mail_acct", _) if sends_mail(all) => set("space", option, quoted(&it.value)),
+        ("verify_email", "yes") if sends_mail(all) => Cannot(
+            "the address is not looked up when recording begins",
+            "try it once: `echo test | sendmail ADDRESS`",
+        ),
         ("action_mail_acct" | "verify_email", _) => Same,
         // These say nothing unless there is a port, or plugins.
         ("tcp_listen_port" | "distribute_network", "no" | "0") => Same,
@@ -297,9 +299,6 @@ fn action(option: &'static str, value: &str, it: &Given) -> Outcome {
             "making room removes the oldest records",
             "use retention, by bytes or by age, which removes sealed segments only and records it",
         ),
-        ("email", _) => {
-            Cannot("graven sends no mail", "use the action `exec` with a program that does")
-        }
         ("exec", Some(program)) => set("space", option, quoted(&format!("exec {program}"))),
         ("exec", None) => Outcome::Wrong(format!("`{option} = exec` takes a program")),
         ("syslog", _) => set("space", option, quoted("log")),

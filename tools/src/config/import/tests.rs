@@ -91,12 +91,6 @@ fn imported(text: &str) -> (crate::config::Config, Vec<String>) {
     (config, imported.untranslated.iter().map(name).collect())
 }
 
-/// Whether our configuration has this key: then what sets it is no option without counterpart.
-fn has(section: &str, key: &str) -> bool {
-    let of = Config::sections().into_iter().find(|(name, ..)| *name == section);
-    of.is_some_and(|(.., keys)| keys.iter().any(|it| it.name == key))
-}
-
 #[test]
 fn debians_file_is_imported_and_what_cannot_be_is_named() {
     let (config, untranslated) = imported(DEBIAN);
@@ -116,11 +110,8 @@ fn debians_file_is_imported_and_what_cannot_be_is_named() {
     ] {
         assert!(named(name), "{name}");
     }
-    // Neither is anything lost in silence that a section may have a key for.
-    if !has("space", "space_left") {
-        assert!(named("space_left") && named("admin_space_left") && named("space_left_action"));
-        assert!(named("max_log_file_action"), "old segments are not removed");
-    }
+    assert_eq!(config.get("space", "max_total").as_deref(), Some("\"40M\""));
+    assert_eq!(config.get("space", "space_left").as_deref(), Some("\"75M\""));
     for name in ["tcp_listen_queue", "transport", "krb5_principal", "flush", "freq", "verify_email"]
     {
         assert!(!named(name), "{name} says nothing here, or is so anyway");
@@ -130,20 +121,26 @@ fn debians_file_is_imported_and_what_cannot_be_is_named() {
 #[test]
 fn the_set_ups_that_certification_asks_for_are_imported() {
     let (_, stig) = imported(STIG);
-    for name in ["log_format", "name_format", "space_left_action", "action_mail_acct"] {
+    for name in ["log_format", "name_format", "overflow_action"] {
         assert!(stig.iter().any(|it| it == name), "{name}: {stig:?}");
     }
     let (config, capp) = imported(CAPP);
     assert_eq!(config.trail.dir, Path::new("/audit/graven"));
-    assert!(capp.iter().any(|it| it == "space_left_action"), "{capp:?}");
-    for name in ["flush", "log_format", "max_log_file_action"] {
-        assert!(!capp.iter().any(|it| it == name), "{name} is so anyway");
-    }
-    for (text, actions) in [(STIG, 3), (CAPP, 3)] {
-        let (_, untranslated) = imported(text);
-        let left = untranslated.iter().filter(|it| it.ends_with("_action")).count();
-        // Those of space, until there is a section that takes them.
-        assert!(has("space", "space_left_action") || left >= actions, "{untranslated:?}");
+    assert!(capp.is_empty(), "all that CAPP asks for is there: {capp:?}");
+    for (text, [space, admin, full, error]) in
+        [(STIG, ["email", "single", "halt", "halt"]), (CAPP, ["email", "single", "halt", "log"])]
+    {
+        let (config, _) = imported(text);
+        let action = |key| config.get("space", key);
+        for (key, word) in [
+            ("space_left_action", space),
+            ("admin_space_left_action", admin),
+            ("disk_full_action", full),
+            ("disk_error_action", error),
+        ] {
+            assert_eq!(action(key), Some(format!("\"{word}\"")), "{key}");
+        }
+        assert_eq!(config.space.action_mail_acct, "root");
     }
 }
 
