@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 use std::panic::catch_unwind;
 use std::time::{Duration, Instant};
 
-use graven_format::{Source, kind};
 use graven_format::loss::{Cause, Certainty};
+use graven_format::{Source, kind};
 use graven_writer::source::calls::CallSet;
 use graven_writer::source::kaudit::{self, AttachError, Daemon, Options, Scope};
 use graven_writer::source::nlmsg::{self, Message};
