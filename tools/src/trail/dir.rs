@@ -145,7 +145,11 @@ impl TrailDir {
                 Name::Identity { temporary: false }
                 | Name::Lock
                 | Name::Key { .. }
-                | Name::Checkpoint { .. } => {}
+                | Name::WitnessKey
+                | Name::Checkpoint { .. }
+                | Name::Cosigned { .. }
+                | Name::Control
+                | Name::Reserve => {}
             }
         }
         if dir.identity.is_none() && dir.segments.is_empty() {

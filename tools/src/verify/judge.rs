@@ -7,7 +7,7 @@ use crate::time::rfc3339;
 use crate::trail::segment::{LossFound, SegmentRead, Stamp};
 use crate::trail::tail::Tail;
 use crate::trail::{SegmentFile, TrailDir};
-use crate::verify::anchors::{self, Anchor, Anchors};
+use crate::verify::anchors::{self, Anchors};
 use crate::verify::clock::Clock;
 use crate::verify::gaps::Gaps;
 use crate::verify::keys::{self, Chain, Signatures};
@@ -25,8 +25,10 @@ use graven_format::name;
 use graven_format::recovery::Decision;
 use std::io;
 
+mod announced;
 mod chain;
 mod foreign;
+mod head;
 
 /// Most loss statements of a trail that are listed.
 const LOSSES_MAX: usize = 10_000;
@@ -55,6 +57,7 @@ pub(crate) struct Judge<'a> {
     chain: Chain,
     anchored: anchors::Seen,
     provable: Ranges,
+    head: head::Head,
 }
 
 /// Where a segment stands in the trail.
@@ -86,7 +89,7 @@ impl<'a> Before<'a> {
 
 impl<'a> Judge<'a> {
     pub(crate) fn new(dir: &'a TrailDir, options: &'a Options<'a>, plan: &Plan) -> Self {
-        let (announced, announced_by) = known_announced(dir, options);
+        let (announced, announced_by) = announced::known(dir, options);
         let mut judge = Self {
             dir,
             options,
@@ -106,9 +109,12 @@ impl<'a> Judge<'a> {
             chain: Chain::new(options.key),
             anchored: anchors::Seen::default(),
             provable: Ranges::default(),
+            head: head::Head::default(),
         };
         judge.check_identity();
-        if let Some(key) = options.key.filter(|_| options.part || plan.older.start > 0) {
+        let headless = dir.segments.first().is_some_and(|first| first.segment > 0);
+        if let Some(key) = options.key.filter(|_| options.part || plan.older.start > 0 || headless)
+        {
             judge.chain.begin_later(keys::proven(dir, key));
         }
         plan.before.iter().for_each(|before| judge.neighbour(before, true));
@@ -149,6 +155,7 @@ impl<'a> Judge<'a> {
         if self.scope.kind != Kind::Range {
             self.check_foreign();
         }
+        self.settle_head();
         let end_seq = self.records.end_seq;
         self.scope.end(self.options, end_seq, &mut self.problems);
         let (signatures, anchors) = self.check_signatures();
@@ -176,6 +183,7 @@ impl<'a> Judge<'a> {
                 let file = self.file(file);
                 self.chain.segment(read, &file, place.end_seq, place.orphan, &mut self.problems);
                 self.anchored.take(read);
+                self.head.take(read, place.end_seq);
                 self.seen = self.seen.max(end_seq(read));
                 self.scope.read(read, end_seq(read).min(place.end_seq.max(read.file.first_seq)));
                 if !place.orphan {
@@ -370,6 +378,7 @@ impl<'a> Judge<'a> {
         let (origin, last) = (origin.as_deref(), self.chain.last());
         let anchors = self.anchored.judge(
             self.options.anchors,
+            self.options.witnesses,
             &self.scope,
             origin,
             end_seq,
@@ -400,7 +409,8 @@ impl<'a> Judge<'a> {
         } else {
             Verdict::Intact
         };
-        let from_start = self.scope.seqs_checked().is_none_or(|seqs| seqs.start == 0);
+        let from_start = self.scope.removed.is_some()
+            || self.scope.seqs_checked().is_none_or(|seqs| seqs.start == 0);
         let intact_prefix = self.problems.first_wrong().min(self.records.end_seq);
         self.records.intact_prefix = if from_start { intact_prefix } else { 0 };
         self.records.missing = self.problems.missing();
@@ -439,19 +449,6 @@ impl<'a> Judge<'a> {
             temporary_files: self.dir.temporaries.clone(),
         }
     }
-}
-
-/// Records that somebody knows to have been announced, a checkpoint being made of nothing else, and who.
-fn known_announced(dir: &TrailDir, options: &Options<'_>) -> (u64, String) {
-    let origin = dir.trail_id().map(origin);
-    let own = options.anchors.iter().filter(|anchor| Some(&anchor.head.origin) == origin.as_ref());
-    let durable = options.durable.map(|seq| (seq.saturating_add(1), "--durable".to_owned()));
-    let anchored = own.max_by_key(|anchor| anchor.head.size).map(|anchor| {
-        let Anchor { file, line, head, .. } = anchor;
-        (head.size, format!("the checkpoint in {file}, line {line}"))
-    });
-    let known = durable.into_iter().chain(anchored);
-    known.max_by_key(|(announced, _)| *announced).unwrap_or_default()
 }
 
 /// One past the last seq that the segment has, or says that it had.
