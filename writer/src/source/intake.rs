@@ -385,7 +385,8 @@ impl<'a> Intake<'a> {
         self.own -= ours;
         let events = all - ours;
         self.summary.lost_events += events;
-        self.unsettled.gap_events += events;
+        // The kernel may have counted also what a predecessor made itself.
+        self.unsettled.gap_events += all;
         if events > 0 {
             self.unsettled.since_ns.get_or_insert(self.now.active_ns);
         }
