@@ -23,3 +23,4 @@ pub mod time;
 pub mod trail;
 pub mod verify;
 pub mod watch;
+pub mod witness;

@@ -81,6 +81,8 @@ fn record(args: &Args) -> Result<u8, Failure> {
         source: "netlink",
         no_thread: Exit::RunFailed,
         given_up: Exit::RunFailed,
+        // The exit code is the command's.
+        disagreed: None,
     };
     room::while_told(&args.trail, trail, words, |trail, ending| {
         let board = Arc::clone(&ending.board);

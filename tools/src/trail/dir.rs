@@ -145,7 +145,9 @@ impl TrailDir {
                 Name::Identity { temporary: false }
                 | Name::Lock
                 | Name::Key { .. }
+                | Name::WitnessKey
                 | Name::Checkpoint { .. }
+                | Name::Cosigned { .. }
                 | Name::Control => {}
             }
         }
