@@ -65,6 +65,8 @@ pub struct Opened {
     pub trail_id: TrailId,
     /// Seq of the first record that this writer will append.
     pub next_seq: u64,
+    /// The kernel's random id of this boot; zeros where it is not known.
+    pub boot_id: [u8; 16],
     /// The disk below.
     pub disk: DiskReport,
     /// What recovery found and did.
@@ -366,6 +368,10 @@ impl Sink for Trail {
         let seq = self.shared.ring.append(record)?;
         self.shared.losses.note(record);
         Ok(seq)
+    }
+
+    fn next_seq(&self) -> u64 {
+        Sink::next_seq(&*self.shared.ring)
     }
 
     fn append_all(&self, records: &[Record<'_>]) -> Result<(), AppendError> {

@@ -202,8 +202,8 @@ fn netlink(
     let stop = Arc::new(kernel::stop()?);
     let asked = Arc::clone(&stop);
     signals.watch(Arc::clone(&ending), move || asked.request()).map_err(no_thread)?;
-    let daemon = match kernel::attach() {
-        Ok(daemon) => daemon,
+    let (daemon, past) = match kernel::attach(&args.trail, &trail) {
+        Ok(attached) => attached,
         Err(failure) => {
             // Nothing was recorded; why not is what matters now.
             let _ = trail.close();
@@ -215,7 +215,7 @@ fn netlink(
         let pid = std::process::id();
         Diagnostic::new(Level::Note, format!("recording kernel audit as pid {pid}")).emit();
     }
-    let received = kernel::receive(&daemon, &trail, &stop);
+    let received = kernel::receive(&daemon, &trail, past, &stop);
     let received = kernel::detach(daemon, received);
     // Storage that failed is why receiving failed, if it did.
     let written = trail.close().map_err(|error| kernel::written_less(error, &received))?;

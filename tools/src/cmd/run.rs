@@ -12,6 +12,7 @@ use crate::status::Board;
 use graven_writer::source::calls::CallSet;
 use graven_writer::source::kaudit::{Daemon, Scope};
 use graven_writer::source::netlink;
+use graven_writer::source::past::Past;
 use graven_writer::{Trail, WriteError};
 use rustix::process::Pid;
 use std::ffi::OsString;
@@ -99,16 +100,16 @@ fn attached(
     forwarder: &Forwarder,
     board: &Board,
 ) -> Result<u8, Failure> {
-    let daemon = match kernel::attach() {
-        Ok(daemon) => daemon,
+    let attached = match kernel::attach(&args.trail.trail, &trail) {
+        Ok(attached) => attached,
         Err(failure) => {
             // Nothing was recorded; why not is what matters now.
             let _ = trail.close();
             return Err(failure);
         }
     };
-    board.tell_kernel(daemon.last_status());
-    let (ran, received, closed) = recorded(args, calls, trail, daemon, forwarder)?;
+    board.tell_kernel(attached.0.last_status());
+    let (ran, received, closed) = recorded(args, calls, trail, attached, forwarder)?;
     let written = closed.map_err(|error| kernel::written_less(error, &received));
     let code = match ran {
         Ok(ended) => ended.code(),
@@ -146,7 +147,7 @@ fn recorded(
     args: &Args,
     calls: &CallSet,
     trail: Trail,
-    daemon: Daemon,
+    (daemon, past): (Daemon, Past),
     forwarder: &Forwarder,
 ) -> Result<Recorded, Failure> {
     let stop = kernel::stop()?;
@@ -154,7 +155,7 @@ fn recorded(
         let daemon = &daemon;
         let builder = std::thread::Builder::new().name("graven-receive".to_owned());
         let receiver = builder.spawn_scoped(scope, || {
-            let received = kernel::receive(daemon, &trail, &stop);
+            let received = kernel::receive(daemon, &trail, past, &stop);
             if received.is_err() {
                 let text =
                     "recording has failed: what the command does from now on is not recorded";
