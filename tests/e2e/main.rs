@@ -9,6 +9,7 @@
 //! - `GRAVEN_E2E_INJECT_ALL`: inject into every system call and not into a sample.
 
 mod away;
+mod daemon;
 mod errors;
 mod flips;
 mod full;

@@ -32,6 +32,7 @@ use crate::engine::checkpoints::{Checkpoints, Published};
 use crate::engine::durability::{WaitError, Watermark};
 use crate::engine::metrics::{Metrics, Totals};
 use crate::engine::recover::Recovered;
+use crate::engine::requests::Requests;
 use crate::error::{OpenError, WriteError};
 use crate::keys::InForce;
 use crate::losses::Losses;
@@ -109,6 +110,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     room: Arc<Room>,
     checkpoints: Arc<Checkpoints>,
+    requests: Arc<Requests>,
     losses: Arc<Losses>,
     opened: Arc<Opened>,
 }
@@ -250,6 +252,11 @@ impl Trail {
         self.asker().checkpoint()
     }
 
+    /// As [`Asker::seal_now`].
+    pub fn seal_now(&self) -> u64 {
+        self.asker().seal_now()
+    }
+
     /// Counts and latencies so far.
     #[must_use]
     pub fn totals(&self) -> Totals {
@@ -302,7 +309,7 @@ impl Trail {
     }
 }
 
-/// Asks the writer of a trail for checkpoints.
+/// Asks the writer of a trail for what is beside records: checkpoints, and the end of a segment.
 #[derive(Clone, Debug)]
 pub struct Asker {
     shared: Shared,
@@ -313,6 +320,40 @@ impl Asker {
     #[must_use]
     pub fn checkpoints(&self) -> Arc<Checkpoints> {
         Arc::clone(&self.shared.checkpoints)
+    }
+
+    /// Has the segment in use sealed as soon as all that has been accepted is in it, and says how many records that
+    /// is. What comes later goes to a new segment. Asked again before another record, it is the same seal; a trail
+    /// that has ended is sealed anyway.
+    #[must_use = "the records before this seq are those that it seals"]
+    pub fn seal_now(&self) -> u64 {
+        let seq = self.shared.ring.stats().next_seq;
+        self.shared.requests.seal(seq);
+        self.shared.ring.nudge();
+        seq
+    }
+
+    /// From now on a checkpoint comes when the oldest record that none covers is this old, or only when one is asked
+    /// for. What no checkpoint covers yet gets one now, so that no record waits as long as was asked for before.
+    pub fn set_checkpoint_interval(&self, interval: Option<Duration>) {
+        let ns = |it: Duration| u64::try_from(it.as_nanos()).unwrap_or(u64::MAX);
+        self.shared.requests.set_interval_ns(interval.map(ns));
+        let _ = self.shared.ring.cover();
+        self.shared.ring.nudge();
+    }
+
+    /// Records that have been accepted, and those among them that are durable: a writer that goes on brings the
+    /// second to the first.
+    #[must_use]
+    pub fn progress(&self) -> (u64, u64) {
+        let durable = self.shared.watermark.durable();
+        (self.shared.ring.stats().next_seq, durable)
+    }
+
+    /// Whether the writer waits for room on the disk.
+    #[must_use]
+    pub fn waits_for_room(&self) -> bool {
+        self.shared.room.is_missing()
     }
 
     /// A durable checkpoint over all that has been accepted: the newest, if it covers that, or else one
@@ -350,6 +391,17 @@ impl Asker {
     fn how_ended(&self) -> WaitError {
         // It ends before or with the watermark.
         self.shared.watermark.wait_past(u64::MAX - 1).err().unwrap_or(WaitError::Closed)
+    }
+}
+
+/// Graven's own records, from who outlives the trail: they are refused once it has ended.
+impl Sink for Asker {
+    fn next_seq(&self) -> u64 {
+        self.shared.ring.stats().next_seq
+    }
+
+    fn append(&self, record: &Record<'_>) -> Result<u64, AppendError> {
+        self.shared.ring.append(record)
     }
 }
 

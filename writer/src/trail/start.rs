@@ -80,8 +80,8 @@ pub(super) fn start(
         engine = engine.with_signing(signing);
     }
     let (checkpoints, opened) = (engine.checkpoints(), Arc::new(opened));
-    let losses = Arc::default();
-    let shared = Shared { ring, watermark, metrics, room, checkpoints, losses, opened };
+    let (requests, losses) = (engine.requests(), Arc::default());
+    let shared = Shared { ring, watermark, metrics, room, checkpoints, requests, losses, opened };
     prepare_first(&mut engine)?;
     Ok((engine, shared))
 }
