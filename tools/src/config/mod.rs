@@ -14,11 +14,13 @@ pub mod value;
 mod checkpoint;
 mod netlink;
 mod process;
+mod status;
 mod trail;
 
 pub use checkpoint::CheckpointSection;
 pub use netlink::NetlinkSection;
 pub use process::ProcessSection;
+pub use status::StatusSection;
 pub use trail::TrailSection;
 
 use schema::{Effect, Key, Section};
@@ -71,6 +73,8 @@ sections! {
     netlink: NetlinkSection,
     /// The process itself.
     process: ProcessSection,
+    /// How the status is told.
+    status: StatusSection,
 }
 
 /// A key whose value differs between two configurations.
