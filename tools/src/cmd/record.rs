@@ -14,6 +14,7 @@ use crate::recording::housekeeping::{self, Housekeeping, Told};
 use crate::recording::room::{self, Ending, Words};
 use crate::recording::signals::{Signals, UntilStopped};
 use crate::recording::{Failure, SpaceArgs, TrailArgs, ack, kernel, sealed, summary};
+use crate::status::Board;
 use graven_format::consts::RECORD_PAYLOAD_BYTES_MAX;
 use graven_writer::rewrite::LEVEL_DEFAULT;
 use graven_writer::source::kaudit::DataSocket;
@@ -269,11 +270,12 @@ fn stdin(
     let (stopped, stop) = UnixStream::pair()
         .map_err(|why| Failure::new(Exit::CannotCheck, &format!("cannot make a socket: {why}")))?;
     let (desk, handed_in) = Desk::new();
+    let board = Arc::clone(&ending.board);
     signals.watch(ending, desk.clone(), || drop(stop)).map_err(no_thread)?;
     let status = "recording standard input";
     std::thread::scope(|scope| {
         let _open = desk.open_until();
-        clerk(settled, &trail, None, status).start(scope, handed_in).map_err(no_thread)?;
+        clerk(settled, &trail, &board, None, status).start(scope, handed_in).map_err(no_thread)?;
         told(settled, &trail, status)?;
         read_stdin(trail, UntilStopped::new(Stdin, stopped))
     })
@@ -283,13 +285,14 @@ fn stdin(
 fn clerk<'a>(
     settled: &'a Settled,
     trail: &Trail,
+    board: &Arc<Board>,
     kernel: Option<Kernel<'a>>,
     status: &str,
 ) -> Clerk<'a> {
     let Settled { args, config, told } = settled;
     let reloading = args.config.as_ref().map(|file| {
         let mut parts: Vec<Box<dyn Part + 'a>> =
-            vec![Box::new(Checkpoints::new(trail.asker(), config))];
+            vec![Box::new(Checkpoints::new(trail.asker(), Arc::clone(board), config))];
         if let Some(kernel) = kernel {
             parts.push(Box::new(kernel));
         }
@@ -389,7 +392,9 @@ fn netlink(
             rules::load(&daemon, rules, &trail)?;
         }
         let kernel = Kernel::new(&daemon, trail.asker(), wanted);
-        clerk(settled, &trail, Some(kernel), &status).start(scope, handed_in).map_err(no_thread)?;
+        clerk(settled, &trail, &ending.board, Some(kernel), &status)
+            .start(scope, handed_in)
+            .map_err(no_thread)?;
         told(settled, &trail, &status)?;
         if !args.quiet {
             Diagnostic::new(Level::Note, status.clone()).emit();

@@ -68,6 +68,8 @@ pub fn settle(config: &mut Config, args: &mut TrailArgs, given: &Given) {
             |it: Interval| Every(it.0), |it: Every<_, _>| Interval(it.0);
         "checkpoint_to": checkpoint.to = checkpoint_to, |it| it, |it| it;
         "checkpoint_exec": checkpoint.exec = checkpoint_exec, |it| it, |it| it;
+        "metrics_file": status.metrics_file = metrics_file, |it| it, |it| it;
+        "metrics_interval": status.metrics_interval = metrics_interval, Time, |it: Time<_, _>| it.0;
         "epoch": checkpoint.epoch = epoch, Time, |it: Time<_, _>| it.0;
         "epoch_segments": checkpoint.epoch_segments = epoch_segments, count,
             |it: Number<_, _>| it.0.unsigned_abs();

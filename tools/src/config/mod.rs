@@ -15,12 +15,14 @@ mod checkpoint;
 mod netlink;
 mod process;
 mod space;
+mod status;
 mod trail;
 
 pub use checkpoint::CheckpointSection;
 pub use netlink::NetlinkSection;
 pub use process::ProcessSection;
 pub use space::{ReserveSize, SpaceSection};
+pub use status::StatusSection;
 pub use trail::TrailSection;
 
 use schema::{Effect, Key, Section};
@@ -75,6 +77,8 @@ sections! {
     space: SpaceSection,
     /// The process itself.
     process: ProcessSection,
+    /// How the status is told.
+    status: StatusSection,
 }
 
 /// A key whose value differs between two configurations.

@@ -4,8 +4,10 @@ use super::rules::{self, Wanted};
 use crate::config::Config;
 use crate::config::schema::Effect;
 use crate::recording::Failure;
+use crate::status::Board;
 use graven_writer::Asker;
 use graven_writer::source::kaudit::Daemon;
+use std::sync::Arc;
 
 /// A part of the daemon that can be configured anew.
 pub trait Part: Send {
@@ -68,14 +70,15 @@ pub fn reload(config: &mut Config, newer: Config, parts: &mut [Box<dyn Part + '_
 /// The interval between checkpoints.
 pub struct Checkpoints {
     asker: Asker,
+    board: Arc<Board>,
     in_force: Config,
 }
 
 impl Checkpoints {
     /// As `config` has it now.
     #[must_use]
-    pub fn new(asker: Asker, config: &Config) -> Self {
-        Self { asker, in_force: config.clone() }
+    pub fn new(asker: Asker, board: Arc<Board>, config: &Config) -> Self {
+        Self { asker, board, in_force: config.clone() }
     }
 }
 
@@ -87,6 +90,7 @@ impl Part for Checkpoints {
     fn apply(&mut self, newer: &Config) -> Result<Vec<&'static str>, Failure> {
         if newer.checkpoint.interval != self.in_force.checkpoint.interval {
             self.asker.set_checkpoint_interval(newer.checkpoint.interval.0);
+            self.board.set_checkpoint_interval(newer.checkpoint.interval.0);
         }
         self.in_force = newer.clone();
         Ok(Vec::new())

@@ -32,7 +32,7 @@ impl Recording {
         let begun = Instant::now();
         while UnixStream::connect(trail.join("control")).is_err() && begun.elapsed() < PATIENCE {
             // What is too long for a socket's path is asked by the command.
-            if recording.status(&[]).code < 3 && trail.join("control").exists() {
+            if recording.status(&[]).code < 2 {
                 break;
             }
             thread::sleep(Duration::from_millis(5));
