@@ -10,7 +10,9 @@
 //! | `key.next` | the key of the next epoch, until the last one is erased |
 //! | `key.witness` | the key by which witnesses know the trail; it signs nothing else |
 //! | `checkpoint` | the checkpoint that a running writer was asked for last |
+//! | `reserve` | room that is given back when there is none; its content is nothing |
 //! | `cosigned` | the newest checkpoint that witnesses have cosigned |
+//! | `control` | the socket at which a running writer tells its status |
 
 use alloc::format;
 use alloc::string::String;
@@ -30,12 +32,17 @@ pub const KEY_NEXT: &str = "key.next";
 pub const KEY_WITNESS: &str = "key.witness";
 /// The file that holds the checkpoint that a running writer was asked for last.
 pub const CHECKPOINT: &str = "checkpoint";
+/// The socket at which a running writer tells its status; one that died leaves it behind.
+pub const CONTROL: &str = "control";
 /// The file in which that checkpoint is written before it is renamed.
 pub const CHECKPOINT_TMP: &str = "checkpoint.tmp";
 /// The file that holds the newest checkpoint that witnesses have cosigned.
 pub const COSIGNED: &str = "cosigned";
 /// The file in which that checkpoint is written before it is renamed.
 pub const COSIGNED_TMP: &str = "cosigned.tmp";
+
+/// The file that keeps room for what must be recorded when the disk is full.
+pub const RESERVE: &str = "reserve";
 
 /// What a file name in a trail directory means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,11 +78,15 @@ pub enum Name {
         /// Whether it is the temporary.
         temporary: bool,
     },
+    /// The reserve.
+    Reserve,
     /// The newest checkpoint that witnesses have cosigned, or its temporary.
     Cosigned {
         /// Whether it is the temporary.
         temporary: bool,
     },
+    /// The socket of a running writer.
+    Control,
 }
 
 impl Name {
@@ -93,6 +104,8 @@ impl Name {
             COSIGNED_TMP => return Some(Self::Cosigned { temporary: true }),
             CHECKPOINT => return Some(Self::Checkpoint { temporary: false }),
             CHECKPOINT_TMP => return Some(Self::Checkpoint { temporary: true }),
+            RESERVE => return Some(Self::Reserve),
+            CONTROL => return Some(Self::Control),
             _ => {}
         }
         if let Some(stem) = name.strip_suffix(".tmp") {
@@ -135,6 +148,7 @@ mod tests {
         assert_eq!(Name::parse(&older), Some(Name::Segment { segment: 7, first_seq: 0xe02cf }));
         assert_eq!(Name::parse(&temporary(8)), Some(Name::Temporary { segment: 8 }));
         assert_eq!(Name::parse("lock"), Some(Name::Lock));
+        assert_eq!(Name::parse("control"), Some(Name::Control));
     }
 
     #[test]

@@ -5,6 +5,8 @@
 
 pub mod cli;
 pub mod cmd;
+pub mod config;
+pub mod daemon;
 pub mod deliver;
 pub mod diag;
 pub mod doctor;
@@ -19,7 +21,9 @@ pub mod quarantine;
 pub mod range;
 pub mod recording;
 pub mod salvage;
+pub mod status;
 pub mod time;
 pub mod trail;
 pub mod verify;
+pub mod watch;
 pub mod witness;

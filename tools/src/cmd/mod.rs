@@ -4,6 +4,7 @@ pub mod check_proof;
 pub mod checkpoint;
 pub mod completions;
 pub mod compress;
+pub mod config;
 pub mod doctor;
 pub mod export;
 mod key;
@@ -17,7 +18,9 @@ pub mod record;
 pub mod run;
 pub mod salvage;
 pub mod show;
+pub mod status;
 pub mod verify;
+pub mod watch;
 
 use crate::diag::Diagnostic;
 use crate::trail::TrailDir;

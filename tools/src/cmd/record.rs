@@ -1,13 +1,23 @@
 //! `graven record`.
 
+use crate::config::given::{self, Given};
+use crate::config::value::{Bytes, Number, Word};
+use crate::config::{Config, read};
+use crate::daemon::control::{Clerk, Desk, Reloading};
+use crate::daemon::reload::{Checkpoints, Kernel, Part};
+use crate::daemon::rules::{Wanted, said_but_the_last};
+use crate::daemon::who::Who;
+use crate::daemon::{notify, process, records};
 use crate::diag::{Diagnostic, Level};
 use crate::exit::Exit;
 use crate::kept::writer::Link;
 use crate::kept::{Inherited, RingFull, guard, keeper};
+use crate::recording::housekeeping::{self, Housekeeping, Told};
 use crate::recording::open::parse_bytes;
 use crate::recording::room::{self, Ending, Words};
 use crate::recording::signals::{Signals, UntilStopped};
-use crate::recording::{Failure, TrailArgs, ack, kernel, sealed, summary};
+use crate::recording::{Failure, SpaceArgs, TrailArgs, ack, kernel, sealed, summary};
+use crate::status::Board;
 use graven_format::consts::RECORD_PAYLOAD_BYTES_MAX;
 use graven_writer::keeper::{MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, Role};
 use graven_writer::rewrite::LEVEL_DEFAULT;
@@ -18,23 +28,29 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Refused lines that are said before the rest is only counted.
 const REFUSED_SAID_MAX: u64 = 20;
 
-/// Who ends all processes of a service sends the writer a signal that the keeper passes on as well: two within this
-/// time are one.
-const APART: Duration = Duration::from_millis(100);
-
 /// Arguments of `graven record`.
-#[derive(Debug, clap::Args)]
-#[command(after_help = AFTER_HELP)]
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = AFTER_HELP, mut_arg("trail", |it| {
+    it.required(false).required_unless_present("config").default_value("/").hide_default_value(true)
+}))]
 pub struct Args {
     #[command(flatten)]
+    given: Given,
+    /// Take what is not given here from this file, and be a daemon: `graven config show-default` prints one
+    /// that has everything
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
     trail: TrailArgs,
+    #[command(flatten)]
+    space: SpaceArgs,
     /// Where records come from
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, required_unless_present = "config", default_value_t = Source::Netlink,
+          hide_default_value = true)]
     source: Source,
     /// Print `durable N` whenever every record up to seq N is behind a barrier
     #[arg(long)]
@@ -55,20 +71,9 @@ pub struct Args {
     /// that holds a process of graven, or process 1, is left alone
     #[arg(long, value_name = "PATH")]
     freeze_cgroup: Vec<PathBuf>,
-    /// Which of its two processes this is: only graven itself says so
+    /// Which of its processes this is: only graven itself says so
     #[arg(long, hide = true, value_parser = str::parse::<Inherited>)]
     inherited: Option<Inherited>,
-}
-
-impl Args {
-    /// What the keeper has to know of them.
-    fn keeper(&self) -> keeper::Options<'_> {
-        keeper::Options {
-            ring_bytes: self.keeper_ring,
-            ring_full: self.ring_full,
-            freeze_cgroups: &self.freeze_cgroup,
-        }
-    }
 }
 
 fn parse_ring_bytes(text: &str) -> Result<u64, String> {
@@ -89,16 +94,31 @@ pub enum Source {
     Netlink,
 }
 
+impl Source {
+    /// What its records say of where they come from.
+    fn of_records(self) -> graven_format::Source {
+        match self {
+            Self::Stdin => graven_format::Source::Stdin,
+            Self::Netlink => graven_format::Source::Netlink,
+        }
+    }
+}
+
 const AFTER_HELP: &str = "\
 From netlink, graven takes the place of auditd: it needs root and that no other audit daemon is \
 running, records every message byte for byte, turns auditing on, and gives everything back as it was \
-when SIGTERM, SIGINT or SIGHUP ends it. Rules are left to auditctl. What the kernel lost becomes a \
-loss statement. It is two processes: a keeper, which takes from the kernel into memory, and a writer. Each starts the other \
-again if it is killed, and nothing is lost by that; a signal that ends recording may go to either. While the storage fails \
-the keeper holds the records and the writer is started again and again; see --keeper-ring and --ring-full.
+when SIGTERM or SIGINT ends it. Rules are left to auditctl, unless the configuration names a file of them. What the \
+kernel lost becomes a loss statement. It is two processes: a keeper, which takes from the kernel into memory, and a \
+writer. Each starts the other again if it is killed, and nothing is lost by that; a signal may go to either. While the \
+storage fails the keeper holds the records, and the writer is started again and again: see --keeper-ring and --ring-full. That recording began and ended, and what it was told meanwhile and by whom, is \
+in the trail as auditd has it: DAEMON_START, DAEMON_END and others.
+
+With --config, SIGHUP has the file read again: what can be changed without a restart is, what cannot is named, and \
+a file that is wrong changes nothing. Without, SIGHUP ends recording as SIGTERM does. SIGUSR1 seals the segment in \
+use and begins another, SIGUSR2 goes on with what was suspended.
 
 From standard input, each line is one record, whatever bytes are in it. A line over 131072 bytes is refused: its \
-number is said, and a loss statement stands in its place. At the end of input, or on SIGTERM, SIGINT or SIGHUP, what \
+number is said, and a loss statement stands in its place. At the end of input, or on a signal that ends it, what \
 was read is made durable and the trail is sealed. While there is no room, which is said, that has to wait, and so does the end: it is \
 said how many records wait, and only another signal after that ends without them. What was acknowledged \
 is never among them. kill -9 costs nothing that was acknowledged either.
@@ -110,7 +130,8 @@ Exit codes:
   0  everything that was read is durable
   1  the trail is damaged, and recovery refuses to write over it; or everything that was read is durable, and a
      witness has seen another trail than this one
-  2  usage, or the trail cannot be opened (permission, no directory, locked, foreign), or standard input cannot be read,
+  2  usage, or something in the configuration or its rules is wrong (it is said with file, line and key), or the trail \
+     cannot be opened (permission, no directory, locked, foreign), or standard input cannot be read,
      or a thread cannot be started
   5  storage failed; the last `durable N` holds
   6  no room: for the first segment, or later if `--on-full end` was given or a second signal gave up the wait; the
@@ -122,74 +143,170 @@ Sealed segments are compressed in the background, when nothing else wants the pr
 compressed on their way to the disk while that is too slow: see --compress.
 
 Examples:
+  graven record --config /etc/graven/graven.toml
   graven record --trail /var/lib/graven/trail --source netlink
   graven record --trail /mnt/usb/trail --source netlink --compress always
   graven record --trail DIR --source netlink --checkpoint-to /mnt/elsewhere/checkpoints --witness @/etc/graven/w1
   tail -F app.log | graven record --trail /var/lib/graven/app --source stdin
   producer | graven record --trail DIR --source stdin --ack | while read _ seq; do release $seq; done";
 
+/// What is to be done, with all that the configuration says.
+struct Settled {
+    args: Args,
+    config: Config,
+    /// Who watches space, if anybody does.
+    told: Option<Told>,
+}
+
+impl Args {
+    /// These arguments and the configuration, each with what the other says.
+    ///
+    /// # Errors
+    /// The configuration cannot be read, or is wrong.
+    pub fn settled(&self) -> Result<(Self, Config), Failure> {
+        let mut args = self.clone();
+        let config = match &self.config {
+            Some(file) => read::load(file).map_err(|errors| said_but_the_last(file, errors))?,
+            None => Config::default(),
+        };
+        let config = args.settle(config);
+        Ok((args, config))
+    }
+
+    /// Whether space is watched: a daemon does, and who asked for it.
+    fn watches_space(&self) -> bool {
+        self.config.is_some() || self.space.is_given()
+    }
+
+    /// Puts what was given into `config`, and the rest of it here.
+    fn settle(&mut self, mut config: Config) -> Config {
+        given::settle(&mut config, &mut self.trail, &self.given);
+        if self.given.has("source") {
+            config.trail.source = Word(self.source);
+        }
+        if self.given.has("compress_sealed") {
+            config.trail.compress_sealed = Number(self.compress_sealed.into());
+        }
+        let netlink = &mut config.netlink;
+        if self.given.has("keeper_ring") {
+            netlink.keeper_ring = Bytes(self.keeper_ring);
+        }
+        if self.given.has("ring_full") {
+            netlink.ring_full = Word(self.ring_full);
+        }
+        if self.given.has("freeze_cgroup") {
+            netlink.freeze_cgroups.clone_from(&self.freeze_cgroup);
+        }
+        config.space = self.space.over(&config.space);
+        self.source = config.trail.source.0;
+        self.compress_sealed = i32::try_from(config.trail.compress_sealed.0).unwrap_or_default();
+        config
+    }
+}
+
 /// Records until the source ends or a signal comes.
 #[must_use]
 pub fn run(args: &Args) -> Exit {
-    let kept = match (args.source, args.inherited) {
-        (Source::Stdin, _) => return ended(record(args, None)),
-        (Source::Netlink, None) => keeper::begin(&args.keeper()),
-        (Source::Netlink, Some(Inherited::Guard { end })) => guard::guard(end, &args.freeze_cgroup),
-        (Source::Netlink, Some(Inherited::Peer { role: Role::Keeper, fds })) => {
-            keeper::go_on(&args.keeper(), fds)
-        }
-        (Source::Netlink, Some(Inherited::Peer { role: Role::Writer, fds })) => {
-            let link = match Link::new(fds) {
-                Ok(link) => link,
-                Err(failure) => return failure.emit(),
-            };
-            let exit = ended(record(args, Some(&link)));
-            link.end(exit);
-            return exit;
-        }
-    };
-    ended(kept)
-}
-
-fn ended(recorded: Result<Exit, Failure>) -> Exit {
+    let settled = args.settled();
+    let recorded =
+        settled.and_then(|(args, config)| in_its_role(Settled { args, config, told: None }));
     recorded.unwrap_or_else(Failure::emit)
 }
 
+/// Does what this process is for: from the kernel, recording is more than one.
+fn in_its_role(settled: Settled) -> Result<Exit, Failure> {
+    let Settled { args, config, .. } = &settled;
+    let keeper = keeper::Options {
+        config,
+        reloads: args.config.is_some(),
+        memory_bytes: args.trail.memory_bytes(),
+    };
+    match (args.source, args.inherited) {
+        (Source::Stdin, _) => record(settled, None),
+        (Source::Netlink, None) => {
+            // What is wrong is said before anything is changed.
+            if args.watches_space() {
+                housekeeping::check(&config.space, &args.trail)?;
+            }
+            keeper::begin(&keeper)
+        }
+        (Source::Netlink, Some(Inherited::Guard { end })) => {
+            guard::guard(end, &config.netlink.freeze_cgroups)
+        }
+        (Source::Netlink, Some(Inherited::Peer { role: Role::Keeper, fds })) => {
+            keeper::go_on(&keeper, fds)
+        }
+        (Source::Netlink, Some(Inherited::Peer { role: Role::Writer, fds })) => {
+            let link = Link::new(fds)?;
+            let exit = record(settled, Some(&link)).unwrap_or_else(Failure::emit);
+            link.end(exit);
+            Ok(exit)
+        }
+    }
+}
+
 /// Records until the source ends. From the kernel through `link`, to the keeper.
-fn record(args: &Args, link: Option<&Link>) -> Result<Exit, Failure> {
-    let signals = Signals::catch()
+fn record(settled: Settled, link: Option<&Link>) -> Result<Exit, Failure> {
+    let Settled { args, config, .. } = &settled;
+    let mut signals = Signals::catch(args.config.is_some())
         .map_err(|why| Failure::new(Exit::CannotCheck, &format!("cannot catch signals: {why}")))?;
+    if let Some(link) = link {
+        signals = signals.passed_on_by(link.session().clone());
+    }
+    // All that is asked of the kernel is looked at before anything is changed.
+    let wanted = match args.source {
+        Source::Stdin => None,
+        Source::Netlink => Some(Wanted::read(&config.netlink)?),
+    };
+    if args.watches_space() {
+        housekeeping::check(&config.space, &args.trail)?;
+    }
+    if args.config.is_some() {
+        process::settle(config, args.trail.memory_bytes());
+    }
     let trail = args.trail.open()?;
     let level = Some(args.compress_sealed).filter(|level| *level > 0);
     // It ends after the trail was closed, at its next frame.
     let _compressing =
         level.and_then(|level| sealed::in_background(&args.trail.trail, &trail, level));
-    let producers = match args.source {
-        Source::Stdin => "whoever writes the input waits; nothing is dropped",
-        Source::Netlink => kernel::PRODUCERS_WITHOUT_ROOM,
+    let (source, producers) = match args.source {
+        Source::Stdin => ("stdin", "whoever writes the input waits; nothing is dropped"),
+        Source::Netlink => ("netlink", kernel::PRODUCERS_WITHOUT_ROOM),
     };
     let words = Words {
         producers,
+        source,
         no_thread: Exit::CannotCheck,
         given_up: Exit::NoRoom,
         disagreed: Some(Exit::Damage),
     };
-    room::while_told(&args.trail, trail, words, |trail, ending| {
-        acknowledged(args, trail, signals, ending, link)
-    })
+    let housekeeping = args
+        .watches_space()
+        .then(|| Housekeeping::start(&config.space, &args.trail, args.source.of_records(), &trail));
+    let housekeeping = housekeeping.transpose()?;
+    let told = housekeeping.as_ref().map(|it| it.told(&args.trail));
+    let settled = &Settled { told, ..settled };
+    let recorded = room::while_told(&settled.args.trail, trail, words, |trail, ending| {
+        acknowledged(settled, link.zip(wanted), trail, signals, ending)
+    });
+    if let Some(housekeeping) = housekeeping {
+        let failed = matches!(&recorded, Err(failure) if failure.exit == Exit::Storage);
+        housekeeping.end(failed);
+    }
+    recorded
 }
 
 /// Records beside the thread that acknowledges, if one was asked for.
 fn acknowledged(
-    args: &Args,
+    settled: &Settled,
+    kernel: Option<(&Link, Wanted)>,
     trail: Trail,
     signals: Signals,
     ending: Arc<Ending>,
-    link: Option<&Link>,
 ) -> Result<Exit, Failure> {
     let watermark = trail.watermark();
     std::thread::scope(|scope| {
-        let acknowledger = if args.ack {
+        let acknowledger = if settled.args.ack {
             let watermark = &watermark;
             let acknowledge = move || ack::acknowledge(watermark, &mut io::stdout().lock());
             let builder = std::thread::Builder::new().name("graven-ack".to_owned());
@@ -199,9 +316,9 @@ fn acknowledged(
         } else {
             None
         };
-        let recorded = match link {
-            None => stdin(trail, signals, ending),
-            Some(link) => netlink(&args.trail, link, trail, signals, ending),
+        let recorded = match kernel {
+            None => stdin(settled, trail, signals, ending),
+            Some(kernel) => netlink(settled, kernel, trail, signals, ending),
         };
         // The watermark has ended with the trail, so this thread has too, or will at once.
         let acknowledged = acknowledger.map_or(Ok(()), |thread| {
@@ -217,10 +334,70 @@ fn acknowledged(
 }
 
 /// Records standard input to its end and closes the trail.
-fn stdin(trail: Trail, signals: Signals, ending: Arc<Ending>) -> Result<Exit, Failure> {
+fn stdin(
+    settled: &Settled,
+    trail: Trail,
+    signals: Signals,
+    ending: Arc<Ending>,
+) -> Result<Exit, Failure> {
     let (stopped, stop) = UnixStream::pair()
         .map_err(|why| Failure::new(Exit::CannotCheck, &format!("cannot make a socket: {why}")))?;
-    signals.watch(ending, Duration::ZERO, || drop(stop)).map_err(no_thread)?;
+    let (desk, handed_in) = Desk::new();
+    let board = Arc::clone(&ending.board);
+    signals.watch(ending, desk.clone(), || drop(stop)).map_err(no_thread)?;
+    let status = "recording standard input";
+    std::thread::scope(|scope| {
+        let _open = desk.open_until();
+        clerk(settled, &trail, &board, None, status).start(scope, handed_in).map_err(no_thread)?;
+        told(settled, &trail, status)?;
+        read_stdin(trail, UntilStopped::new(Stdin, stopped))
+    })
+}
+
+/// Whoever does what signals ask for.
+fn clerk<'a>(
+    settled: &'a Settled,
+    trail: &Trail,
+    board: &Arc<Board>,
+    kernel: Option<Kernel<'a>>,
+    status: &str,
+) -> Clerk<'a> {
+    let Settled { args, config, told } = settled;
+    let reloading = args.config.as_ref().map(|file| {
+        let mut parts: Vec<Box<dyn Part + 'a>> =
+            vec![Box::new(Checkpoints::new(trail.asker(), Arc::clone(board), config))];
+        if let Some(kernel) = kernel {
+            parts.push(Box::new(kernel));
+        }
+        if let Some(told) = told {
+            parts.push(Box::new(told.clone()));
+        }
+        let load = move || Ok(args.clone().settle(read::load(file)?));
+        Reloading { file: file.clone(), config: config.clone(), load: Box::new(load), parts }
+    });
+    // Nothing is ever suspended: producers wait for room, and go on by themselves. What there is an action for acts anew.
+    let told = told.clone();
+    let resume = move || {
+        told.iter().for_each(Told::resume);
+        true
+    };
+    let (status, quiet) = (status.to_owned(), args.trail.quiet);
+    Clerk { asker: trail.asker(), reloading, resume: Box::new(resume), status, quiet }
+}
+
+/// Tells the service manager that recording has begun, and from then on that it goes on.
+fn told(settled: &Settled, trail: &Trail, status: &str) -> Result<(), Failure> {
+    notify::watch(trail.asker()).map_err(no_thread)?;
+    notify::ready(status);
+    if let (Some(file), Source::Netlink) = (&settled.args.config, settled.args.source) {
+        let text = std::fs::read(file).unwrap_or_default();
+        let _ = records::config(file, &text, &Who::myself()).append(trail);
+    }
+    Ok(())
+}
+
+/// Records this input to its end and closes the trail.
+fn read_stdin(trail: Trail, mut input: UntilStopped<Stdin>) -> Result<Exit, Failure> {
     let mut refused_count = 0_u64;
     let mut refused = |it: Refused| {
         refused_count += 1;
@@ -232,7 +409,6 @@ fn stdin(trail: Trail, signals: Signals, ending: Arc<Ending>) -> Result<Exit, Fa
                 .emit();
         }
     };
-    let mut input = UntilStopped::new(Stdin, stopped);
     let read = stream::read_lines(&mut input, &trail, &clock::now, &mut refused);
     // What was read becomes durable however the reading ended; a failure of that is the graver one.
     let summary = trail.close().map_err(|error| match &read {
@@ -259,24 +435,50 @@ fn stdin(trail: Trail, signals: Signals, ending: Arc<Ending>) -> Result<Exit, Fa
 
 /// Records the kernel's audit messages until a signal comes, and closes the trail.
 fn netlink(
-    args: &TrailArgs,
-    link: &Link,
+    settled: &Settled,
+    (link, wanted): (&Link, Wanted),
     trail: Trail,
     signals: Signals,
     ending: Arc<Ending>,
 ) -> Result<Exit, Failure> {
+    let args = &settled.args.trail;
     let stop = Arc::new(kernel::stop()?);
     let asked = Arc::clone(&stop);
+    let (desk, handed_in) = Desk::new();
     if link.is_stopping() {
         stop.request();
         ending.signal();
     }
-    signals.watch(ending, APART, move || asked.request()).map_err(no_thread)?;
-    if !args.quiet {
-        let pid = link.registered();
-        Diagnostic::new(Level::Note, format!("recording kernel audit as pid {pid}")).emit();
-    }
-    let received = link.receive(args, &trail, &stop);
+    signals.watch(Arc::clone(&ending), desk.clone(), move || asked.request()).map_err(no_thread)?;
+    let daemon = link.daemon();
+    let (kept, past) = link.take_up(args, &trail)?;
+    ending.board.tell_kernel(daemon.last_status());
+    let pid = link.registered();
+    let status = format!("recording kernel audit as pid {pid}");
+    let myself = Who::myself();
+    let _ = records::start(&myself).append(&trail);
+    let received = std::thread::scope(|scope| {
+        let _open = desk.open_until();
+        if let Some(rules) = &wanted.rules {
+            link.load(rules, &trail)?;
+        }
+        let kernel = Kernel::new(daemon, trail.asker(), wanted);
+        clerk(settled, &trail, &ending.board, Some(kernel), &status)
+            .start(scope, handed_in)
+            .map_err(no_thread)?;
+        told(settled, &trail, &status)?;
+        if !args.quiet {
+            Diagnostic::new(Level::Note, status.clone()).emit();
+        }
+        let received = link.receive(kept, &trail, past, &stop);
+        notify::stopping("making durable what was received");
+        received
+    });
+    // The last word. A trail that has failed takes none, and says so when it is closed.
+    let _ = match &received {
+        Ok(_) => records::ended(&desk.ended_by()).append(&trail),
+        Err(_) => records::aborted(&myself).append(&trail),
+    };
     // Storage that failed is why receiving failed, if it did.
     let written = trail.close().map_err(|error| kernel::written_less(error, &received))?;
     let received = received?;

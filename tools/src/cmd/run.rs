@@ -8,6 +8,7 @@ use crate::recording::descendants::{self, Ended};
 use crate::recording::forward::Forwarder;
 use crate::recording::room::{self, Words};
 use crate::recording::{Failure, TrailArgs, kernel, summary};
+use crate::status::Board;
 use graven_writer::source::calls::CallSet;
 use graven_writer::source::kaudit::{Daemon, Scope};
 use graven_writer::source::netlink;
@@ -17,6 +18,7 @@ use rustix::process::Pid;
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
+use std::sync::Arc;
 
 /// Arguments of `graven run`.
 #[derive(Debug, clap::Args)]
@@ -77,14 +79,16 @@ fn record(args: &Args) -> Result<u8, Failure> {
     let trail = args.trail.open()?;
     let words = Words {
         producers: kernel::PRODUCERS_WITHOUT_ROOM,
+        source: "netlink",
         no_thread: Exit::RunFailed,
         given_up: Exit::RunFailed,
         // The exit code is the command's.
         disagreed: None,
     };
     room::while_told(&args.trail, trail, words, |trail, ending| {
+        let board = Arc::clone(&ending.board);
         forwarder.then(ending);
-        attached(args, &calls, trail, &forwarder)
+        attached(args, &calls, trail, &forwarder, &board)
     })
 }
 
@@ -94,6 +98,7 @@ fn attached(
     calls: &CallSet,
     trail: Trail,
     forwarder: &Forwarder,
+    board: &Board,
 ) -> Result<u8, Failure> {
     let attached = match kernel::attach(&args.trail.trail, &trail) {
         Ok(attached) => attached,
@@ -103,6 +108,7 @@ fn attached(
             return Err(failure);
         }
     };
+    board.tell_kernel(attached.0.last_status());
     let (ran, received, closed) = recorded(args, calls, trail, attached, forwarder)?;
     let written = closed.map_err(|error| kernel::written_less(error, &received));
     let code = match ran {

@@ -2,7 +2,7 @@
 //! descriptors that it inherits, as one word of the command line.
 
 use graven_writer::keeper::spawn::inherited;
-use graven_writer::keeper::{Memory, MemoryError, Role};
+use graven_writer::keeper::{Memory, MemoryError, Role, Session, Vault};
 use rustix::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 use std::ffi::OsString;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// The option of `graven record` that this is the value of. Nobody gives it by hand.
 pub(super) const OPTION: &str = "--inherited";
 
-/// `keeper:` or `writer:` with `DATA,MEMORY,WAKE,END,ALIVE,PEER`, or `guard:` with `END`.
+/// `keeper:` or `writer:` with `DATA,MEMORY,WAKE,END,ALIVE,VAULT,PEER`, or `guard:` with `END`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inherited {
     /// One of the two.
@@ -20,7 +20,7 @@ pub enum Inherited {
         /// Which.
         role: Role,
         /// Its descriptors.
-        fds: [RawFd; 6],
+        fds: [RawFd; 7],
     },
     /// The process that thaws what the others have frozen.
     Guard {
@@ -59,13 +59,23 @@ pub(super) struct Shared {
     pub(super) end: OwnedFd,
     /// and what keepers and writers hold.
     pub(super) alive: OwnedFd,
+    /// What was done to the kernel's rules.
+    pub(super) vault: Vault,
 }
 
 impl Shared {
     /// The descriptors in their order, with one of the process itself.
-    pub(super) fn fds<'a>(&'a self, own: &'a OwnedFd) -> [BorrowedFd<'a>; 6] {
-        let Self { data, memory, wake, end, alive } = self;
-        [data.as_fd(), memory.as_fd(), wake.as_fd(), end.as_fd(), alive.as_fd(), own.as_fd()]
+    pub(super) fn fds<'a>(&'a self, own: &'a OwnedFd) -> [BorrowedFd<'a>; 7] {
+        let Self { data, memory, wake, end, alive, vault } = self;
+        [
+            data.as_fd(),
+            memory.as_fd(),
+            wake.as_fd(),
+            end.as_fd(),
+            alive.as_fd(),
+            vault.as_fd(),
+            own.as_fd(),
+        ]
     }
 }
 
@@ -73,17 +83,19 @@ impl Shared {
 ///
 /// # Errors
 /// They are none, or the memory is not what it should be.
-pub(super) fn open(fds: [RawFd; 6]) -> Result<(Shared, OwnedFd), MemoryError> {
+pub(super) fn open(fds: [RawFd; 7]) -> Result<(Shared, OwnedFd), MemoryError> {
     let failed = |errno| MemoryError::System { operation: "inheriting", errno };
     let mut seen = fds;
     seen.sort_unstable();
     if seen.windows(2).any(|pair| pair[0] == pair[1]) {
         return Err(failed(Errno::BADF));
     }
-    let [data, memory, wake, end, alive, peer] = fds.map(inherited);
+    let [data, memory, wake, end, alive, vault, peer] = fds.map(inherited);
+    let memory = Arc::new(Memory::open(memory.map_err(failed)?)?);
     let shared = Shared {
         data: data.map_err(failed)?,
-        memory: Arc::new(Memory::open(memory.map_err(failed)?)?),
+        vault: Vault::of(vault.map_err(failed)?, &Session::of(&memory)),
+        memory,
         wake: wake.map_err(failed)?,
         end: end.map_err(failed)?,
         alive: alive.map_err(failed)?,
@@ -93,7 +105,7 @@ pub(super) fn open(fds: [RawFd; 6]) -> Result<(Shared, OwnedFd), MemoryError> {
 
 /// The arguments of this process, with which one is started in `role`. Options for a trail that does not exist
 /// yet are left out once it was `opened`: the key has been moved into it.
-pub(super) fn arguments(role: Role, fds: [BorrowedFd<'_>; 6], opened: bool) -> Vec<OsString> {
+pub(super) fn arguments(role: Role, fds: [BorrowedFd<'_>; 7], opened: bool) -> Vec<OsString> {
     let numbers = fds.map(|fd| fd.as_raw_fd().to_string()).join(",");
     let mut arguments = given(opened);
     arguments.push(OPTION.into());
@@ -126,15 +138,21 @@ mod tests {
     #[test]
     fn only_what_graven_itself_says_is_taken() {
         let read = |text: &str| text.parse::<Inherited>();
-        let writer = Inherited::Peer { role: Role::Writer, fds: [3, 4, 5, 6, 7, 8] };
-        assert_eq!(read("writer:3,4,5,6,7,8"), Ok(writer));
+        let writer = Inherited::Peer { role: Role::Writer, fds: [3, 4, 5, 6, 7, 8, 9] };
+        assert_eq!(read("writer:3,4,5,6,7,8,9"), Ok(writer));
         assert_eq!(read("guard:9"), Ok(Inherited::Guard { end: 9 }));
-        for text in
-            ["", "writer", "writer:3,4,5", "reader:3,4,5,6,7,8", "keeper:a", "guard:", "guard:3,4"]
-        {
+        for text in [
+            "",
+            "writer",
+            "writer:3,4,5",
+            "reader:3,4,5,6,7,8,9",
+            "keeper:a",
+            "guard:",
+            "guard:3,4",
+        ] {
             assert!(read(text).is_err(), "{text}");
         }
-        assert!(open([900, 900, 901, 902, 903, 904]).is_err());
-        assert!(open([0, 1, 2, 900, 901, 902]).is_err());
+        assert!(open([900, 900, 901, 902, 903, 904, 905]).is_err());
+        assert!(open([0, 1, 2, 900, 901, 902, 903]).is_err());
     }
 }

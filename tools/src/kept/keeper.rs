@@ -7,16 +7,19 @@ use super::inherited::{Shared, arguments, given, open};
 use super::policy::{self, Next};
 use super::pressure::{Pressure, RingFull};
 use super::{call_it, guard, memory_failure, no_process};
+use crate::config::{Config, NetlinkSection};
+use crate::daemon::process;
+use crate::daemon::rules::Wanted;
 use crate::diag::Diagnostic;
 use crate::exit::Exit;
 use crate::recording::signals::Signals;
 use crate::recording::{Failure, kernel};
 use graven_writer::clock;
 use graven_writer::keeper::{
-    Empty, Memory, MemoryError, Packer, Producer, Role, Session, Taken, spawn,
+    Empty, Memory, MemoryError, Packer, Producer, Role, Session, Taken, Vault, spawn,
 };
 use graven_writer::own::{self, Own};
-use graven_writer::source::kaudit::Daemon;
+use graven_writer::source::kaudit::{self, Daemon};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fd::{OwnedFd, RawFd};
 use rustix::io::Errno;
@@ -53,19 +56,21 @@ const PACK_TIME: Duration = Duration::from_millis(10);
 /// What the keeper has to know.
 #[derive(Clone, Copy, Debug)]
 pub struct Options<'a> {
-    /// Bytes for what waits.
-    pub ring_bytes: u64,
-    /// What to do when they are nearly used up.
-    pub ring_full: RingFull,
-    /// What to freeze then.
-    pub freeze_cgroups: &'a [PathBuf],
+    /// The configuration in force.
+    pub config: &'a Config,
+    /// Whether SIGHUP has it read again; it is a daemon then.
+    pub reloads: bool,
+    /// Memory that the writer has beside.
+    pub memory_bytes: u64,
 }
 
 impl Options<'_> {
     fn cgroups(&self) -> Result<Vec<Cgroup>, Failure> {
-        if self.freeze_cgroups.is_empty() != (self.ring_full != RingFull::Freeze) {
-            let title = "`--ring-full freeze` and `--freeze-cgroup` are for each other";
-            return Err(Failure::new(Exit::CannotCheck, title).help("give both, or neither"));
+        let NetlinkSection { ring_full, freeze_cgroups, .. } = &self.config.netlink;
+        if freeze_cgroups.is_empty() != (ring_full.0 != RingFull::Freeze) {
+            let title = "to freeze takes cgroups to freeze, and they are for nothing else";
+            return Err(Failure::new(Exit::CannotCheck, title)
+                .help("give both `--ring-full freeze` and `--freeze-cgroup`, or neither"));
         }
         let open = |path: &PathBuf| {
             Cgroup::open(path).map_err(|why| {
@@ -73,7 +78,13 @@ impl Options<'_> {
                     .help("name a directory below /sys/fs/cgroup, not the root of it")
             })
         };
-        self.freeze_cgroups.iter().map(open).collect()
+        freeze_cgroups.iter().map(open).collect()
+    }
+
+    fn settle(&self) {
+        if self.reloads {
+            process::settle(self.config, self.memory_bytes + self.config.netlink.keeper_ring.0);
+        }
     }
 }
 
@@ -83,18 +94,25 @@ impl Options<'_> {
 /// [`Failure`]; the kernel is then as it was.
 pub fn begin(options: &Options<'_>) -> Result<Exit, Failure> {
     let cgroups = options.cgroups()?;
-    let signals = catch()?;
-    let memory = Memory::create(options.ring_bytes).map_err(|why| memory_failure(&why))?;
+    let wanted = Wanted::read(&options.config.netlink)?;
+    let signals = catch(options.reloads)?;
+    let ring_bytes = options.config.netlink.keeper_ring.0;
+    let memory = Arc::new(Memory::create(ring_bytes).map_err(|why| memory_failure(&why))?);
+    let session = Session::of(&memory);
     let failed = |why: Errno| no_process("keeper", &why.into());
     let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(failed)?;
     let (end, alive) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
-    let daemon = kernel::attach_for_heirs()?;
+    let vault = Vault::create(&session).map_err(|why| memory_failure(&why))?;
+    // Whatever the kernel has to say waits in the socket, which others inherit.
+    let asked = kaudit::Options { mapped_bytes: 0, ..wanted.options };
+    let socket = kernel::open(&asked)?;
+    options.settle();
+    let daemon = kernel::become_daemon(socket, &asked)?;
     let data = daemon.data().try_clone_to_owned().map_err(|why| no_process("keeper", &why))?;
-    let shared = Shared { data, memory: Arc::new(memory), wake, end, alive };
-    let session = Session::of(&shared.memory);
+    let shared = Shared { data, memory, wake, end, alive, vault };
     session.set_handed(&daemon.handed());
     session.take(Role::Keeper);
-    let pressure = Pressure::new(options.ring_full, cgroups, false);
+    let pressure = Pressure::new(options.config.netlink.ring_full.0, cgroups, false);
     Keeper::new(daemon, shared, session, signals, None, pressure)?.run()
 }
 
@@ -102,19 +120,20 @@ pub fn begin(options: &Options<'_>) -> Result<Exit, Failure> {
 ///
 /// # Errors
 /// [`Failure`].
-pub fn go_on(options: &Options<'_>, fds: [RawFd; 6]) -> Result<Exit, Failure> {
+pub fn go_on(options: &Options<'_>, fds: [RawFd; 7]) -> Result<Exit, Failure> {
     call_it(Role::Keeper);
     let (shared, pidfd) = open(fds).map_err(|why| memory_failure(&why))?;
-    let signals = catch()?;
+    let signals = catch(options.reloads)?;
+    options.settle();
     let session = Session::of(&shared.memory);
     let died = session.pid(Role::Keeper).unwrap_or(0);
     let data = shared.data.try_clone().map_err(|why| no_process("keeper", &why))?;
     let daemon = Daemon::inherit(data, &session.handed())
         .map_err(|why| kernel::failure(&why.to_string()))?;
     // One that is gone cannot be frozen, and need not be thawed.
-    let cgroups =
-        options.freeze_cgroups.iter().filter_map(|path| Cgroup::open(path).ok()).collect();
-    let pressure = Pressure::new(options.ring_full, cgroups, session.is_high());
+    let NetlinkSection { ring_full, freeze_cgroups, .. } = &options.config.netlink;
+    let cgroups = freeze_cgroups.iter().filter_map(|path| Cgroup::open(path).ok()).collect();
+    let pressure = Pressure::new(ring_full.0, cgroups, session.is_high());
     let writer = Some(Writer { pidfd, child: None });
     let mut keeper = Keeper::new(daemon, shared, session, signals, writer, pressure)?;
     // First of all: whoever is killed before has not taken the place, and the next one says it.
@@ -126,8 +145,8 @@ pub fn go_on(options: &Options<'_>, fds: [RawFd; 6]) -> Result<Exit, Failure> {
     keeper.run()
 }
 
-fn catch() -> Result<Signals, Failure> {
-    Signals::catch()
+fn catch(reloads: bool) -> Result<Signals, Failure> {
+    Signals::catch(reloads)
         .map_err(|why| Failure::new(Exit::CannotCheck, &format!("cannot catch signals: {why}")))
 }
 
@@ -157,8 +176,7 @@ struct Keeper {
     notes: VecDeque<Own>,
     /// The guard, if this process has started it.
     guard: Option<Child>,
-    /// What the last wait has seen: a signal, and the end of the writer.
-    signalled: bool,
+    /// Whether the last wait has seen the end of the writer.
     ended: bool,
 }
 
@@ -206,7 +224,6 @@ impl Keeper {
             start_at,
             failed_sends_at: Instant::now(),
             packing,
-            signalled: false,
             ended: false,
         };
         this.guard()?;
@@ -302,21 +319,18 @@ impl Keeper {
     fn wait(&mut self, limit: Duration, events: PollFlags) -> Result<(), Errno> {
         let limit = Timespec { tv_sec: 0, tv_nsec: i64::from(limit.subsec_nanos()) };
         let data = self.daemon.data();
-        let signals = PollFd::new(&self.signals, PollFlags::IN);
+        let data = PollFd::from_borrowed_fd(data, events);
         let mut fds = match &self.writer {
-            Some(writer) => {
-                let writer = PollFd::new(&writer.pidfd, PollFlags::IN);
-                [signals, writer, PollFd::from_borrowed_fd(data, events)]
-            }
-            // The signals once more, as there is nothing else.
-            None => [signals.clone(), signals, PollFd::from_borrowed_fd(data, events)],
+            Some(writer) => [PollFd::new(&writer.pidfd, PollFlags::IN), data],
+            // The socket twice, as there is nothing else.
+            None => [data.clone(), data],
         };
         match poll(&mut fds, Some(&limit)) {
             Ok(_) => {
-                let [signals, writer, _] = fds.map(|fd| !fd.revents().is_empty());
-                (self.signalled, self.ended) = (signals, writer && self.writer.is_some());
+                self.ended = self.writer.is_some() && !fds[0].revents().is_empty();
                 Ok(())
             }
+            // A signal ends the wait, and is looked at next.
             Err(Errno::INTR) => Ok(()),
             Err(errno) => Err(errno),
         }
@@ -324,14 +338,22 @@ impl Keeper {
 
     /// Starts, stops and mourns the writer; the exit code if recording has ended.
     fn look_at_the_writer(&mut self) -> Result<Option<u8>, Failure> {
-        if std::mem::take(&mut self.signalled) {
-            for _ in 0..self.signals.take() {
+        for origin in self.signals.take() {
+            let ends = self.signals.ends(origin.signal);
+            if ends {
                 self.session.set_stopping();
-                match &self.writer {
-                    // It is asked again each time: the second signal may mean something to it.
-                    Some(writer) => drop(pidfd_send_signal(&writer.pidfd, Signal::TERM)),
-                    None => self.start_at = Some(Instant::now()),
-                }
+            }
+            if let Some(sender) = origin.process {
+                let sender = (sender.pid.cast_unsigned(), sender.uid);
+                self.session.set_signaller(sender);
+            }
+            let signal =
+                if ends { Some(Signal::TERM) } else { Signal::from_named_raw(origin.signal) };
+            match (&self.writer, signal) {
+                // It is asked again each time: the second signal may mean something to it.
+                (Some(writer), Some(signal)) => drop(pidfd_send_signal(&writer.pidfd, signal)),
+                (None, _) if ends => self.start_at = Some(Instant::now()),
+                _ => {}
             }
         }
         if std::mem::take(&mut self.ended)
@@ -480,14 +502,20 @@ impl Keeper {
         }
         // Nothing is frozen: the guard is not needed, and must not thaw what others freeze.
         guard::dismiss(guard, session.guard());
-        // Its other descriptor is the daemon's.
-        drop(shared);
         for role in [Role::Writer, Role::Keeper] {
             if let Some(pid) = session.exempt(role).0 {
                 let _ = daemon.unexempt(pid);
                 session.set_exempt(role, None, 0);
             }
         }
+        // A writer that drained has taken them back; what one has left that did not is taken back here.
+        let rules = shared.vault.read().ok().flatten();
+        if let Some(Err(why)) = rules.map(|change| daemon.take_up(change)) {
+            Diagnostic::warning(format!("the rules stay as they are: {why}")).emit();
+        }
+        daemon.take_up_limits(session.handed().ours);
+        // Its other descriptor of the socket is the daemon's.
+        drop(shared);
         let registered = session.handed().registered == std::process::id();
         let given_back = if registered { daemon.detach() } else { daemon.give_back_for() };
         given_back.map_err(|why| kernel::not_given_back(&why))

@@ -4,16 +4,18 @@
 use super::again::Again;
 use super::inherited::{Shared, arguments, open};
 use super::{call_it, memory_failure, no_process};
+use crate::daemon::rules::{self, Rules};
 use crate::diag::Diagnostic;
 use crate::exit::Exit;
 use crate::recording::{Failure, TrailArgs, kernel};
 use graven_writer::Trail;
-use graven_writer::keeper::{Consumer, Kept, Role, Session, settled_of, spawn};
+use graven_writer::keeper::{Consumer, Kept, MemoryError, Role, Session, settled_of, spawn};
 use graven_writer::source::kaudit::Daemon;
 use graven_writer::source::netlink::{self, NetlinkError, Stop, Summary};
 use graven_writer::source::past::Past;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{OwnedFd, RawFd};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -37,15 +39,17 @@ impl Link {
     ///
     /// # Errors
     /// [`Failure`].
-    pub fn new(fds: [RawFd; 6]) -> Result<Self, Failure> {
+    pub fn new(fds: [RawFd; 7]) -> Result<Self, Failure> {
         call_it(Role::Writer);
         let (shared, keeper) = open(fds).map_err(|why| memory_failure(&why))?;
         let own_pidfd = spawn::own_pidfd().map_err(|why| no_process("keeper", &why.into()))?;
         let session = Session::of(&shared.memory);
         session.take(Role::Writer);
         let data = shared.data.try_clone().map_err(|why| no_process("writer", &why))?;
+        let notes = shared.vault.try_clone().map_err(|why| no_process("writer", &why))?;
         let daemon = Daemon::inherit(data, &session.handed())
-            .map_err(|why| kernel::failure(&why.to_string()))?;
+            .map_err(|why| kernel::failure(&why.to_string()))?
+            .with_notes(Box::new(notes));
         exempt(&daemon, &session, Role::Writer, std::process::id());
         Ok(Self { daemon, session, shared, keeper, own_pidfd })
     }
@@ -62,18 +66,46 @@ impl Link {
         self.session.is_stopping()
     }
 
-    /// Receives into `trail` until asked to stop.
+    /// What both know of each other.
+    #[must_use]
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// The kernel's audit.
+    #[must_use]
+    pub fn daemon(&self) -> &Daemon {
+        &self.daemon
+    }
+
+    /// Loads rules, unless the writer before this one has: taking them back for a moment would be a gap.
     ///
     /// # Errors
-    /// [`Failure`]. If the trail does not take records any more, closing it tells why.
-    pub fn receive(
-        &self,
-        args: &TrailArgs,
-        trail: &Trail,
-        stop: &Stop,
-    ) -> Result<Summary, Failure> {
-        let mut consumer =
-            Consumer::go_on(&self.shared.memory).map_err(|why| memory_failure(&why))?;
+    /// [`Failure`]; the rules are as they were.
+    pub fn load(&self, rules: &Rules, trail: &Trail) -> Result<(), Failure> {
+        let mut hasher = DefaultHasher::new();
+        rules.text.hash(&mut hasher);
+        let number = hasher.finish() | 1;
+        if self.session.rules() == number && self.daemon.loaded().is_some() {
+            return Ok(());
+        }
+        self.session.set_rules(0);
+        rules::load(&self.daemon, rules, trail)?;
+        self.session.set_rules(number);
+        Ok(())
+    }
+
+    /// Where a writer goes on that has opened the trail.
+    ///
+    /// # Errors
+    /// [`Failure`]: the memory, the trail's end or the kernel's rules cannot be read.
+    pub fn take_up(&self, args: &TrailArgs, trail: &Trail) -> Result<(TakenUp, Past), Failure> {
+        let failed = |why: MemoryError| memory_failure(&why);
+        if let Some(change) = self.shared.vault.read().map_err(failed)? {
+            let taken = self.daemon.take_up(change);
+            taken.map_err(|why| kernel::failure(&format!("looking at the rules: {why}")))?;
+        }
+        let mut consumer = Consumer::go_on(&self.shared.memory).map_err(failed)?;
         let (opened, boot_id) = (trail.opened(), trail.opened().boot_id);
         let mut told = Vec::new();
         let past = if self.session.is_opened() {
@@ -84,10 +116,25 @@ impl Link {
         } else {
             // What is in the trail is of others.
             consumer.begin(opened.next_seq);
-            let past = Past::read(&args.trail, boot_id, None, None)?;
             self.session.set_first_seq(opened.next_seq);
-            past
+            Past::read(&args.trail, boot_id, None, None)?
         };
+        Ok((TakenUp { consumer, told }, past))
+    }
+
+    /// Receives into `trail` until asked to stop.
+    ///
+    /// # Errors
+    /// [`Failure`]. If the trail does not take records any more, closing it tells why.
+    pub fn receive(
+        &self,
+        taken_up: TakenUp,
+        trail: &Trail,
+        past: Past,
+        stop: &Stop,
+    ) -> Result<Summary, Failure> {
+        self.session.set_opened();
+        let TakenUp { consumer, told } = taken_up;
         let over = AtomicBool::new(false);
         let ended = AtomicBool::new(false);
         let session = self.session.clone();
@@ -112,6 +159,14 @@ impl Link {
     pub fn end(&self, exit: Exit) {
         self.session.set_exit(Role::Writer, exit.code());
     }
+}
+
+/// Where a writer goes on.
+#[derive(Debug)]
+pub struct TakenUp {
+    consumer: Consumer,
+    /// What the keeper told that is in the trail already.
+    told: Vec<Vec<u8>>,
 }
 
 /// Exempts a process of ours from being audited, and its predecessor no more.

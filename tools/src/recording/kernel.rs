@@ -3,7 +3,7 @@
 
 use crate::exit::Exit;
 use crate::recording::Failure;
-use graven_writer::source::kaudit::{AttachError, ControlError, Daemon, Options};
+use graven_writer::source::kaudit::{AttachError, ControlError, Daemon, DataSocket, Options};
 use graven_writer::source::netlink::{self, NetlinkError, Stop, Summary};
 use graven_writer::source::past::Past;
 use graven_writer::{Trail, WriteError, clock};
@@ -13,6 +13,14 @@ use std::path::Path;
 pub const PRODUCERS_WITHOUT_ROOM: &str = "processes wait in the system calls that are audited; nothing \
     is dropped here, and what the kernel drops once it has waited too long becomes a loss statement";
 
+/// Opens the socket that records will come from.
+///
+/// # Errors
+/// [`Failure`] with [`Exit::KernelAudit`].
+pub fn open(options: &Options) -> Result<DataSocket, Failure> {
+    DataSocket::open(options).map_err(|why| failure(&why.to_string()))
+}
+
 /// Takes the place of the audit daemon, and says what the trail in `dir`, which is open, has of earlier
 /// sessions. It is read before, so that no record waits for that.
 ///
@@ -20,21 +28,30 @@ pub const PRODUCERS_WITHOUT_ROOM: &str = "processes wait in the system calls tha
 /// [`Failure`] with [`Exit::KernelAudit`], and the kernel is then as it was; or the end of the trail cannot be
 /// read.
 pub fn attach(dir: &Path, trail: &Trail) -> Result<(Daemon, Past), Failure> {
-    let past = Past::read(dir, trail.opened().boot_id, None, None)?;
-    become_daemon(&Options::default()).map(|daemon| (daemon, past))
+    let options = Options::default();
+    attach_over(open(&options)?, &options, dir, trail)
 }
 
-/// Takes the place of the audit daemon for others who go on if this process dies: whatever the kernel has to say
-/// waits in the socket, which they inherit.
+/// The same over a socket that was opened before.
+///
+/// # Errors
+/// As [`attach`].
+pub fn attach_over(
+    data: DataSocket,
+    options: &Options,
+    dir: &Path,
+    trail: &Trail,
+) -> Result<(Daemon, Past), Failure> {
+    let past = Past::read(dir, trail.opened().boot_id, None, None)?;
+    become_daemon(data, options).map(|daemon| (daemon, past))
+}
+
+/// Takes the place of the audit daemon.
 ///
 /// # Errors
 /// [`Failure`] with [`Exit::KernelAudit`]; the kernel is then as it was.
-pub fn attach_for_heirs() -> Result<Daemon, Failure> {
-    become_daemon(&Options { mapped_bytes: 0, ..Options::default() })
-}
-
-fn become_daemon(options: &Options) -> Result<Daemon, Failure> {
-    Daemon::attach(options).map_err(|why: AttachError| failure(&why.to_string()))
+pub fn become_daemon(data: DataSocket, options: &Options) -> Result<Daemon, Failure> {
+    Daemon::attach_over(data, options).map_err(|why: AttachError| failure(&why.to_string()))
 }
 
 /// A failure of kernel audit. Its text may end with what to do.

@@ -1,63 +1,95 @@
-//! Signals that end recording, and an input that they end.
+//! Signals while recording, and an input that they end.
 
+use crate::daemon::control::{Desk, Request};
+use crate::daemon::who::Who;
 use crate::recording::room::Ending;
+use graven_writer::keeper::{Role, Session};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fd::AsFd;
 use rustix::io::Errno;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::iterator::SignalsInfo;
+use signal_hook::iterator::exfiltrator::WithOrigin;
+use signal_hook::low_level::siginfo::Origin;
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// SIGINT, SIGTERM and SIGHUP, caught from now until the process ends.
+/// Two signals of one end come within this time.
+const APART: Duration = Duration::from_millis(100);
+
+/// SIGINT, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2, caught from now until the process ends.
 #[derive(Debug)]
 pub struct Signals {
-    /// A byte for each that has come.
-    arrived: UnixStream,
+    arrived: SignalsInfo<WithOrigin>,
+    /// Whether SIGHUP has the configuration read again, and does not end recording.
+    reloads: bool,
+    /// The keeper, which passes on what others send.
+    passed_on: Option<Session>,
 }
 
 impl Signals {
-    /// Catches them.
+    /// Catches them. SIGHUP ends recording unless it `reloads`.
     ///
     /// # Errors
     /// What the system says.
-    pub fn catch() -> io::Result<Self> {
-        let (arrived, sender) = UnixStream::pair()?;
-        for signal in
-            [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP]
-        {
-            signal_hook::low_level::pipe::register(signal, sender.try_clone()?)?;
-        }
-        Ok(Self { arrived })
+    pub fn catch(reloads: bool) -> io::Result<Self> {
+        let arrived = SignalsInfo::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2])?;
+        Ok(Self { arrived, reloads, passed_on: None })
     }
 
-    /// How many have come since it was last asked, without waiting.
-    pub fn take(&self) -> usize {
-        let _ = self.arrived.set_nonblocking(true);
-        (&self.arrived).read(&mut [0; 16]).unwrap_or(0)
+    /// The same in a process to which the keeper passes signals on: they are of whoever sent them to it.
+    #[must_use]
+    pub fn passed_on_by(mut self, session: Session) -> Self {
+        self.passed_on = Some(session);
+        self
     }
 
-    /// Starts the thread that stops the source at the first signal, and tells `ending` of each that comes `apart` from
-    /// the one before. It is not joined: no signal may ever come.
+    /// Those that have come since it was last asked, without waiting.
+    pub fn take(&mut self) -> Vec<Origin> {
+        self.arrived.pending().collect()
+    }
+
+    /// Whether this signal ends recording.
+    #[must_use]
+    pub fn ends(&self, signal: i32) -> bool {
+        request_of(signal, self.reloads).is_none()
+    }
+
+    /// Starts the thread that stops the source at the first signal that ends recording, tells `ending` of each, and
+    /// hands all else in at the `desk`. It is not joined: no signal may ever come.
     ///
     /// # Errors
     /// What the system says.
     pub fn watch(
         self,
         ending: Arc<Ending>,
-        apart: Duration,
+        desk: Desk,
         stop: impl FnOnce() + Send + 'static,
     ) -> io::Result<()> {
-        let Self { mut arrived } = self;
+        let Self { mut arrived, reloads, passed_on } = self;
         let mut stop = Some(stop);
+        let mut last: Option<Instant> = None;
         let watch = move || {
-            let mut last: Option<Instant> = None;
-            while arrived.read_exact(&mut [0]).is_ok() {
-                if last.replace(Instant::now()).is_some_and(|last| last.elapsed() < apart) {
+            for mut origin in arrived.forever() {
+                if let Some(session) = &passed_on {
+                    name_sender(&mut origin, session);
+                }
+                if let Some(request) = request_of(origin.signal, reloads) {
+                    desk.hand_in(request, Who::signalled(&origin));
+                    continue;
+                }
+                // Who ends all processes of a service signals this one as well as the keeper, which passes that on.
+                let again = last.replace(Instant::now()).is_some_and(|it| it.elapsed() < APART);
+                if again && passed_on.is_some() {
                     continue;
                 }
                 if let Some(stop) = stop.take() {
+                    desk.set_ended_by(Who::sent(&origin));
                     stop();
+                    // The kernel may take its time to say more.
+                    desk.set_ended_by(Who::signalled(&origin));
                 }
                 ending.signal();
             }
@@ -66,9 +98,24 @@ impl Signals {
     }
 }
 
-impl AsFd for Signals {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.arrived.as_fd()
+/// What this signal asks for; `None` if it ends recording.
+fn request_of(signal: i32, reloads: bool) -> Option<Request> {
+    match signal {
+        SIGUSR1 => Some(Request::Seal),
+        SIGUSR2 => Some(Request::Resume),
+        SIGHUP if reloads => Some(Request::Reload),
+        _ => None,
+    }
+}
+
+/// Puts whoever sent a signal to the keeper in the place of the keeper.
+fn name_sender(origin: &mut Origin, session: &Session) {
+    if let (Some(process), Some(keeper), Some((pid, uid))) =
+        (&mut origin.process, session.pid(Role::Keeper), session.signaller())
+        && process.pid.cast_unsigned() == keeper
+    {
+        process.pid = pid.cast_signed();
+        process.uid = uid;
     }
 }
 

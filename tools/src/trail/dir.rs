@@ -147,7 +147,9 @@ impl TrailDir {
                 | Name::Key { .. }
                 | Name::WitnessKey
                 | Name::Checkpoint { .. }
-                | Name::Cosigned { .. } => {}
+                | Name::Cosigned { .. }
+                | Name::Control
+                | Name::Reserve => {}
             }
         }
         if dir.identity.is_none() && dir.segments.is_empty() {

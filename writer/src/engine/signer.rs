@@ -96,6 +96,7 @@ impl fmt::Debug for Signer {
 impl Signer {
     pub(super) fn new(signing: Signing, checkpoints: Arc<Checkpoints>) -> Self {
         let Signing { key, signed, store, cadence } = signing;
+        checkpoints.set_epoch(key.epoch);
         Self {
             key,
             signed,
@@ -113,6 +114,11 @@ impl Signer {
     /// Epoch and public key, as a segment's header has them.
     pub(super) fn in_force(&self) -> (u64, [u8; 32]) {
         (self.key.epoch, self.key.key.public().bytes())
+    }
+
+    /// Checkpoints come at another interval from now on.
+    pub(super) fn set_interval_ns(&mut self, interval_ns: Option<u64>) {
+        self.cadence.interval_ns = interval_ns;
     }
 
     /// Records were placed that no checkpoint covers.
@@ -146,6 +152,7 @@ impl Signer {
             let note = self.sign(whole, Some(&next), None);
             // The last key's memory is overwritten here.
             self.key = *next;
+            self.checkpoints.set_epoch(self.key.epoch);
             self.signed = false;
             self.epoch_end_ns = None;
             self.change = Change::Recorded(seq);
@@ -171,14 +178,14 @@ impl Signer {
     }
 
     /// Publishes what is durable: records below `durable`, and trailers up to this segment's.
-    pub(super) fn publish(&mut self, durable: u64, trailer: Option<u64>) {
+    pub(super) fn publish(&mut self, durable: u64, trailer: Option<u64>, now: Now) {
         let is_durable = |awaited: &Awaited| match awaited {
             Awaited::Record(seq) => *seq < durable,
             Awaited::Trailer(segment) => trailer.is_some_and(|done| *segment <= done),
         };
         while self.pending.front().is_some_and(|next| is_durable(&next.0)) {
             let Some((_, size, note)) = self.pending.pop_front() else { return };
-            self.checkpoints.publish(size, note);
+            self.checkpoints.publish(size, note, Some(now.boottime_ns));
         }
     }
 

@@ -33,6 +33,7 @@ mod producer;
 mod session;
 pub mod spawn;
 mod staging;
+mod vault;
 
 #[cfg(test)]
 mod tests;
@@ -46,6 +47,7 @@ pub use memory::{Done, Memory};
 pub use packer::Packer;
 pub use producer::{Producer, Taken};
 pub use session::{Role, Session};
+pub use vault::Vault;
 
 use rustix::io::Errno;
 

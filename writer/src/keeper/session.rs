@@ -17,13 +17,16 @@ const FLAGS: usize = 4;
 const KEEPER_RULE: usize = 5;
 const WRITER_RULE: usize = 6;
 const FIRST_SEQ: usize = 7;
-const GUARD: usize = 19;
-const HIGH: usize = 20;
+const GUARD: usize = 24;
+const HIGH: usize = 25;
+const VAULT: usize = 26;
+const SIGNALLER: usize = 27;
+const RULES: usize = 28;
 const REGISTERED: usize = 8;
 const BEFORE: usize = 9;
 const OURS: usize = 16;
 
-/// The trail was opened once: from now on a failure is no usage error.
+/// Recording has begun once: from now on a failure is no usage error.
 const OPENED: u64 = 1;
 /// Recording was asked to end.
 const STOPPING: u64 = 2;
@@ -130,14 +133,14 @@ impl Session {
         self.store(role.rule(), pid.map_or(0, |pid| u64::from(rules) << 32 | u64::from(pid)));
     }
 
-    /// Whether some writer has opened the trail.
+    /// Whether some writer has opened the trail and begun to record.
     #[must_use]
     pub fn is_opened(&self) -> bool {
         self.load(FLAGS) & OPENED != 0
     }
 
-    /// A writer has opened the trail.
-    fn set_opened(&self) {
+    /// A writer has.
+    pub fn set_opened(&self) {
         self.memory.session(FLAGS).fetch_or(OPENED, Ordering::AcqRel);
     }
 
@@ -150,7 +153,17 @@ impl Session {
     /// The first writer has opened the trail, and goes on behind its end.
     pub fn set_first_seq(&self, seq: u64) {
         self.store(FIRST_SEQ, seq);
-        self.set_opened();
+    }
+
+    /// Which rules are loaded: a number that is another if they are others.
+    #[must_use]
+    pub fn rules(&self) -> u64 {
+        self.load(RULES)
+    }
+
+    /// Says so, when they are.
+    pub fn set_rules(&self, number: u64) {
+        self.store(RULES, number);
     }
 
     /// Whether recording was asked to end.
@@ -162,6 +175,29 @@ impl Session {
     /// Recording is asked to end.
     pub fn set_stopping(&self) {
         self.memory.session(FLAGS).fetch_or(STOPPING, Ordering::AcqRel);
+    }
+
+    /// Who has sent the signal that the keeper passes on: process and user.
+    #[must_use]
+    pub fn signaller(&self) -> Option<(u32, u32)> {
+        let word = self.load(SIGNALLER);
+        Some((word as u32, (word >> 32) as u32)).filter(|(pid, _)| *pid != 0)
+    }
+
+    /// Says who, before the signal is passed on.
+    pub fn set_signaller(&self, (pid, uid): (u32, u32)) {
+        self.store(SIGNALLER, u64::from(uid) << 32 | u64::from(pid));
+    }
+
+    /// In which half of the file of rules something is, and how long that is.
+    pub(super) fn vault(&self) -> Option<(bool, u64)> {
+        let word = self.load(VAULT);
+        let len = (word & !(1 << 63)).checked_sub(1)?;
+        Some((word >> 63 == 1, len))
+    }
+
+    pub(super) fn set_vault(&self, at: Option<(bool, u64)>) {
+        self.store(VAULT, at.map_or(0, |(second, len)| u64::from(second) << 63 | (len + 1)));
     }
 
     /// The process that undoes what was done to others if both die.
@@ -206,6 +242,7 @@ impl Session {
                 rate_limit: option(OURS),
                 backlog_limit: option(OURS + 1),
                 backlog_wait_ticks: option(OURS + 2),
+                failure: option(OURS + 3),
                 ..StatusChange::default()
             },
         }
@@ -222,7 +259,13 @@ impl Session {
             self.store(BEFORE + index, u64::from(value));
         }
         self.store(BEFORE + 5, option(before.backlog_wait_ticks));
-        let ours = [ours.rate_limit, ours.backlog_limit, ours.backlog_wait_ticks];
+        self.set_ours(ours);
+    }
+
+    /// Says what is changed now of the kernel's limits.
+    pub(super) fn set_ours(&self, ours: &StatusChange) {
+        let option = |value: Option<u32>| value.map_or(0, |value| u64::from(value) + 1);
+        let ours = [ours.rate_limit, ours.backlog_limit, ours.backlog_wait_ticks, ours.failure];
         for (index, value) in ours.into_iter().enumerate() {
             self.store(OURS + index, option(value));
         }

@@ -119,12 +119,6 @@ impl AuditSocket {
     }
 }
 
-impl From<OwnedFd> for AuditSocket {
-    fn from(fd: OwnedFd) -> Self {
-        Self { fd }
-    }
-}
-
 /// Takes what is in a socket without waiting, at most `limit` datagrams.
 pub(crate) fn receive(
     socket: &impl AsFd,
@@ -139,6 +133,12 @@ pub(crate) fn receive(
             Err(Errno::NOBUFS) => return Ok(Received::Overrun),
             Err(errno) => return Err(errno),
         }
+    }
+}
+
+impl From<OwnedFd> for AuditSocket {
+    fn from(fd: OwnedFd) -> Self {
+        Self { fd }
     }
 }
 
@@ -190,41 +190,71 @@ impl Control {
             .map_err(|errno| ControlError::new(operation, errno))
     }
 
-    /// Asks for what is answered with many messages.
+    /// A request that is answered with a message for each of many things, and an end.
     pub(crate) fn list(
         &mut self,
         operation: &'static str,
         kind: u16,
     ) -> Result<Vec<Vec<u8>>, ControlError> {
-        self.answers(kind, &[], Wanted::All).map_err(|errno| ControlError::new(operation, errno))
+        self.exchange_all(kind).map_err(|errno| ControlError::new(operation, errno))
+    }
+
+    fn exchange_all(&mut self, kind: u16) -> Result<Vec<Vec<u8>>, Errno> {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.socket.send(&nlmsg::request(kind, self.sequence, &[]))?;
+        let mut deadline = Instant::now() + REPLY_TIME;
+        let (mut acknowledged, mut ended) = (false, false);
+        let mut replies = Vec::new();
+        let mut datagrams = Datagrams::new(REPLY_BYTES_MAX);
+        while !(acknowledged && ended) {
+            match self.socket.receive(&mut datagrams)? {
+                Received::Some => {
+                    // The kernel sends them as fast as they are taken.
+                    deadline = Instant::now() + REPLY_TIME;
+                    for (bytes, whole_len) in datagrams.iter() {
+                        match nlmsg::parse(bytes) {
+                            Some(Message::Ack { sequence, errno }) if sequence == self.sequence => {
+                                if errno != 0 {
+                                    return Err(Errno::from_raw_os_error(errno));
+                                }
+                                acknowledged = true;
+                            }
+                            Some(Message::Done { sequence }) => ended |= sequence == self.sequence,
+                            Some(Message::Reply { sequence, payload, .. })
+                                if sequence == self.sequence =>
+                            {
+                                if whole_len > bytes.len() {
+                                    return Err(Errno::MSGSIZE);
+                                }
+                                replies.push(payload.to_vec());
+                            }
+                            _ => {}
+                        }
+                    }
+                }
+                Received::Overrun => return Err(Errno::NOBUFS),
+                Received::Empty | Received::Later => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return Err(Errno::TIMEDOUT);
+                    }
+                    self.socket.wait(left)?;
+                }
+            }
+        }
+        Ok(replies)
     }
 
     fn exchange(&mut self, kind: u16, payload: &[u8], wants_reply: bool) -> Result<Vec<u8>, Errno> {
-        let wanted = if wants_reply { Wanted::One } else { Wanted::None };
-        Ok(self.answers(kind, payload, wanted)?.pop().unwrap_or_default())
-    }
-
-    fn answers(
-        &mut self,
-        kind: u16,
-        payload: &[u8],
-        wanted: Wanted,
-    ) -> Result<Vec<Vec<u8>>, Errno> {
         self.sequence = self.sequence.wrapping_add(1);
         self.socket.send(&nlmsg::request(kind, self.sequence, payload))?;
         let deadline = Instant::now() + REPLY_TIME;
         let mut acknowledged = false;
-        let mut ended = false;
-        let mut replies = Vec::new();
+        let mut reply = None;
         let mut datagrams = Datagrams::new(REPLY_BYTES_MAX);
         loop {
-            let all = match wanted {
-                Wanted::None => true,
-                Wanted::One => !replies.is_empty(),
-                Wanted::All => ended,
-            };
-            if acknowledged && all {
-                return Ok(replies);
+            if acknowledged && (reply.is_some() || !wants_reply) {
+                return Ok(reply.unwrap_or_default());
             }
             match self.socket.receive(&mut datagrams)? {
                 Received::Some => {
@@ -237,11 +267,10 @@ impl Control {
                                 acknowledged = true;
                             }
                             Some(Message::Reply { sequence, payload, .. })
-                                if sequence == self.sequence && wanted != Wanted::None =>
+                                if sequence == self.sequence && wants_reply =>
                             {
-                                replies.push(payload.to_vec());
+                                reply = Some(payload.to_vec());
                             }
-                            Some(Message::Control) => ended = true,
                             // An answer to an earlier request that came too late.
                             _ => {}
                         }
@@ -258,15 +287,6 @@ impl Control {
             }
         }
     }
-}
-
-/// How many answers a request has beside its acknowledgement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wanted {
-    None,
-    One,
-    /// Until the message that ends them.
-    All,
 }
 
 #[cfg(test)]

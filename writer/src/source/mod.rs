@@ -5,6 +5,7 @@ pub(crate) mod control;
 pub(crate) mod datagrams;
 pub(crate) mod intake;
 pub mod kaudit;
+mod last_status;
 pub(crate) mod mapped;
 pub mod netlink;
 mod netlink_options;
@@ -15,6 +16,8 @@ pub mod stream;
 pub mod window;
 
 use graven_format::Record;
+
+pub use last_status::LastStatus;
 
 /// What a source feeds: the trail, or a list in a test.
 pub trait Sink {
@@ -56,4 +59,8 @@ pub enum AppendError {
     /// There is no room now. Only `try_append` says this.
     #[error("the ring is full")]
     Full,
+    /// A policy that was asked for drops records now: this one is counted, and gone. No [`Sink`] of a trail
+    /// says this.
+    #[error("dropped and counted, as disk_full asks for")]
+    Dropped,
 }

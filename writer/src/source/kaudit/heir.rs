@@ -4,13 +4,14 @@
 //! ours are exempted by rules of their own.
 
 use super::super::control::{AuditSocket, Control, ControlError};
+use super::super::last_status::LastStatus;
 use super::super::nlmsg::{
     self, MASK_WORDS, Rule, RuleAction, RuleField, RuleList, Status, StatusChange,
 };
 use super::Daemon;
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 /// The key of the rules that exempt our own processes.
 pub const EXEMPT_KEY: &str = "graven-exempt";
@@ -39,17 +40,21 @@ impl Daemon {
             control: Mutex::new(Control::open()?),
             rules: Mutex::new(Vec::new()),
             before: handed.before,
-            ours: handed.ours,
+            ours: Mutex::new(handed.ours),
+            loaded: Mutex::new(None),
+            notes: None,
             pid: handed.registered,
             receive_buffer_bytes: 0,
             given_back: true,
+            last: LastStatus::default(),
         })
     }
 
     /// What another process has to know to go on in place of this one.
     #[must_use]
     pub fn handed(&self) -> Handed {
-        Handed { registered: self.pid, before: self.before, ours: self.ours }
+        let ours = *self.ours.lock().unwrap_or_else(PoisonError::into_inner);
+        Handed { registered: self.pid, before: self.before, ours }
     }
 
     /// The socket that records come from, for a process that inherits it.
@@ -127,13 +132,14 @@ impl Daemon {
     /// # Errors
     /// The first request that failed; the others were made all the same.
     pub fn give_back_for(mut self) -> Result<(), ControlError> {
+        let rules = self.remove_rules();
         let enabled = self.restore_enabled();
         let reopened = AuditSocket::open().map_err(|errno| ControlError::new("open", errno));
         let closed = reopened.map(|socket| drop(std::mem::replace(&mut self.data, socket)));
         let change = StatusChange { pid: Some(0), ..StatusChange::default() };
         let unregistered = self.set("unregister", &change);
         let limits = self.status().and_then(|now| self.restore_limits(&now));
-        enabled.map(drop).and(closed).and(unregistered).and(limits)
+        rules.and(enabled.map(drop)).and(closed).and(unregistered).and(limits)
     }
 }
 
