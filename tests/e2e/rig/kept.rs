@@ -23,6 +23,11 @@ impl Kept {
         Self { trail: trail.to_owned() }
     }
 
+    /// Those of a configuration, which names the trail.
+    pub(crate) fn by(config: &Path) -> Self {
+        Self::of(config)
+    }
+
     /// The processes that record to the trail, with their roles.
     pub(crate) fn processes(&self) -> Vec<(Role, u32)> {
         let trail = self.trail.to_str().expect("a name");

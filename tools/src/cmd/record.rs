@@ -11,7 +11,7 @@ use crate::daemon::{notify, process, records};
 use crate::diag::{Diagnostic, Level};
 use crate::exit::Exit;
 use crate::kept::writer::Link;
-use crate::kept::{Inherited, RingFull, guard, keeper};
+use crate::kept::{self, Inherited, RingFull, guard, keeper};
 use crate::recording::housekeeping::{self, Housekeeping, Told};
 use crate::recording::open::parse_bytes;
 use crate::recording::room::{self, Ending, Words};
@@ -159,15 +159,17 @@ struct Settled {
 }
 
 impl Args {
-    /// These arguments and the configuration, each with what the other says.
+    /// These arguments and the configuration of this text, each with what the other says.
     ///
     /// # Errors
-    /// The configuration cannot be read, or is wrong.
-    pub fn settled(&self) -> Result<(Self, Config), Failure> {
+    /// The configuration is wrong.
+    fn settled(&self, text: Option<&str>) -> Result<(Self, Config), Failure> {
         let mut args = self.clone();
-        let config = match &self.config {
-            Some(file) => read::load(file).map_err(|errors| said_but_the_last(file, errors))?,
-            None => Config::default(),
+        let config = match (&self.config, text) {
+            (Some(file), Some(text)) => {
+                read::parse(text).map_err(|errors| said_but_the_last(file, errors))?
+            }
+            _ => Config::default(),
         };
         let config = args.settle(config);
         Ok((args, config))
@@ -207,21 +209,34 @@ impl Args {
 /// Records until the source ends or a signal comes.
 #[must_use]
 pub fn run(args: &Args) -> Exit {
-    let settled = args.settled();
-    let recorded =
-        settled.and_then(|(args, config)| in_its_role(Settled { args, config, told: None }));
-    recorded.unwrap_or_else(Failure::emit)
+    in_its_role(args).unwrap_or_else(Failure::emit)
 }
 
 /// Does what this process is for: from the kernel, recording is more than one.
-fn in_its_role(settled: Settled) -> Result<Exit, Failure> {
-    let Settled { args, config, .. } = &settled;
-    let keeper = keeper::Options {
-        config,
-        reloads: args.config.is_some(),
-        memory_bytes: args.trail.memory_bytes(),
+fn in_its_role(args: &Args) -> Result<Exit, Failure> {
+    let inherited = match args.inherited {
+        None => None,
+        Some(Inherited::Guard { end }) => return guard::guard(end, &args.freeze_cgroup),
+        Some(Inherited::Peer { role, fds }) => Some((role, kept::open(fds)?)),
     };
-    match (args.source, args.inherited) {
+    // What has begun goes on by the configuration that was in force, whatever its file says by now.
+    let in_force = match &inherited {
+        None => None,
+        Some((_, (shared, _))) => kept::config(shared)?,
+    };
+    let text = match (&args.config, in_force) {
+        (None, _) => None,
+        (Some(_), Some(text)) => Some(text),
+        (Some(file), None) => {
+            Some(read::text(file).map_err(|errors| said_but_the_last(file, errors))?)
+        }
+    };
+    let (args, config) = args.settled(text.as_deref())?;
+    let settled = Settled { args, config, told: None };
+    let Settled { args, config, .. } = &settled;
+    let memory_bytes = args.trail.memory_bytes();
+    let keeper = keeper::Options { config, text: text.as_deref(), memory_bytes };
+    match (args.source, inherited) {
         (Source::Stdin, _) => record(settled, None),
         (Source::Netlink, None) => {
             // What is wrong is said before anything is changed.
@@ -230,14 +245,9 @@ fn in_its_role(settled: Settled) -> Result<Exit, Failure> {
             }
             keeper::begin(&keeper)
         }
-        (Source::Netlink, Some(Inherited::Guard { end })) => {
-            guard::guard(end, &config.netlink.freeze_cgroups)
-        }
-        (Source::Netlink, Some(Inherited::Peer { role: Role::Keeper, fds })) => {
-            keeper::go_on(&keeper, fds)
-        }
-        (Source::Netlink, Some(Inherited::Peer { role: Role::Writer, fds })) => {
-            let link = Link::new(fds)?;
+        (Source::Netlink, Some((Role::Keeper, shared))) => keeper::go_on(&keeper, shared),
+        (Source::Netlink, Some((Role::Writer, shared))) => {
+            let link = Link::new(shared)?;
             let exit = record(settled, Some(&link)).unwrap_or_else(Failure::emit);
             link.end(exit);
             Ok(exit)
@@ -256,7 +266,7 @@ fn record(settled: Settled, link: Option<&Link>) -> Result<Exit, Failure> {
     // All that is asked of the kernel is looked at before anything is changed.
     let wanted = match args.source {
         Source::Stdin => None,
-        Source::Netlink => Some(Wanted::read(&config.netlink)?),
+        Source::Netlink => Some(wanted(config, link)?),
     };
     if args.watches_space() {
         housekeeping::check(&config.space, &args.trail)?;
@@ -294,6 +304,21 @@ fn record(settled: Settled, link: Option<&Link>) -> Result<Exit, Failure> {
         housekeeping.end(failed);
     }
     recorded
+}
+
+/// What is asked of the kernel. A writer that goes on where another stopped does not need the file of rules: they are
+/// loaded.
+fn wanted(config: &Config, link: Option<&Link>) -> Result<Wanted, Failure> {
+    let read = Wanted::read(&config.netlink);
+    match (read, link) {
+        (Err(failure), Some(link)) if link.is_opened() => {
+            let _ = failure.note("the rules that are loaded stay in force").emit();
+            let mut without = config.netlink.clone();
+            without.rules = None;
+            Wanted::read(&without)
+        }
+        (read, _) => read,
+    }
 }
 
 /// Records beside the thread that acknowledges, if one was asked for.
@@ -359,20 +384,28 @@ fn clerk<'a>(
     settled: &'a Settled,
     trail: &Trail,
     board: &Arc<Board>,
-    kernel: Option<Kernel<'a>>,
+    kernel: Option<(Kernel<'a>, &'a Link)>,
     status: &str,
 ) -> Clerk<'a> {
     let Settled { args, config, told } = settled;
     let reloading = args.config.as_ref().map(|file| {
         let mut parts: Vec<Box<dyn Part + 'a>> =
             vec![Box::new(Checkpoints::new(trail.asker(), Arc::clone(board), config))];
+        let (kernel, link) = kernel.unzip();
         if let Some(kernel) = kernel {
             parts.push(Box::new(kernel));
         }
         if let Some(told) = told {
             parts.push(Box::new(told.clone()));
         }
-        let load = move || Ok(args.clone().settle(read::load(file)?));
+        let load = move || {
+            let text = read::text(file)?;
+            let config = read::parse(&text)?;
+            if let Some(link) = link {
+                link.note_config(&text);
+            }
+            Ok(args.clone().settle(config))
+        };
         Reloading { file: file.clone(), config: config.clone(), load: Box::new(load), parts }
     });
     // Nothing is ever suspended: producers wait for room, and go on by themselves. What there is an action for acts anew.
@@ -463,7 +496,7 @@ fn netlink(
             link.load(rules, &trail)?;
         }
         let kernel = Kernel::new(daemon, trail.asker(), wanted);
-        clerk(settled, &trail, &ending.board, Some(kernel), &status)
+        clerk(settled, &trail, &ending.board, Some((kernel, link)), &status)
             .start(scope, handed_in)
             .map_err(no_thread)?;
         told(settled, &trail, &status)?;

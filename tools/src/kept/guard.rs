@@ -11,8 +11,7 @@ use graven_writer::keeper::spawn;
 use rustix::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
-use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 /// How the option says that a process is the guard, before the number of the pipe's end.
@@ -57,9 +56,14 @@ pub(super) fn dismiss(child: Option<Child>, pid: Option<u32>) {
 ///
 /// # Errors
 /// [`Failure`].
-pub(super) fn start(end: &OwnedFd, arguments: Vec<OsString>) -> Result<Child, Failure> {
+pub(super) fn start(end: &OwnedFd, cgroups: &[&Path]) -> Result<Child, Failure> {
     let mut command = Command::new("/proc/self/exe");
-    command.args(arguments).arg(super::inherited::OPTION);
+    // It has no trail; the option has to be there.
+    command.args(["record", "--source", "netlink", "--trail", "/"]);
+    for path in cgroups {
+        command.arg("--freeze-cgroup").arg(path);
+    }
+    command.arg(super::inherited::OPTION);
     command.arg(format!("{ROLE}{}", end.as_raw_fd()));
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     spawn::spawn(&mut command, &[end.as_fd()]).map_err(|why| no_process("guard", &why))

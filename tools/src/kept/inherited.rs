@@ -48,7 +48,7 @@ impl FromStr for Inherited {
 
 /// The descriptors that both hold, and one to watch the peer by.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub struct Shared {
     /// The socket that the kernel's records come from.
     pub(super) data: OwnedFd,
     /// The memory.
@@ -64,6 +64,14 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// The configuration in force, if there is a file of it.
+    ///
+    /// # Errors
+    /// [`MemoryError::Corrupted`].
+    pub(super) fn config(&self) -> Result<Option<String>, MemoryError> {
+        self.vault.config()
+    }
+
     /// The descriptors in their order, with one of the process itself.
     pub(super) fn fds<'a>(&'a self, own: &'a OwnedFd) -> [BorrowedFd<'a>; 7] {
         let Self { data, memory, wake, end, alive, vault } = self;
@@ -107,14 +115,6 @@ pub(super) fn open(fds: [RawFd; 7]) -> Result<(Shared, OwnedFd), MemoryError> {
 /// yet are left out once it was `opened`: the key has been moved into it.
 pub(super) fn arguments(role: Role, fds: [BorrowedFd<'_>; 7], opened: bool) -> Vec<OsString> {
     let numbers = fds.map(|fd| fd.as_raw_fd().to_string()).join(",");
-    let mut arguments = given(opened);
-    arguments.push(OPTION.into());
-    arguments.push(format!("{}:{numbers}", role.name()).into());
-    arguments
-}
-
-/// The arguments that the user gave.
-pub(super) fn given(opened: bool) -> Vec<OsString> {
     let mut given = std::env::args_os().skip(1);
     let mut arguments = Vec::new();
     while let Some(argument) = given.next() {
@@ -128,6 +128,8 @@ pub(super) fn given(opened: bool) -> Vec<OsString> {
             _ => arguments.push(argument),
         }
     }
+    arguments.push(OPTION.into());
+    arguments.push(format!("{}:{numbers}", role.name()).into());
     arguments
 }
 

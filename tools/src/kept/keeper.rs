@@ -3,7 +3,7 @@
 
 use super::again::Again;
 use super::freeze::Cgroup;
-use super::inherited::{Shared, arguments, given, open};
+use super::inherited::{Shared, arguments};
 use super::policy::{self, Next};
 use super::pressure::{Pressure, RingFull};
 use super::{call_it, guard, memory_failure, no_process};
@@ -21,7 +21,7 @@ use graven_writer::keeper::{
 use graven_writer::own::{self, Own};
 use graven_writer::source::kaudit::{self, Daemon};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::fd::{OwnedFd, RawFd};
+use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Signal, pidfd_send_signal};
@@ -58,8 +58,8 @@ const PACK_TIME: Duration = Duration::from_millis(10);
 pub struct Options<'a> {
     /// The configuration in force.
     pub config: &'a Config,
-    /// Whether SIGHUP has it read again; it is a daemon then.
-    pub reloads: bool,
+    /// What was read of it, if it was: SIGHUP has it read again, and it is a daemon then.
+    pub text: Option<&'a str>,
     /// Memory that the writer has beside.
     pub memory_bytes: u64,
 }
@@ -82,7 +82,7 @@ impl Options<'_> {
     }
 
     fn settle(&self) {
-        if self.reloads {
+        if self.text.is_some() {
             process::settle(self.config, self.memory_bytes + self.config.netlink.keeper_ring.0);
         }
     }
@@ -95,7 +95,7 @@ impl Options<'_> {
 pub fn begin(options: &Options<'_>) -> Result<Exit, Failure> {
     let cgroups = options.cgroups()?;
     let wanted = Wanted::read(&options.config.netlink)?;
-    let signals = catch(options.reloads)?;
+    let signals = catch(options.text.is_some())?;
     let ring_bytes = options.config.netlink.keeper_ring.0;
     let memory = Arc::new(Memory::create(ring_bytes).map_err(|why| memory_failure(&why))?);
     let session = Session::of(&memory);
@@ -103,6 +103,9 @@ pub fn begin(options: &Options<'_>) -> Result<Exit, Failure> {
     let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(failed)?;
     let (end, alive) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
     let vault = Vault::create(&session).map_err(|why| memory_failure(&why))?;
+    if let Some(text) = options.text {
+        vault.set_config(text);
+    }
     // Whatever the kernel has to say waits in the socket, which others inherit.
     let asked = kaudit::Options { mapped_bytes: 0, ..wanted.options };
     let socket = kernel::open(&asked)?;
@@ -120,10 +123,9 @@ pub fn begin(options: &Options<'_>) -> Result<Exit, Failure> {
 ///
 /// # Errors
 /// [`Failure`].
-pub fn go_on(options: &Options<'_>, fds: [RawFd; 7]) -> Result<Exit, Failure> {
+pub fn go_on(options: &Options<'_>, (shared, pidfd): (Shared, OwnedFd)) -> Result<Exit, Failure> {
     call_it(Role::Keeper);
-    let (shared, pidfd) = open(fds).map_err(|why| memory_failure(&why))?;
-    let signals = catch(options.reloads)?;
+    let signals = catch(options.text.is_some())?;
     options.settle();
     let session = Session::of(&shared.memory);
     let died = session.pid(Role::Keeper).unwrap_or(0);
@@ -422,7 +424,7 @@ impl Keeper {
         if self.guard.is_none() && self.session.guard().is_some_and(guard::is_one) {
             return Ok(());
         }
-        let child = guard::start(&self.shared.end, given(true))?;
+        let child = guard::start(&self.shared.end, &self.pressure.paths())?;
         self.session.set_guard(child.id());
         self.guard = Some(child);
         Ok(())
@@ -509,7 +511,7 @@ impl Keeper {
             }
         }
         // A writer that drained has taken them back; what one has left that did not is taken back here.
-        let rules = shared.vault.read().ok().flatten();
+        let rules = shared.vault.rules().ok().flatten();
         if let Some(Err(why)) = rules.map(|change| daemon.take_up(change)) {
             Diagnostic::warning(format!("the rules stay as they are: {why}")).emit();
         }

@@ -11,12 +11,13 @@ mod policy;
 mod pressure;
 pub mod writer;
 
-pub use inherited::Inherited;
+pub use inherited::{Inherited, Shared};
 pub use pressure::RingFull;
 
 use crate::exit::Exit;
 use crate::recording::Failure;
 use graven_writer::keeper::{MemoryError, Role};
+use rustix::fd::{OwnedFd, RawFd};
 use std::io;
 
 /// Names this process, which was started by a name that says nothing.
@@ -26,6 +27,22 @@ fn call_it(role: Role) {
         Role::Keeper => c"graven",
         Role::Writer => c"graven-writer",
     });
+}
+
+/// Takes what this process inherits, once, and before anything else is opened; and the process that started it.
+///
+/// # Errors
+/// [`Failure`].
+pub fn open(fds: [RawFd; 7]) -> Result<(Shared, OwnedFd), Failure> {
+    inherited::open(fds).map_err(|why| memory_failure(&why))
+}
+
+/// The configuration that was in force when this process was started.
+///
+/// # Errors
+/// [`Failure`].
+pub fn config(shared: &Shared) -> Result<Option<String>, Failure> {
+    shared.config().map_err(|why| memory_failure(&why))
 }
 
 /// A shared memory that cannot be used.

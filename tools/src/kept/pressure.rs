@@ -8,6 +8,7 @@ use crate::diag::{Diagnostic, Level};
 use crate::escape;
 use graven_writer::clock::Now;
 use graven_writer::own::{self, Own};
+use std::path::Path;
 
 /// In use when the action begins, in permille of the memory.
 const HIGH_PERMILLE: u64 = 900;
@@ -55,6 +56,11 @@ impl Pressure {
     /// Whether the action is about to begin.
     pub(super) fn is_near(&self, used_permille: u64) -> bool {
         used_permille >= HIGH_PERMILLE
+    }
+
+    /// What it acts on.
+    pub(super) fn paths(&self) -> Vec<&Path> {
+        self.cgroups.iter().map(Cgroup::path).collect()
     }
 
     /// Whether it stops others, who have to go on if we die.

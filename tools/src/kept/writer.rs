@@ -2,7 +2,7 @@
 //! memory. It starts a keeper in place of one that died.
 
 use super::again::Again;
-use super::inherited::{Shared, arguments, open};
+use super::inherited::{Shared, arguments};
 use super::{call_it, memory_failure, no_process};
 use crate::daemon::rules::{self, Rules};
 use crate::diag::Diagnostic;
@@ -14,7 +14,7 @@ use graven_writer::source::kaudit::Daemon;
 use graven_writer::source::netlink::{self, NetlinkError, Stop, Summary};
 use graven_writer::source::past::Past;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::{OwnedFd, RawFd};
+use rustix::fd::OwnedFd;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,9 +39,8 @@ impl Link {
     ///
     /// # Errors
     /// [`Failure`].
-    pub fn new(fds: [RawFd; 7]) -> Result<Self, Failure> {
+    pub fn new((shared, keeper): (Shared, OwnedFd)) -> Result<Self, Failure> {
         call_it(Role::Writer);
-        let (shared, keeper) = open(fds).map_err(|why| memory_failure(&why))?;
         let own_pidfd = spawn::own_pidfd().map_err(|why| no_process("keeper", &why.into()))?;
         let session = Session::of(&shared.memory);
         session.take(Role::Writer);
@@ -70,6 +69,17 @@ impl Link {
     #[must_use]
     pub fn session(&self) -> &Session {
         &self.session
+    }
+
+    /// A configuration was read that is right: whoever takes up a place goes by it.
+    pub fn note_config(&self, text: &str) {
+        self.shared.vault.set_config(text);
+    }
+
+    /// Whether another writer has recorded in this session.
+    #[must_use]
+    pub fn is_opened(&self) -> bool {
+        self.session.is_opened()
     }
 
     /// The kernel's audit.
@@ -101,7 +111,7 @@ impl Link {
     /// [`Failure`]: the memory, the trail's end or the kernel's rules cannot be read.
     pub fn take_up(&self, args: &TrailArgs, trail: &Trail) -> Result<(TakenUp, Past), Failure> {
         let failed = |why: MemoryError| memory_failure(&why);
-        if let Some(change) = self.shared.vault.read().map_err(failed)? {
+        if let Some(change) = self.shared.vault.rules().map_err(failed)? {
             let taken = self.daemon.take_up(change);
             taken.map_err(|why| kernel::failure(&format!("looking at the rules: {why}")))?;
         }

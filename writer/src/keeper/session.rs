@@ -4,6 +4,7 @@
 //! half said.
 
 use super::Memory;
+use super::vault::Item;
 use crate::source::kaudit::Handed;
 use crate::source::nlmsg::{Status, StatusChange};
 use std::sync::Arc;
@@ -19,7 +20,8 @@ const WRITER_RULE: usize = 6;
 const FIRST_SEQ: usize = 7;
 const GUARD: usize = 24;
 const HIGH: usize = 25;
-const VAULT: usize = 26;
+/// Two words.
+const VAULT: usize = 29;
 const SIGNALLER: usize = 27;
 const RULES: usize = 28;
 const REGISTERED: usize = 8;
@@ -189,15 +191,16 @@ impl Session {
         self.store(SIGNALLER, u64::from(uid) << 32 | u64::from(pid));
     }
 
-    /// In which half of the file of rules something is, and how long that is.
-    pub(super) fn vault(&self) -> Option<(bool, u64)> {
-        let word = self.load(VAULT);
+    /// In which half of its place in the vault something is, and how long that is.
+    pub(super) fn kept_in(&self, item: Item) -> Option<(bool, u64)> {
+        let word = self.load(VAULT + item as usize);
         let len = (word & !(1 << 63)).checked_sub(1)?;
         Some((word >> 63 == 1, len))
     }
 
-    pub(super) fn set_vault(&self, at: Option<(bool, u64)>) {
-        self.store(VAULT, at.map_or(0, |(second, len)| u64::from(second) << 63 | (len + 1)));
+    pub(super) fn set_kept_in(&self, item: Item, at: Option<(bool, u64)>) {
+        let word = VAULT + item as usize;
+        self.store(word, at.map_or(0, |(second, len)| u64::from(second) << 63 | (len + 1)));
     }
 
     /// The process that undoes what was done to others if both die.
