@@ -9,6 +9,7 @@ pub mod netlink;
 mod netlink_options;
 pub mod nlmsg;
 pub mod session;
+pub mod socket;
 pub mod stream;
 pub mod window;
 
