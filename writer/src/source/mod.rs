@@ -8,6 +8,8 @@ pub mod kaudit;
 pub mod netlink;
 mod netlink_options;
 pub mod nlmsg;
+pub mod plugin;
+mod serials;
 pub mod session;
 pub mod socket;
 pub mod stream;
