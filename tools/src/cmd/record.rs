@@ -2,9 +2,10 @@
 
 use crate::diag::{Diagnostic, Level};
 use crate::exit::Exit;
+use crate::recording::beside::{self, Beside, BesideArgs};
 use crate::recording::room::{self, Ending, Words};
 use crate::recording::signals::{Signals, UntilStopped};
-use crate::recording::{Failure, TrailArgs, ack, kernel, sealed, summary};
+use crate::recording::{Failure, TrailArgs, ack, kernel, listen, sealed, summary};
 use graven_format::consts::RECORD_PAYLOAD_BYTES_MAX;
 use graven_writer::rewrite::LEVEL_DEFAULT;
 use graven_writer::source::stream::{self, Refused, StreamError};
@@ -34,6 +35,8 @@ pub struct Args {
     #[arg(long, value_name = "LEVEL", default_value_t = LEVEL_DEFAULT,
           value_parser = clap::value_parser!(i32).range(0..=19))]
     compress_sealed: i32,
+    #[command(flatten)]
+    beside: BesideArgs,
 }
 
 /// Where records come from.
@@ -43,6 +46,26 @@ pub enum Source {
     Stdin,
     /// The kernel's audit messages, as its one audit daemon, until a signal comes
     Netlink,
+    /// auditd's records on standard input, as its plugin, until it ends; best effort
+    Plugin,
+    /// auditd's records from the socket of its plugin af_unix, until a signal comes; best effort
+    AfUnix,
+    /// What the kernel sends to whoever listens, beside auditd, until a signal comes; best effort
+    Multicast,
+    /// Records of applications over a Unix socket, until a signal comes
+    Socket,
+}
+
+impl Source {
+    const fn beside(self) -> Option<Beside> {
+        match self {
+            Self::Stdin | Self::Netlink => None,
+            Self::Plugin => Some(Beside::Plugin),
+            Self::AfUnix => Some(Beside::AfUnix),
+            Self::Multicast => Some(Beside::Multicast),
+            Self::Socket => Some(Beside::Socket),
+        }
+    }
 }
 
 const AFTER_HELP: &str = "\
@@ -57,6 +80,14 @@ was read is made durable and the trail is sealed. While there is no room, which 
 said how many records wait, and only another signal after that ends without them. What was acknowledged \
 is never among them. kill -9 costs nothing that was acknowledged either.
 
+From plugin and af-unix, each record is the line that auditd writes to its log. What is no record of auditd's is kept as it \
+came, and its offset is said. auditd may drop what its queue for plugins does not hold, and the kernel what does not fit the \
+socket of multicast: events that are missing by their serials become loss statements, and the trail says that these sources are \
+best effort. A plugin ends when auditd closes its input; SIGHUP and SIGUSR1 do nothing to it.
+
+Over the socket, each record is answered when it is durable: docs/socket.md has the protocol. With --listen, applications and the kernel \
+write to one trail.
+
 `durable N` on standard output means that the records 0 to N survive whatever happens next. Lines may be coalesced; \
 the last one is always printed. If nobody reads them any more, recording goes on and the exit code is 2.
 
@@ -68,7 +99,7 @@ Exit codes:
   5  storage failed; the last `durable N` holds
   6  no room: for the first segment, or later if `--on-full end` was given or a second signal gave up the wait; the
      last `durable N` holds, and what was accepted and not made durable is counted
-  7  some input was refused; everything else is durable
+  7  some input was refused (a line that is too long); everything else is durable
   8  kernel audit is not available, or another daemon holds it
 
 Sealed segments are compressed in the background, when nothing else wants the processor or the disk. Frames are \
@@ -77,6 +108,8 @@ compressed on their way to the disk while that is too slow: see --compress.
 Examples:
   graven record --trail /var/lib/graven/trail --source netlink
   graven record --trail /mnt/usb/trail --source netlink --compress always
+  graven record --trail /var/lib/graven/trail --source netlink --listen /run/graven/socket --group adm
+  graven record --trail /var/lib/graven/app --source socket --path /run/graven/socket
   tail -F app.log | graven record --trail /var/lib/graven/app --source stdin
   producer | graven record --trail DIR --source stdin --ack | while read _ seq; do release $seq; done";
 
@@ -90,7 +123,12 @@ pub fn run(args: &Args) -> Exit {
 }
 
 fn record(args: &Args) -> Result<Exit, Failure> {
-    let signals = Signals::catch()
+    let beside = args.source.beside();
+    let listens = matches!(args.source, Source::Netlink | Source::Multicast);
+    args.beside.check(beside, listens)?;
+    let signals =
+        if args.source == Source::Plugin { Signals::catch_as_plugin() } else { Signals::catch() };
+    let signals = signals
         .map_err(|why| Failure::new(Exit::CannotCheck, &format!("cannot catch signals: {why}")))?;
     let trail = args.trail.open()?;
     let level = Some(args.compress_sealed).filter(|level| *level > 0);
@@ -100,6 +138,7 @@ fn record(args: &Args) -> Result<Exit, Failure> {
     let producers = match args.source {
         Source::Stdin => "whoever writes the input waits; nothing is dropped",
         Source::Netlink => kernel::PRODUCERS_WITHOUT_ROOM,
+        _ => beside.map_or("", Beside::producers_without_room),
     };
     let words = Words { producers, no_thread: Exit::CannotCheck, given_up: Exit::NoRoom };
     room::while_told(&args.trail, trail, words, |trail, ending| {
@@ -126,9 +165,12 @@ fn acknowledged(
         } else {
             None
         };
-        let recorded = match args.source {
-            Source::Stdin => stdin(trail, signals, ending),
-            Source::Netlink => netlink(&args.trail, trail, signals, ending),
+        let recorded = match args.source.beside() {
+            Some(source) => {
+                beside::record(source, &args.beside, &args.trail, trail, signals, ending)
+            }
+            None if args.source == Source::Stdin => stdin(trail, signals, ending),
+            None => netlink(args, trail, signals, ending),
         };
         // The watermark has ended with the trail, so this thread has too, or will at once.
         let acknowledged = acknowledger.map_or(Ok(()), |thread| {
@@ -186,7 +228,7 @@ fn stdin(trail: Trail, signals: Signals, ending: Arc<Ending>) -> Result<Exit, Fa
 
 /// Records the kernel's audit messages until a signal comes, and closes the trail.
 fn netlink(
-    args: &TrailArgs,
+    args: &Args,
     trail: Trail,
     signals: Signals,
     ending: Arc<Ending>,
@@ -202,17 +244,21 @@ fn netlink(
             return Err(failure);
         }
     };
-    if !args.quiet {
+    let quiet = args.trail.quiet;
+    if !quiet {
         let pid = std::process::id();
         Diagnostic::new(Level::Note, format!("recording kernel audit as pid {pid}")).emit();
     }
-    let received = kernel::receive(&daemon, &trail, &stop);
-    let received = kernel::detach(daemon, received);
+    let listening = args.beside.listening(None);
+    let received = listen::while_served(listening.as_ref(), &trail, quiet, || {
+        let received = kernel::receive(&daemon, &trail, &stop);
+        kernel::detach(daemon, received)
+    });
     // Storage that failed is why receiving failed, if it did.
     let written = trail.close().map_err(|error| kernel::written_less(error, &received))?;
     let received = received?;
-    if !args.quiet {
-        summary::say(&args.trail, &received, &written);
+    if !quiet {
+        summary::say(&args.trail.trail, &received, &written);
     }
     Ok(Exit::Success)
 }

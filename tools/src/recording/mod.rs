@@ -2,12 +2,14 @@
 //! acknowledgements.
 
 pub mod ack;
+pub mod beside;
 pub mod checkpoints;
 pub mod child;
 pub mod descendants;
 pub mod failure;
 pub mod forward;
 pub mod kernel;
+pub mod listen;
 pub mod open;
 pub mod room;
 pub mod sealed;

@@ -4,9 +4,11 @@ use crate::recording::room::Ending;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::AsFd;
 use rustix::io::Errno;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// SIGINT, SIGTERM and SIGHUP, caught from now until the process ends.
 #[derive(Debug)]
@@ -21,11 +23,26 @@ impl Signals {
     /// # Errors
     /// What the system says.
     pub fn catch() -> io::Result<Self> {
+        Self::caught(&[SIGINT, SIGTERM, SIGHUP])
+    }
+
+    /// Catches what ends a plugin of auditd, and ignores what auditd and people send to all its plugins:
+    /// SIGHUP to read their configurations again and SIGUSR1 to say how they are.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn catch_as_plugin() -> io::Result<Self> {
+        let ignored = Arc::new(AtomicBool::new(false));
+        for signal in [SIGHUP, SIGUSR1] {
+            signal_hook::flag::register(signal, Arc::clone(&ignored))?;
+        }
+        Self::caught(&[SIGINT, SIGTERM])
+    }
+
+    fn caught(signals: &[i32]) -> io::Result<Self> {
         let (arrived, sender) = UnixStream::pair()?;
-        for signal in
-            [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP]
-        {
-            signal_hook::low_level::pipe::register(signal, sender.try_clone()?)?;
+        for signal in signals {
+            signal_hook::low_level::pipe::register(*signal, sender.try_clone()?)?;
         }
         Ok(Self { arrived })
     }

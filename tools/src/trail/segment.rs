@@ -11,7 +11,7 @@ use graven_format::merkle::Hash;
 use graven_format::recovery::Found;
 use graven_format::scan::{Event, Expect, Outcome, Prefix};
 use graven_format::trailer::Tally;
-use graven_format::{Finding, FindingKind, Flags, FormatError};
+use graven_format::{Finding, FindingKind, Flags, FormatError, Source};
 use std::io;
 use std::ops::{ControlFlow, Range};
 use std::time::Duration;
@@ -82,6 +82,8 @@ pub struct SegmentRead {
     pub losses: Vec<LossFound>,
     /// Those that were not kept.
     pub losses_left_out: u64,
+    /// Intact records whose source promises no completeness.
+    pub best_effort: u64,
     /// Its keys, and the checkpoints in it.
     pub notes: Notes,
     /// If something is wrong in it: the seqs of those records that its trailer's root still covers.
@@ -117,6 +119,7 @@ struct Collector {
     last: Option<Stamp>,
     losses: Vec<LossFound>,
     losses_left_out: u64,
+    best_effort: u64,
     clocks: Clocks,
 }
 
@@ -128,6 +131,7 @@ impl Collector {
                 self.first.get_or_insert(stamp);
                 self.last = Some(stamp);
                 self.records += 1;
+                self.best_effort += u64::from(record.source == Source::Import);
                 let (realtime_ns, boottime_ns) = (record.realtime_ns, record.boottime_ns);
                 self.clocks.take(Times { seq: *seq, realtime_ns, boottime_ns });
                 self.findings[self.placed..].iter_mut().for_each(|it| it.after = Some(stamp));
@@ -198,6 +202,7 @@ pub fn read(
         last,
         losses,
         losses_left_out,
+        best_effort,
         clocks,
         ..
     } = collector;
@@ -213,6 +218,7 @@ pub fn read(
         last,
         losses,
         losses_left_out,
+        best_effort,
         notes: notes.map(|notes| notes.end(end_seq)).unwrap_or_default(),
         confirmed,
         roots: scanned.roots,
@@ -285,6 +291,7 @@ pub fn read_ends(dir: &TrailDir, file: &SegmentFile) -> io::Result<SegmentRead> 
         last: None,
         losses: Vec::new(),
         losses_left_out: 0,
+        best_effort: 0,
         notes: Notes::default(),
         confirmed: Vec::new(),
         roots: Vec::new(),
