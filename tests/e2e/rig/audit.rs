@@ -34,6 +34,13 @@ impl Turn {
     }
 }
 
+impl Turn {
+    /// Turns auditing off again if it was off, which auditd does not do when it ends.
+    pub(crate) fn restore_enabled(&self) {
+        auditctl(&["-e", &self.before.enabled.to_string()]);
+    }
+}
+
 impl Drop for Turn {
     fn drop(&mut self) {
         let settings = |it: &Status| (it.pid, it.enabled, it.backlog_limit, it.backlog_wait_ticks);

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Puts each argument into the trail and prints its seq once it is durable: socket.py PATH RECORD..."""
+"""Puts each argument into the trail and prints its seq once it is durable: graven_socket.py PATH RECORD..."""
 import socket, struct, sys
 trail = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 trail.connect(sys.argv[1])
