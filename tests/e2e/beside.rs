@@ -125,6 +125,9 @@ fn one_life(log_format: &str) {
     let mut af_unix = recorder(dir, "af-unix", &["--source", "af-unix", "--path", socket]);
     let connected = |trail: &Path| !on("show", trail, &[]).text().is_empty();
     af_unix.wait_until("its connection", |_| connected(&trail(dir, "af-unix")));
+    // It reads its configuration again and passes the signal on, which no plugin may take for an end.
+    auditd.signal(Signal::HUP);
+    std::thread::sleep(Duration::from_millis(500));
     let Some(rule) = Rule::opens_by(UID) else { return };
     let script = format!("i=0; while [ $i -lt {OPENS} ]; do : < /dev/null; i=$((i+1)); done");
     let opened = Command::new("sh").args(["-c", &script]).uid(UID).gid(UID).status();
@@ -148,8 +151,6 @@ fn one_life(log_format: &str) {
         assert!(Instant::now() < deadline, "auditd has {logged} lines, and they do not come");
         std::thread::sleep(Duration::from_millis(200));
     }
-    auditd.signal(Signal::HUP);
-    std::thread::sleep(Duration::from_millis(300));
     auditd.signal(Signal::TERM);
     auditd.end().expect(0);
     af_unix.signal(Signal::TERM);

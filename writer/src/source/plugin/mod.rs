@@ -269,5 +269,28 @@ fn state_absence(sink: &dyn Sink, from: Now, to: Now) -> Result<(), AppendError>
     sink.append(&LossStatement::record(&payload, to.realtime_ns, to.boottime_ns)).map(drop)
 }
 
+/// What a stream that comes in pieces of at most `piece` bytes brings: for tests and the fuzzer, which
+/// bring the sink.
+///
+/// # Errors
+/// What the sink says.
+#[doc(hidden)]
+pub fn fed(
+    sent: &[u8],
+    piece: usize,
+    format: Format,
+    sink: &dyn Sink,
+) -> Result<Summary, AppendError> {
+    let mut ignored = |_| {};
+    let mut feed = Feed::new(sink, &mut ignored, Now::default());
+    let mut decoder = Decoder::new(format);
+    for bytes in sent.chunks(piece.max(1)) {
+        decoder.push(bytes, &mut |offset, piece| feed.piece(offset, piece))?;
+    }
+    decoder.finish(&mut |offset, piece| feed.piece(offset, piece))?;
+    feed.finish()?;
+    Ok(feed.summary)
+}
+
 #[cfg(test)]
 mod tests;
