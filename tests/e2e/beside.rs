@@ -107,8 +107,8 @@ fn assert_same(what: &str, ours: &[&[u8]], theirs: &[&[u8]]) {
 /// The lines of ours from the first to the last that both have.
 fn between<'a>(ours: &[&'a [u8]], theirs: &[&'a [u8]]) -> (Vec<&'a [u8]>, Vec<&'a [u8]>) {
     let common = |line: &&[u8]| ours.contains(line);
-    let from = theirs.iter().position(|line| common(&line)).expect("something in common");
-    let to = theirs.iter().rposition(|line| common(&line)).expect("something in common");
+    let from = theirs.iter().position(common).expect("something in common");
+    let to = theirs.iter().rposition(common).expect("something in common");
     let start = ours.iter().position(|line| *line == theirs[from]).expect("common");
     let end = ours.iter().rposition(|line| *line == theirs[to]).expect("common");
     (ours[start..=end].to_vec(), theirs[from..=to].to_vec())
@@ -163,7 +163,7 @@ fn one_life(log_format: &str) {
     for name in ways.into_iter().chain(["multicast"]) {
         // Plugins end by themselves; auditd does not wait for them.
         let ended = || {
-            matches!(fs::read(trail(dir, name).join("lock")), Ok(_))
+            fs::exists(trail(dir, name).join("lock")).is_ok_and(|it| it)
                 && on("verify", &trail(dir, name), &[]).text().contains("sealed: ")
         };
         while !ended() {

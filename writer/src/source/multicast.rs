@@ -262,8 +262,10 @@ mod tests {
     use graven_format::loss::LossStatement;
     use std::cell::RefCell;
 
+    type Kept = (Source, u16, u64, Vec<u8>);
+
     #[derive(Default)]
-    struct List(RefCell<Vec<(Source, u16, u64, Vec<u8>)>>);
+    struct List(RefCell<Vec<Kept>>);
 
     impl Sink for List {
         fn append(&self, record: &Record<'_>) -> Result<u64, AppendError> {

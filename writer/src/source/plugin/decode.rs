@@ -12,6 +12,8 @@
 //! What is neither is [`Piece::Garbage`]: every byte of it is given out, and reading goes on at the next
 //! thing that is a header with a record behind it.
 
+#![expect(clippy::host_endian_bytes, reason = "auditd writes its header in the host's byte order")]
+
 use graven_format::consts::RECORD_PAYLOAD_BYTES_MAX;
 use memchr::memchr;
 

@@ -4,7 +4,7 @@
 //! # One thread, whatever the number of clients
 //! It waits for all of them at once, reads a little from each that has something, appends it, and
 //! answers what became durable. Nobody is waited for alone: a client that does not read its answers is
-//! not read from any more once [`session::UNANSWERED_MAX`](session) of its records wait, and costs
+//! not read from any more once 4096 of its records wait, and costs
 //! the others nothing. A second thread waits for the watermark and wakes the first.
 //!
 //! # Back-pressure

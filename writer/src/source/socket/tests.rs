@@ -8,9 +8,11 @@ use graven_format::{Flags, Record, Source};
 use proptest::prelude::*;
 use std::cell::RefCell;
 
-/// Source, kind, source sequence, bytes of each record.
+/// Source, kind, source sequence, bytes of a record.
+type Kept = (Source, u16, u64, Vec<u8>);
+
 #[derive(Default)]
-struct List(RefCell<Vec<(Source, u16, u64, Vec<u8>)>>);
+struct List(RefCell<Vec<Kept>>);
 
 impl Sink for List {
     fn append(&self, record: &Record<'_>) -> Result<u64, AppendError> {
@@ -118,7 +120,7 @@ proptest! {
         let answered = served(&all, piece, &one);
         prop_assert_eq!(served(&all, usize::MAX, &other), answered);
         let (one, other) = (one.0.into_inner(), other.0.into_inner());
-        let own = |it: &&(Source, u16, u64, Vec<u8>)| it.0 == Source::Socket;
+        let own = |it: &&Kept| it.0 == Source::Socket;
         prop_assert!(one.iter().filter(own).eq(other.iter().filter(own)));
         prop_assert_eq!(one.len(), other.len());
     }
