@@ -2,8 +2,11 @@
 
 use crate::rig::mount::{Mounted, can_mount};
 use crate::rig::{NO_RECORDS, Ran, Running, SEGMENT, graven, on, temp_dir};
-use graven_client::{Client, ClientError};
+use graven_client::wire::{ANSWER_BYTES, Answer, Hello, RecordHeader, VERSION, WELCOME_BYTES};
 use rustix::process::Signal;
+use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -33,7 +36,7 @@ struct Waiting {
     running: Running,
     /// Answers that have come.
     answered: Arc<AtomicU64>,
-    application: JoinHandle<(Vec<u64>, Option<ClientError>)>,
+    application: JoinHandle<Vec<u64>>,
 }
 
 impl Waiting {
@@ -45,10 +48,10 @@ impl Waiting {
         let mut command = graven();
         command.args(["record", "--source", "socket", "--segment-bytes", SEGMENT, "--trail"]);
         command.arg(&trail).args(NO_RECORDS).arg("--path").arg(&socket);
-        command.args(["--ring-bytes", "2M", "--compress-sealed", "0"]);
+        command.args(["--ring-bytes", "2M", "--compress-sealed", "0", "--ack"]);
         let mut running = Running::start(&mut command, Stdio::null());
         running.wait_until("the socket", |it| it.said().contains("taking records"));
-        let client = Client::connect(&socket).expect("it listens");
+        let client = UnixStream::connect(&socket).expect("it listens");
         let answered = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&answered);
         let application = std::thread::spawn(move || apply(client, &counter));
@@ -66,30 +69,33 @@ impl Waiting {
     }
 }
 
-/// Sends every record, and gives the seqs of its answers and why there are no more.
-fn apply(mut client: Client, answered: &AtomicU64) -> (Vec<u64>, Option<ClientError>) {
-    let mut seqs = Vec::new();
-    let mut take = |client: &mut Client| -> Result<(), ClientError> {
-        let answer = client.answer()?;
-        assert_eq!(answer.id, seqs.len() as u64, "in their order");
-        seqs.push(answer.seq);
-        answered.store(seqs.len() as u64, Ordering::Relaxed);
-        Ok(())
-    };
-    let mut all = || -> Result<(), ClientError> {
-        for id in 0..COUNT {
-            while client.is_full() {
-                take(&mut client)?;
+/// Sends every record while another thread takes the answers; gives their seqs, until there are no more.
+fn apply(mut stream: UnixStream, answered: &AtomicU64) -> Vec<u64> {
+    stream.write_all(&Hello { version: VERSION }.encode()).expect("it reads");
+    let mut welcome = [0; WELCOME_BYTES];
+    stream.read_exact(&mut welcome).expect("welcome");
+    let mut to = stream.try_clone().expect("a clone");
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for id in 0..COUNT {
+                let header = RecordHeader { id, len: RECORD_BYTES as u32 }.encode();
+                // Whoever gives up does not read what is left.
+                if to.write_all(&[&header[..], &payload(id)].concat()).is_err() {
+                    break;
+                }
             }
-            client.send(id, &payload(id))?;
+            let _ = to.shutdown(Shutdown::Write);
+        });
+        let mut seqs = Vec::new();
+        let mut bytes = [0; ANSWER_BYTES];
+        while stream.read_exact(&mut bytes).is_ok() {
+            let answer = Answer::decode(&bytes);
+            assert_eq!(answer.id, seqs.len() as u64, "in their order");
+            seqs.push(answer.seq);
+            answered.store(seqs.len() as u64, Ordering::Relaxed);
         }
-        while client.unanswered() > 0 {
-            take(&mut client)?;
-        }
-        Ok(())
-    };
-    let ended = all().err();
-    (seqs, ended)
+        seqs
+    })
 }
 
 /// What was answered is in the trail, where the answers say.
@@ -112,8 +118,7 @@ fn applications_wait_while_the_disk_is_full_and_lose_nothing() {
     let Waiting { ballast, trail, running, application, _dir, _disk, .. } = Waiting::new();
     assert!(running.said().contains("applications wait in their writes"), "{}", running.said());
     std::fs::remove_file(ballast).expect("it is there");
-    let (seqs, ended) = application.join().expect("no panic");
-    assert!(ended.is_none(), "{ended:?}");
+    let seqs = application.join().expect("no panic");
     assert_eq!(seqs.len() as u64, COUNT);
     running.signal(Signal::TERM);
     end(running, 0).says("room again after").says("2500 records of 1 applications");
@@ -129,11 +134,11 @@ fn what_is_given_up_on_a_full_disk_was_never_answered() {
     let Waiting { trail, mut running, answered, application, _dir, _disk, .. } = Waiting::new();
     running.signal(Signal::TERM);
     running.wait_until("what waits", |it| it.said().contains("records wait for room"));
-    let before = answered.load(Ordering::Relaxed);
+    // Also while it waits itself it answers what is durable: all behind the record that says who we are.
+    assert_eq!(Some(answered.load(Ordering::Relaxed)), running.acknowledged());
     running.signal(Signal::TERM);
     end(running, 6);
-    let (seqs, ended) = application.join().expect("no panic");
-    assert!(ended.is_some(), "it is told that nothing more comes");
-    assert_eq!(seqs.len() as u64, before);
+    let seqs = application.join().expect("no panic");
+    assert!((seqs.len() as u64) < COUNT);
     check(&trail, &seqs);
 }

@@ -5,7 +5,8 @@
 //! It waits for all of them at once, reads a little from each that has something, appends it, and
 //! answers what became durable. Nobody is waited for alone: a client that does not read its answers is
 //! not read from any more once 4096 of its records wait, and costs
-//! the others nothing. A second thread waits for the watermark and wakes the first.
+//! the others nothing. A second thread waits for the watermark and answers, so that what is durable is answered also
+//! while the first one waits for room.
 //!
 //! # Back-pressure
 //! When the ring is full the thread waits in the append, as every source does: no client is read
@@ -18,7 +19,9 @@
 //! has that number as its kind: the payload stays what it was, byte for byte, and no number is
 //! one of an audit type. `DAEMON_CLOSE` says how the connection ended.
 
+mod answers;
 mod inbox;
+mod line;
 mod listener;
 mod peer;
 mod server;
@@ -29,6 +32,7 @@ pub use server::{CLIENTS_DEFAULT, CLIENTS_MAX, Options, SocketError, Summary, se
 
 use crate::clock::Now;
 use crate::source::Sink;
+use std::cell::{Cell, RefCell};
 use std::io::{self, Read, Write};
 
 /// What a client that has sent `sent`, in pieces of at most `piece` bytes, is answered when everything
@@ -39,37 +43,40 @@ use std::io::{self, Read, Write};
 #[doc(hidden)]
 pub fn served(sent: &[u8], piece: usize, sink: &dyn Sink) -> Vec<u8> {
     struct Memory<'a> {
-        sent: &'a [u8],
+        sent: Cell<&'a [u8]>,
         piece: usize,
-        answers: Vec<u8>,
+        answers: RefCell<Vec<u8>>,
     }
-    impl Read for Memory<'_> {
+    impl Read for &Memory<'_> {
         fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-            let len = self.piece.min(buf.len());
-            (&mut self.sent).take(len as u64).read(buf)
+            let sent = self.sent.get();
+            let len = self.piece.min(buf.len()).min(sent.len());
+            buf[..len].copy_from_slice(&sent[..len]);
+            self.sent.set(&sent[len..]);
+            Ok(len)
         }
     }
-    impl Write for Memory<'_> {
+    impl Write for &Memory<'_> {
         fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-            self.answers.write(&buf[..buf.len().min(self.piece)])
+            self.answers.borrow_mut().write(&buf[..buf.len().min(self.piece)])
         }
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
     }
-    let common =
-        session::Common { sink, now: &Now::default, trail_id: graven_format::TrailId([7; 16]) };
+    let trail_id = graven_format::TrailId([7; 16]);
+    let common = session::Common { sink, awaits: &|_, _| (), now: &Now::default, trail_id };
     let peer = peer::Peer { pid: 1, uid: 2, gid: 3, auid: 4, session: 5 };
-    let stream = Memory { sent, piece: piece.max(1), answers: Vec::new() };
+    let stream = Memory { sent: Cell::new(sent), piece: piece.max(1), answers: RefCell::default() };
     let mut session = session::Session::new(stream, 42, peer, 0);
     while !session.is_over() {
         if session.wants_more() {
             session.read(common).expect("the sink takes everything");
         }
-        session.answer(u64::MAX);
+        session.line.answer(u64::MAX);
     }
     session.close(common).expect("the sink takes everything");
-    session.stream.answers
+    session.line.stream.answers.take()
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
-//! The thread that serves every client, and the one that wakes it.
+//! The thread that serves every client.
 
+use super::answers::Answers;
 use super::listener::Listener;
 use super::peer::Peer;
 use super::session::{Common, Reason, Session};
@@ -7,13 +8,12 @@ use crate::clock::Now;
 use crate::engine::durability::Watermark;
 use crate::source::{AppendError, Sink};
 use graven_format::TrailId;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Most clients at once: their numbers have three digits, so that none is an audit type.
 pub const CLIENTS_MAX: u16 = 999;
@@ -33,9 +33,6 @@ const EXHAUSTED_NS: u64 = 1_000_000_000;
 
 /// Longest sleep while a time limit runs.
 const SLEEP_NS_MAX: u64 = 200_000_000;
-
-/// Nothing is awaited.
-const NOTHING: u64 = u64::MAX;
 
 /// How to serve.
 #[derive(Clone, Copy, Debug)]
@@ -91,24 +88,12 @@ pub fn serve(
     now: &dyn Fn() -> Now,
     options: Options,
 ) -> Result<Summary, SocketError> {
-    let waker = Arc::new(Waker {
-        event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map_err(SocketError::System)?,
-        awaited: AtomicU64::new(NOTHING),
-        watermark_ended: AtomicBool::new(false),
-        done: AtomicBool::new(false),
-    });
-    let (waking, watched) = (Arc::clone(&waker), Arc::clone(watermark));
-    // Not joined: it sleeps until the watermark moves again, which may be long after this.
-    std::thread::Builder::new()
-        .name("graven-answers".to_owned())
-        .spawn(move || waking.run(&watched))
-        .map_err(SocketError::Thread)?;
+    let answers = Arc::new(Answers::new(watermark).map_err(SocketError::System)?);
+    answers.start().map_err(SocketError::Thread)?;
     let mut server = Server {
         listener,
-        common: Common { sink, now, trail_id },
-        watermark,
-        waker: &waker,
+        common: Common { sink, awaits: &|line, seq| answers.awaits(line, seq), now, trail_id },
+        answers: &answers,
         clients_max: options.clients_max.clamp(1, CLIENTS_MAX).into(),
         sessions: Vec::new(),
         last_number: 0,
@@ -117,51 +102,16 @@ pub fn serve(
         summary: Summary::default(),
     };
     let served = server.run(stopped);
-    waker.done.store(true, Ordering::Relaxed);
+    // However it ended, they may know what is durable.
+    server.answer();
+    answers.end();
     served.map(|()| server.summary)
-}
-
-/// Between the two threads.
-struct Waker {
-    event: OwnedFd,
-    /// The lowest seq that an answer waits for.
-    awaited: AtomicU64,
-    watermark_ended: AtomicBool,
-    /// Nobody is served any more.
-    done: AtomicBool,
-}
-
-impl Waker {
-    fn run(&self, watermark: &Watermark) {
-        let mut durable = watermark.durable();
-        while !self.done.load(Ordering::Relaxed) {
-            let Ok(moved) = watermark.wait_past(durable) else {
-                self.watermark_ended.store(true, Ordering::SeqCst);
-                self.wake();
-                return;
-            };
-            durable = moved;
-            if durable > self.awaited.load(Ordering::SeqCst) {
-                self.wake();
-            }
-        }
-    }
-
-    /// A counter that is full wakes as well.
-    fn wake(&self) {
-        let _ = rustix::io::write(&self.event, &[1; 8]);
-    }
-
-    fn clear(&self) {
-        let _ = rustix::io::read(&self.event, &mut [0; 8]);
-    }
 }
 
 struct Server<'a> {
     listener: &'a Listener,
-    common: Common<'a>,
-    watermark: &'a Watermark,
-    waker: &'a Waker,
+    common: Common<'a, UnixStream>,
+    answers: &'a Answers,
     clients_max: usize,
     sessions: Vec<Session<UnixStream>>,
     last_number: u16,
@@ -174,7 +124,7 @@ struct Server<'a> {
 /// What a descriptor that is waited for is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
-    Waker,
+    Answers,
     Stopped,
     Listener,
     /// The session at this place.
@@ -194,11 +144,7 @@ impl Server<'_> {
     fn run(&mut self, stopped: BorrowedFd<'_>) -> Result<(), SocketError> {
         loop {
             let now_ns = (self.common.now)().boottime_ns;
-            let awaited = self.sessions.iter().filter_map(Session::awaits).min();
-            self.waker.awaited.store(awaited.unwrap_or(NOTHING), Ordering::SeqCst);
-            // What became durable before it was known to be awaited.
-            let sleep = awaited.is_none_or(|seq| self.watermark.durable() <= seq);
-            let todo = self.wait(stopped, now_ns, sleep)?;
+            let todo = self.wait(stopped, now_ns)?;
             if todo.stop {
                 self.stopping_since_ns = Some(now_ns);
                 self.sessions.iter_mut().for_each(|session| session.end(Reason::Stop));
@@ -211,14 +157,13 @@ impl Server<'_> {
             if todo.accept {
                 self.accept(now_ns)?;
             }
-            let durable = self.watermark.durable();
-            self.sessions.iter_mut().for_each(|session| session.answer(durable));
+            self.answer();
             self.leave(now_ns)?;
             if self.sessions.is_empty() {
                 if self.stopping_since_ns.is_some() {
                     return Ok(());
                 }
-                if self.waker.watermark_ended.load(Ordering::SeqCst) {
+                if self.answers.have_ended() {
                     return Err(AppendError::Closed.into());
                 }
             }
@@ -227,10 +172,10 @@ impl Server<'_> {
 
     /// Waits for anything to do. What nobody waits for is not looked at: an end that was closed would
     /// end every sleep.
-    fn wait(&self, stopped: BorrowedFd<'_>, now_ns: u64, sleep: bool) -> Result<Todo, SocketError> {
+    fn wait(&self, stopped: BorrowedFd<'_>, now_ns: u64) -> Result<Todo, SocketError> {
         let open = self.stopping_since_ns.is_none();
-        let mut roles = vec![Role::Waker];
-        let mut fds = vec![PollFd::new(&self.waker.event, PollFlags::IN)];
+        let mut roles = vec![Role::Answers];
+        let mut fds = vec![PollFd::new(self.answers.event(), PollFlags::IN)];
         if open {
             roles.push(Role::Stopped);
             fds.push(PollFd::from_borrowed_fd(stopped, PollFlags::IN));
@@ -242,14 +187,13 @@ impl Server<'_> {
         for (at, session) in self.sessions.iter().enumerate() {
             let mut flags = PollFlags::empty();
             flags.set(PollFlags::IN, session.wants_more());
-            flags.set(PollFlags::OUT, session.has_answers());
+            flags.set(PollFlags::OUT, session.line.state().has_answers);
             if !flags.is_empty() {
                 roles.push(Role::Session(at));
-                fds.push(PollFd::new(&session.stream, flags));
+                fds.push(PollFd::new(&session.line.stream, flags));
             }
         }
-        let limit_ns = if sleep { self.sleep_ns_max(now_ns) } else { Some(0) };
-        let limit = limit_ns.map(|ns| Timespec { tv_sec: 0, tv_nsec: ns as i64 });
+        let limit = self.sleep_ns_max(now_ns).map(|ns| Timespec { tv_sec: 0, tv_nsec: ns as i64 });
         match poll(&mut fds, limit.as_ref()) {
             Ok(_) => {}
             Err(Errno::INTR) => return Ok(Todo::default()),
@@ -259,7 +203,7 @@ impl Server<'_> {
         for (role, fd) in roles.into_iter().zip(&fds) {
             match role {
                 _ if fd.revents().is_empty() => {}
-                Role::Waker => self.waker.clear(),
+                Role::Answers => self.answers.clear(),
                 Role::Stopped => todo.stop = true,
                 Role::Listener => todo.accept = true,
                 Role::Session(at) => todo.read.push(at),
@@ -290,9 +234,19 @@ impl Server<'_> {
             // Who is gone already has said nothing.
             let Ok(peer) = Peer::of(&stream) else { continue };
             let number = self.free_number();
-            self.sessions.push(Session::new(stream.into(), number, peer, now_ns));
+            let session = Session::new(stream.into(), number, peer, now_ns);
+            self.answers.add(&session.line);
+            self.sessions.push(session);
         }
         Ok(())
+    }
+
+    /// Answers what is durable, as far as clients take it.
+    fn answer(&self) {
+        let durable = self.answers.durable();
+        for session in &self.sessions {
+            session.line.answer(durable);
+        }
     }
 
     /// The next number after the last one that nobody has. There are more numbers than clients, or as
@@ -308,7 +262,7 @@ impl Server<'_> {
 
     /// Lets go of those with whom nothing more can happen.
     fn leave(&mut self, now_ns: u64) -> Result<(), SocketError> {
-        let no_more_answers = self.waker.watermark_ended.load(Ordering::SeqCst);
+        let no_more_answers = self.answers.have_ended();
         let goodbye = |since_ns: u64| now_ns.saturating_sub(since_ns) >= GOODBYE_NS_MAX;
         let all_said = self.stopping_since_ns.is_some_and(goodbye);
         let mut at = 0;
@@ -319,15 +273,14 @@ impl Server<'_> {
             {
                 session.end(Reason::Silent);
             }
-            let waits = session.awaits().is_some() && !no_more_answers;
-            if !(session.is_over()
-                || all_said && !waits
-                || no_more_answers && !session.has_answers())
-            {
+            let state = session.line.state();
+            let waits = state.awaits.is_some() && !no_more_answers;
+            if !(session.is_over() || all_said && !waits || no_more_answers && !state.has_answers) {
                 at += 1;
                 continue;
             }
             let session = self.sessions.swap_remove(at);
+            self.answers.remove(&session.line);
             let (greeted, records, refused) = session.counts();
             self.summary.clients += u64::from(greeted);
             self.summary.strangers += u64::from(!greeted);

@@ -1,16 +1,17 @@
 //! One client: what it has sent goes to the trail, what is durable is answered.
 
 use super::inbox::{Inbox, Piece};
+use super::line::{Line, State};
 use super::peer::Peer;
 use crate::clock::Now;
 use crate::own::{self, Own};
 use crate::source::{AppendError, Sink};
-use graven_client::wire::{ANSWER_BYTES, Answer, Hello, REFUSED, VERSION, Welcome};
+use graven_client::wire::{Hello, VERSION, Welcome};
 use graven_format::consts::RECORD_PAYLOAD_BYTES_MAX;
 use graven_format::loss::{Cause, Certainty, LossStatement};
 use graven_format::{Flags, Record, Source, TrailId};
-use std::collections::VecDeque;
 use std::io::{self, Read, Write};
+use std::sync::Arc;
 
 /// Records of one client that wait for the disk or for the client to take their answers. It is read
 /// from again when there are fewer.
@@ -22,6 +23,14 @@ const UNANSWERED_MAX: usize = 4096;
 const UNANSWERED_TOLD: u32 = 1024;
 
 const _: () = assert!((UNANSWERED_TOLD as usize) < UNANSWERED_MAX);
+
+impl<S> Clone for Common<'_, S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S> Copy for Common<'_, S> {}
 
 /// How a connection ends; a word in its closing record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,56 +66,44 @@ impl Reason {
 }
 
 /// What all clients share.
-#[derive(Clone, Copy)]
-pub(super) struct Common<'a> {
+pub(super) struct Common<'a, S> {
     pub(super) sink: &'a dyn Sink,
+    /// Is told of each record that is on the line now and awaits its answer.
+    pub(super) awaits: &'a dyn Fn(&Line<S>, u64),
     pub(super) now: &'a dyn Fn() -> Now,
     pub(super) trail_id: TrailId,
 }
 
-/// A record that waits to be durable.
-#[derive(Clone, Copy, Debug)]
-struct Pending {
-    id: u64,
-    seq: u64,
-    /// A loss statement stands at `seq` in its place.
-    refused: bool,
-}
-
 #[derive(Debug)]
 pub(super) struct Session<S> {
-    pub(super) stream: S,
+    pub(super) line: Arc<Line<S>>,
     /// 1 to 999, as no other connection has now.
     pub(super) number: u16,
     peer: Peer,
     /// When it connected, nanoseconds since boot.
     since_ns: u64,
     inbox: Inbox,
-    pending: VecDeque<Pending>,
-    out: Vec<u8>,
     /// Whether the opening record was made.
     greeted: bool,
     /// Nothing is read any more, for this reason.
     ending: Option<Reason>,
-    /// Nothing can be written any more.
-    broken: bool,
     records: u64,
     refused: u64,
 }
 
-impl<S: Read + Write> Session<S> {
-    pub(super) const fn new(stream: S, number: u16, peer: Peer, since_ns: u64) -> Self {
+impl<S> Session<S>
+where
+    for<'s> &'s S: Read + Write,
+{
+    pub(super) fn new(stream: S, number: u16, peer: Peer, since_ns: u64) -> Self {
         Self {
-            stream,
+            line: Arc::new(Line::new(stream)),
             number,
             peer,
             since_ns,
             inbox: Inbox::new(),
-            pending: VecDeque::new(),
-            out: Vec::new(),
             greeted: false,
             ending: None,
-            broken: false,
             records: 0,
             refused: 0,
         }
@@ -114,23 +111,13 @@ impl<S: Read + Write> Session<S> {
 
     /// Whether there is room for what it may send.
     pub(super) fn wants_more(&self) -> bool {
-        let unanswered = self.pending.len() + self.out.len() / ANSWER_BYTES;
-        self.ending.is_none() && unanswered < UNANSWERED_MAX
-    }
-
-    /// Whether answers wait for the client to take them.
-    pub(super) const fn has_answers(&self) -> bool {
-        !self.out.is_empty() && !self.broken
-    }
-
-    /// The seq that the next answer waits for.
-    pub(super) fn awaits(&self) -> Option<u64> {
-        self.pending.front().filter(|_| !self.broken).map(|pending| pending.seq)
+        self.ending.is_none() && self.line.state().unanswered < UNANSWERED_MAX
     }
 
     /// Whether nothing more can happen.
     pub(super) fn is_over(&self) -> bool {
-        self.broken || self.ending.is_some() && self.pending.is_empty() && self.out.is_empty()
+        let State { unanswered, has_answers, broken, .. } = self.line.state();
+        broken || self.ending.is_some() && unanswered == 0 && !has_answers
     }
 
     /// When it connected, if it has said nothing since.
@@ -147,13 +134,13 @@ impl<S: Read + Write> Session<S> {
     ///
     /// # Errors
     /// The trail takes no more records. That the client fails is no error of ours.
-    pub(super) fn read(&mut self, common: Common<'_>) -> Result<(), AppendError> {
-        match self.inbox.read(&mut self.stream) {
+    pub(super) fn read(&mut self, common: Common<'_, S>) -> Result<(), AppendError> {
+        match self.inbox.read(&mut &self.line.stream) {
             Ok(0) => self.end(Reason::Eof),
             Ok(_) => {}
             Err(why) if is_no_news(&why) => return Ok(()),
             Err(_) => {
-                self.broken = true;
+                self.line.fail();
                 self.end(Reason::Error);
             }
         }
@@ -174,12 +161,14 @@ impl<S: Read + Write> Session<S> {
                     };
                     let seq = common.sink.append(&record)?;
                     self.records += 1;
-                    self.pending.push_back(Pending { id, seq, refused: false });
+                    self.line.push(id, seq, false);
+                    (common.awaits)(&self.line, seq);
                 }
                 Piece::TooLong { id, .. } => {
                     let seq = state_refused(common.sink, id, now)?;
                     self.refused += 1;
-                    self.pending.push_back(Pending { id, seq, refused: true });
+                    self.line.push(id, seq, true);
+                    (common.awaits)(&self.line, seq);
                     self.end(Reason::TooLong);
                 }
                 Piece::Hello(hello) => self.greet(hello, common, now)?,
@@ -189,7 +178,7 @@ impl<S: Read + Write> Session<S> {
         Ok(())
     }
 
-    fn greet(&mut self, hello: Hello, common: Common<'_>, now: Now) -> Result<(), AppendError> {
+    fn greet(&mut self, hello: Hello, common: Common<'_, S>, now: Now) -> Result<(), AppendError> {
         if hello.version == VERSION {
             // Before its first record.
             self.about(own::ACCEPT, "socket-connect", now).result(true).append(common.sink)?;
@@ -204,51 +193,31 @@ impl<S: Read + Write> Session<S> {
             client: self.number.into(),
             unanswered_max: UNANSWERED_TOLD,
         };
-        self.out.extend_from_slice(&welcome.encode());
+        self.line.greet(&welcome.encode());
         Ok(())
-    }
-
-    /// Answers what is durable now, as far as the client takes it.
-    pub(super) fn answer(&mut self, durable: u64) {
-        while let Some(&Pending { id, seq, refused }) = self.pending.front()
-            && seq < durable
-        {
-            let seq = if refused { REFUSED } else { seq };
-            self.out.extend_from_slice(&Answer { id, seq }.encode());
-            self.pending.pop_front();
-        }
-        while !self.out.is_empty() && !self.broken {
-            match self.stream.write(&self.out) {
-                Ok(written) => drop(self.out.drain(..written)),
-                Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
-                Err(why) if is_no_news(&why) => return,
-                // It is gone, and its answers with it.
-                Err(_) => {
-                    self.broken = true;
-                    self.end(Reason::Error);
-                }
-            }
-        }
     }
 
     /// Says in the trail how it ended.
     ///
     /// # Errors
     /// The trail takes no more records.
-    pub(super) fn close(&self, common: Common<'_>) -> Result<(), AppendError> {
+    pub(super) fn close(&self, common: Common<'_, S>) -> Result<(), AppendError> {
         let now = (common.now)();
-        let reason = self.ending.unwrap_or(Reason::Stop);
+        let state = self.line.state();
+        let reason = match self.ending {
+            _ if state.broken => Reason::Error,
+            ending => ending.unwrap_or(Reason::Stop),
+        };
         let (kind, op) = match self.greeted {
             true => (own::CLOSE, "socket-close"),
             // It was never a client.
             false => (own::ERR, "socket-refuse"),
         };
-        let unanswered = self.pending.len() + self.out.len() / ANSWER_BYTES;
         self.about(kind, op, now)
             .field("reason", reason.word())
             .field("records", self.records)
             .field("refused", self.refused)
-            .field("unanswered", unanswered)
+            .field("unanswered", state.unanswered)
             .field("unfinished-bytes", self.inbox.left())
             .result(matches!(reason, Reason::Eof | Reason::Stop) && self.greeted)
             .append(common.sink)
