@@ -147,7 +147,7 @@ impl Multicast {
         now: &dyn Fn() -> Now,
     ) -> Result<bool, MulticastError> {
         for _ in 0..BATCH_CALLS {
-            match datagrams.receive(&self.fd) {
+            match datagrams.receive(&self.fd, usize::MAX) {
                 Ok(()) => {
                     intake.set_now(now());
                     for (bytes, whole_len) in datagrams.iter() {
