@@ -201,7 +201,7 @@ fn what_auditd_logs_is_what_comes_out_of_us() {
     let Some(turn) = Turn::take() else { return };
     one_life("RAW");
     one_life("ENRICHED");
-    turn.restore_enabled();
+    turn.put_back();
 }
 
 #[test]

@@ -9,6 +9,7 @@
 //! - `GRAVEN_E2E_INJECT_ALL`: inject into every system call and not into a sample.
 
 mod applications;
+mod away;
 mod beside;
 mod errors;
 mod flips;
@@ -19,5 +20,6 @@ mod kill;
 mod rig;
 mod salvage;
 mod signals;
+mod status;
 mod storm;
 mod threads;

@@ -137,13 +137,18 @@ fn record(args: &Args) -> Result<Exit, Failure> {
     // It ends after the trail was closed, at its next frame.
     let _compressing =
         level.and_then(|level| sealed::in_background(&args.trail.trail, &trail, level));
-    let producers = match args.source {
-        Source::Stdin => "whoever writes the input waits; nothing is dropped",
-        Source::Netlink => kernel::PRODUCERS_WITHOUT_ROOM,
-        _ => beside.map_or("", Beside::producers_without_room),
+    let waits = beside.map_or("", Beside::producers_without_room);
+    let (source, producers) = match args.source {
+        Source::Stdin => ("stdin", "whoever writes the input waits; nothing is dropped"),
+        Source::Netlink => ("netlink", kernel::PRODUCERS_WITHOUT_ROOM),
+        Source::Plugin => ("plugin", waits),
+        Source::AfUnix => ("af-unix", waits),
+        Source::Multicast => ("multicast", waits),
+        Source::Socket => ("socket", waits),
     };
     let words = Words {
         producers,
+        source,
         no_thread: Exit::CannotCheck,
         given_up: Exit::NoRoom,
         disagreed: Some(Exit::Damage),
@@ -242,15 +247,16 @@ fn netlink(
 ) -> Result<Exit, Failure> {
     let stop = Arc::new(kernel::stop()?);
     let asked = Arc::clone(&stop);
-    signals.watch(ending, move || asked.request()).map_err(no_thread)?;
-    let daemon = match kernel::attach() {
-        Ok(daemon) => daemon,
+    signals.watch(Arc::clone(&ending), move || asked.request()).map_err(no_thread)?;
+    let (daemon, past) = match kernel::attach(&args.trail.trail, &trail) {
+        Ok(attached) => attached,
         Err(failure) => {
             // Nothing was recorded; why not is what matters now.
             let _ = trail.close();
             return Err(failure);
         }
     };
+    ending.board.tell_kernel(daemon.last_status());
     let quiet = args.trail.quiet;
     if !quiet {
         let pid = std::process::id();
@@ -258,7 +264,7 @@ fn netlink(
     }
     let listening = args.beside.listening(None);
     let received = listen::while_served(listening.as_ref(), &trail, quiet, || {
-        let received = kernel::receive(&daemon, &trail, &stop);
+        let received = kernel::receive(&daemon, &trail, past, &stop);
         kernel::detach(daemon, received)
     });
     // Storage that failed is why receiving failed, if it did.

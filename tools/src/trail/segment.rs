@@ -6,6 +6,7 @@ use crate::trail::notes::{Notes, Reader};
 use crate::trail::scan::{self, How};
 use crate::trail::tiles;
 use crate::verify::clock::{Clocks, Times};
+use crate::verify::serials::Serials;
 use graven_format::loss::{LossError, LossStatement};
 use graven_format::merkle::Hash;
 use graven_format::recovery::Found;
@@ -84,6 +85,8 @@ pub struct SegmentRead {
     pub losses_left_out: u64,
     /// Intact records whose source promises no completeness.
     pub best_effort: u64,
+    /// The serials of the kernel's audit in it.
+    pub serials: Serials,
     /// Its keys, and the checkpoints in it.
     pub notes: Notes,
     /// If something is wrong in it: the seqs of those records that its trailer's root still covers.
@@ -120,6 +123,7 @@ struct Collector {
     losses: Vec<LossFound>,
     losses_left_out: u64,
     best_effort: u64,
+    serials: Serials,
     clocks: Clocks,
 }
 
@@ -137,12 +141,17 @@ impl Collector {
                 self.findings[self.placed..].iter_mut().for_each(|it| it.after = Some(stamp));
                 self.placed = self.findings.len();
                 if record.flags.contains(Flags::LOSS) {
+                    let statement = LossStatement::parse(record.bytes).map(|(it, _)| it);
+                    if let Ok(statement) = &statement {
+                        self.serials.state(statement, stamp);
+                    }
                     if self.losses.len() < LOSSES_MAX {
-                        let statement = LossStatement::parse(record.bytes).map(|(it, _)| it);
                         self.losses.push(LossFound { stamp, statement });
                     } else {
                         self.losses_left_out += 1;
                     }
+                } else {
+                    self.serials.take(record, stamp);
                 }
             }
             Event::Finding(finding) if self.findings.len() < FINDINGS_MAX => {
@@ -203,6 +212,7 @@ pub fn read(
         losses,
         losses_left_out,
         best_effort,
+        serials,
         clocks,
         ..
     } = collector;
@@ -219,6 +229,7 @@ pub fn read(
         losses,
         losses_left_out,
         best_effort,
+        serials: serials.end(),
         notes: notes.map(|notes| notes.end(end_seq)).unwrap_or_default(),
         confirmed,
         roots: scanned.roots,
@@ -292,6 +303,7 @@ pub fn read_ends(dir: &TrailDir, file: &SegmentFile) -> io::Result<SegmentRead> 
         losses: Vec::new(),
         losses_left_out: 0,
         best_effort: 0,
+        serials: Serials::default(),
         notes: Notes::default(),
         confirmed: Vec::new(),
         roots: Vec::new(),

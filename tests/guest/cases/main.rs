@@ -1,0 +1,17 @@
+//! Graven in guests: Debian's kernels under QEMU, for what no test may do to the machine it runs on.
+//!
+//! Whatever cannot be done here (no QEMU, nothing fetched) a test says in a line that begins with
+//! `SKIPPED:`. Set `GRAVEN_E2E_STRICT` to make each such line a failure.
+//!
+//! Environment
+//! - `GRAVEN_GUEST_SEED`: the seed of power cuts; printed with every run.
+//! - `GRAVEN_GUEST_CUTS`: power cuts, 6 unless told otherwise.
+//! - `GRAVEN_GUEST_STALL_SECONDS`: how long a disk stalls, 10 unless told otherwise.
+//! - `GRAVEN_GUEST_ACCEL`: `kvm` to use it if a guest starts under it.
+
+mod actions;
+mod audit;
+mod hello;
+mod power;
+mod rig;
+mod stall;
