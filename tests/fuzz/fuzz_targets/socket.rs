@@ -11,6 +11,10 @@ use std::cell::RefCell;
 struct List(RefCell<Vec<(u64, Vec<u8>)>>);
 
 impl Sink for List {
+    fn next_seq(&self) -> u64 {
+        0
+    }
+
     fn append(&self, record: &Record<'_>) -> Result<u64, AppendError> {
         if record.source == Source::Socket {
             self.0.borrow_mut().push((record.source_seq, record.bytes.to_vec()));

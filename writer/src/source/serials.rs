@@ -171,6 +171,10 @@ mod tests {
     struct List(RefCell<Vec<LossStatement>>);
 
     impl Sink for List {
+        fn next_seq(&self) -> u64 {
+            self.0.borrow().len() as u64
+        }
+
         fn append(&self, record: &Record<'_>) -> Result<u64, AppendError> {
             assert!(record.flags.contains(Flags::LOSS));
             self.0.borrow_mut().push(LossStatement::parse(record.bytes).expect("a statement").0);

@@ -19,6 +19,10 @@ struct Kept {
 struct List(Mutex<Vec<Kept>>);
 
 impl Sink for List {
+    fn next_seq(&self) -> u64 {
+        self.0.lock().expect("no panic").len() as u64
+    }
+
     fn append(&self, record: &Record<'_>) -> Result<u64, AppendError> {
         let mut list = self.0.lock().expect("no panic");
         list.push(Kept {

@@ -15,6 +15,10 @@ type Kept = (Source, u16, u64, Vec<u8>);
 struct List(RefCell<Vec<Kept>>);
 
 impl Sink for List {
+    fn next_seq(&self) -> u64 {
+        self.0.borrow().len() as u64
+    }
+
     fn append(&self, record: &Record<'_>) -> Result<u64, AppendError> {
         let mut list = self.0.borrow_mut();
         list.push((record.source, record.kind, record.source_seq, record.bytes.to_vec()));
