@@ -184,10 +184,7 @@ fn facts(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     fact("records", format!("{} intact of seq {start}..{}", records.intact, records.end_seq))?;
     if records.best_effort > 0 {
         let text = count(records.best_effort, "record");
-        fact(
-            "best effort",
-            format!("{text} came through auditd or by multicast, which may drop unsaid"),
-        )?;
+        fact("imported", format!("{text}, best effort: auditd and multicast may drop unsaid"))?;
     }
     if let (Some(first), Some(last)) = (&records.time_first, &records.time_last) {
         fact("time", format!("{first} to {last}"))?;
