@@ -8,7 +8,9 @@
 //! - `GRAVEN_E2E_KILL_ROUNDS`: rounds of kill -9, 200 unless told otherwise.
 //! - `GRAVEN_E2E_INJECT_ALL`: inject into every system call and not into a sample.
 
+mod applications;
 mod away;
+mod beside;
 mod daemon;
 mod errors;
 mod flips;

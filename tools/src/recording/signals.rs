@@ -12,6 +12,7 @@ use signal_hook::iterator::exfiltrator::WithOrigin;
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// SIGINT, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2, caught from now until the process ends.
 #[derive(Debug)]
@@ -29,6 +30,20 @@ impl Signals {
     pub fn catch(reloads: bool) -> io::Result<Self> {
         let arrived = SignalsInfo::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2])?;
         Ok(Self { arrived, reloads })
+    }
+
+    /// Catches what ends a plugin of auditd, and ignores what auditd and people send to all its plugins:
+    /// SIGHUP to read their configurations again and SIGUSR1 to say how they are.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn catch_as_plugin() -> io::Result<Self> {
+        let ignored = Arc::new(AtomicBool::new(false));
+        for signal in [SIGHUP, SIGUSR1] {
+            signal_hook::flag::register(signal, Arc::clone(&ignored))?;
+        }
+        let arrived = SignalsInfo::new([SIGINT, SIGTERM])?;
+        Ok(Self { arrived, reloads: false })
     }
 
     /// Starts the thread that stops the source at the first signal that ends recording, tells `ending` of each, and
