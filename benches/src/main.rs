@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use graven_writer::Options;
 use graven_writer::disk::DiskChoice;
+use graven_writer::source::kaudit::Options as Attach;
 use std::path::PathBuf;
 
 mod disk;
@@ -78,6 +79,12 @@ enum Bench {
         /// Seconds of each storm.
         #[arg(long, default_value_t = 2.0)]
         seconds: f64,
+        /// Graven alone, for a profiler.
+        #[arg(long)]
+        only_graven: bool,
+        /// Memory in which the kernel leaves records for Graven; 0 to receive each.
+        #[arg(long, default_value_t = 4 << 20)]
+        mapped_bytes: usize,
     },
     /// The producer of `netlink`.
     #[command(hide = true)]
@@ -142,8 +149,10 @@ fn main() -> Result<()> {
         Bench::Latency { rate, bytes, seconds, generator_cpu } => {
             bench.latency(disk::Load { rate, bytes, seconds, generator_cpu })
         }
-        Bench::Netlink { seconds } => {
-            netlink::netlink(bench.dir, cli.rounds, seconds, &bench.options)
+        Bench::Netlink { seconds, only_graven, mapped_bytes } => {
+            let attach = Attach { mapped_bytes, ..Attach::default() };
+            let rounds = cli.rounds;
+            netlink::netlink(bench.dir, rounds, seconds, only_graven, &attach, &bench.options)
         }
         Bench::Storm { .. } => Ok(()),
         Bench::SlowDisk { limit, log, seconds } => {

@@ -64,7 +64,15 @@ trait Consumer {
     fn events(self: Box<Self>) -> Result<u64>;
 }
 
-pub(crate) fn netlink(dir: &Path, rounds: usize, seconds: f64, options: &Options) -> Result<()> {
+/// Measures the consumers in turn; with `only_graven` just Graven, to be looked at with a profiler.
+pub(crate) fn netlink(
+    dir: &Path,
+    rounds: usize,
+    seconds: f64,
+    only_graven: bool,
+    attach: &kaudit::Options,
+    options: &Options,
+) -> Result<()> {
     let lock =
         OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(LOCK)?;
     lock.lock()?;
@@ -80,11 +88,14 @@ pub(crate) fn netlink(dir: &Path, rounds: usize, seconds: f64, options: &Options
     let mut lost = [0; 5];
     for round in 0..rounds {
         for (at, rates) in rates.iter_mut().enumerate() {
+            if only_graven && at != 1 {
+                continue;
+            }
             let scratch = dir.join(format!("netlink-{round}-{at}"));
             fs::DirBuilder::new().mode(0o700).create(&scratch)?;
             let result = match at {
                 0 => run(seconds, |_| Ok(Box::new(Discard::start()?))),
-                1 => run(seconds, |_| Ok(Box::new(Graven::start(&scratch, options)?))),
+                1 => run(seconds, |_| Ok(Box::new(Graven::start(&scratch, attach, options)?))),
                 2 => run(seconds, |_| Ok(Box::new(Auditd::start(&scratch, RAW_ASYNC)?))),
                 3 => run(seconds, |_| Ok(Box::new(Auditd::start(&scratch, SHIPPED)?))),
                 _ => run(seconds, |_| Ok(Box::new(Auditd::start(&scratch, RAW_DATA)?))),
@@ -96,8 +107,11 @@ pub(crate) fn netlink(dir: &Path, rounds: usize, seconds: f64, options: &Options
         }
     }
     println!("netlink: openat by two processes of a test uid, five records an event");
-    for (name, rates) in names.iter().zip(&rates) {
+    for (name, rates) in names.iter().zip(&rates).filter(|(_, rates)| !rates.is_empty()) {
         print(name, rates, "k events/s");
+    }
+    if only_graven {
+        return Ok(());
     }
     let ratio = |of: usize, to: usize| -> Vec<f64> {
         rates[of].iter().zip(&rates[to]).map(|(of, to)| of / to).collect()
@@ -283,11 +297,14 @@ impl Sink for Counted {
 }
 
 impl Graven {
-    fn start(dir: &Path, options: &Options) -> Result<Self> {
+    fn start(dir: &Path, attach: &kaudit::Options, options: &Options) -> Result<Self> {
         let trail = Trail::open(&dir.join("trail"), options)?;
         let trail = std::sync::Arc::new(Counted { trail, syscalls: AtomicU64::new(0) });
         let stop = std::sync::Arc::new(Stop::new()?);
-        let daemon = Daemon::attach(&kaudit::Options::default())?;
+        let daemon = Daemon::attach(attach)?;
+        if let Some(why) = daemon.mapping_refused() {
+            eprintln!("  graven: records are not mapped: {why}");
+        }
         let (sink, until) = (trail.clone(), stop.clone());
         let thread = std::thread::spawn(move || {
             let now = || {
@@ -316,6 +333,9 @@ impl Consumer for Graven {
     fn events(self: Box<Self>) -> Result<u64> {
         self.stop.request();
         self.thread.join().map_err(|_| anyhow::anyhow!("the receiver panicked"))??;
+        let totals = self.trail.trail.totals();
+        let (records, bytes) = (totals.records, totals.frame_bytes);
+        eprintln!("  graven: {records} records in {} frames, {bytes} bytes", totals.frames);
         Ok(self.trail.syscalls.load(Ordering::Relaxed))
     }
 }

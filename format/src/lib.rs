@@ -17,6 +17,7 @@ mod bytes;
 pub mod checksum;
 pub mod codec;
 pub mod consts;
+pub mod cosignature;
 pub mod error;
 pub mod finding;
 pub mod frame;

@@ -8,7 +8,9 @@
 //! | `lock` | held by the one writer; its content is the writer's pid |
 //! | `key` | the key that signs now: see `key` |
 //! | `key.next` | the key of the next epoch, until the last one is erased |
+//! | `key.witness` | the key by which witnesses know the trail; it signs nothing else |
 //! | `checkpoint` | the checkpoint that a running writer was asked for last |
+//! | `cosigned` | the newest checkpoint that witnesses have cosigned |
 
 use alloc::format;
 use alloc::string::String;
@@ -24,10 +26,16 @@ pub const LOCK: &str = "lock";
 pub const KEY: &str = "key";
 /// The file that holds the next key, until it takes the place of [`KEY`].
 pub const KEY_NEXT: &str = "key.next";
+/// The file that holds the key by which witnesses know the trail.
+pub const KEY_WITNESS: &str = "key.witness";
 /// The file that holds the checkpoint that a running writer was asked for last.
 pub const CHECKPOINT: &str = "checkpoint";
 /// The file in which that checkpoint is written before it is renamed.
 pub const CHECKPOINT_TMP: &str = "checkpoint.tmp";
+/// The file that holds the newest checkpoint that witnesses have cosigned.
+pub const COSIGNED: &str = "cosigned";
+/// The file in which that checkpoint is written before it is renamed.
+pub const COSIGNED_TMP: &str = "cosigned.tmp";
 
 /// What a file name in a trail directory means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,8 +64,15 @@ pub enum Name {
         /// Whether it is the next one.
         next: bool,
     },
+    /// The key by which witnesses know the trail.
+    WitnessKey,
     /// The checkpoint that was asked for last, or its temporary.
     Checkpoint {
+        /// Whether it is the temporary.
+        temporary: bool,
+    },
+    /// The newest checkpoint that witnesses have cosigned, or its temporary.
+    Cosigned {
         /// Whether it is the temporary.
         temporary: bool,
     },
@@ -73,6 +88,9 @@ impl Name {
             LOCK => return Some(Self::Lock),
             KEY => return Some(Self::Key { next: false }),
             KEY_NEXT => return Some(Self::Key { next: true }),
+            KEY_WITNESS => return Some(Self::WitnessKey),
+            COSIGNED => return Some(Self::Cosigned { temporary: false }),
+            COSIGNED_TMP => return Some(Self::Cosigned { temporary: true }),
             CHECKPOINT => return Some(Self::Checkpoint { temporary: false }),
             CHECKPOINT_TMP => return Some(Self::Checkpoint { temporary: true }),
             _ => {}

@@ -12,8 +12,8 @@
 //! ```
 //!
 //! What is signed is the text up to, without, the empty line. A note made elsewhere, by a witness
-//! for instance, may have more signatures. Keys are written as Go's `sumdb/note` does:
-//! `name+id+base64`, private ones with `PRIVATE+KEY+` in front.
+//! for instance ([`cosignature`](crate::cosignature)), may have more signatures. Keys are written as Go's
+//! `sumdb/note` does: `name+id+base64`, private ones with `PRIVATE+KEY+` in front.
 
 use crate::lines::{Head, Lines, TextError};
 use crate::merkle::Hash;
@@ -27,8 +27,9 @@ use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-/// Longest note that is read.
-pub const NOTE_BYTES_MAX: usize = 4096;
+/// Longest note that is read: one with all the signatures that a reader must take, each of the longest
+/// algorithm that others sign with, near 5 kB before base64.
+pub const NOTE_BYTES_MAX: usize = 128 * 1024;
 
 /// Most signatures of a note that are read.
 pub const SIGNATURES_MAX: usize = 16;
@@ -61,7 +62,7 @@ pub enum KeyError {
     #[error("the key's id is not that of its name and bytes: it was copied wrong")]
     Id,
     /// It is of another algorithm, or no point of the curve.
-    #[error("not an Ed25519 key")]
+    #[error("not an Ed25519 key of the kind that belongs here")]
     Algorithm,
 }
 
@@ -72,14 +73,7 @@ impl PublicKey {
     /// [`KeyError::Algorithm`] if they are no public key, or one that verifies anything, and
     /// [`KeyError::Form`] if no key can have this name.
     pub fn new(name: &str, bytes: &[u8; 32]) -> Result<Self, KeyError> {
-        if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c == '+') {
-            return Err(KeyError::Form);
-        }
-        let key = VerifyingKey::from_bytes(bytes).map_err(|_| KeyError::Algorithm)?;
-        if key.is_weak() {
-            return Err(KeyError::Algorithm);
-        }
-        Ok(Self { name: name.to_string(), key })
+        Ok(Self { name: named(name)?, key: point(bytes)? })
     }
 
     /// Reads a key as [`PublicKey`] prints it.
@@ -87,7 +81,7 @@ impl PublicKey {
     /// # Errors
     /// [`KeyError`] says what is wrong.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
-        let (name, id, bytes) = parts(text)?;
+        let (name, id, bytes) = parts(text, ED25519)?;
         let key = Self::new(name, &bytes)?;
         if key.id() == id { Ok(key) } else { Err(KeyError::Id) }
     }
@@ -107,18 +101,13 @@ impl PublicKey {
     /// The number by which a note's signature names its key.
     #[must_use]
     pub fn id(&self) -> [u8; 4] {
-        let hash = Sha256::new()
-            .chain_update(&self.name)
-            .chain_update([b'\n', ED25519])
-            .chain_update(self.key.as_bytes())
-            .finalize();
-        [hash[0], hash[1], hash[2], hash[3]]
+        id_of(&self.name, ED25519, &self.key)
     }
 }
 
 impl fmt::Display for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&key_text(&self.name, self.id(), self.key.as_bytes()))
+        f.write_str(&key_text(&self.name, self.id(), ED25519, self.key.as_bytes()))
     }
 }
 
@@ -151,7 +140,7 @@ impl SecretKey {
     /// # Errors
     /// [`KeyError`] says what is wrong.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
-        let (name, id, seed) = parts(text.strip_prefix(PRIVATE).ok_or(KeyError::Form)?)?;
+        let (name, id, seed) = parts(text.strip_prefix(PRIVATE).ok_or(KeyError::Form)?, ED25519)?;
         let key = Self::from_seed(name, &Zeroizing::new(seed))?;
         if key.public.id() == id { Ok(key) } else { Err(KeyError::Id) }
     }
@@ -160,7 +149,7 @@ impl SecretKey {
     #[must_use]
     pub fn to_text(&self) -> Zeroizing<String> {
         let seed = Zeroizing::new(self.signing.to_bytes());
-        let text = Zeroizing::new(key_text(self.public.name(), self.public.id(), &seed));
+        let text = Zeroizing::new(key_text(self.public.name(), self.public.id(), ED25519, &seed));
         Zeroizing::new(format!("{PRIVATE}{}", *text))
     }
 
@@ -174,10 +163,19 @@ impl SecretKey {
     #[must_use]
     pub fn sign(&self, checkpoint: &Checkpoint) -> String {
         let text = checkpoint.to_string();
-        let signature = self.signing.sign(text.as_bytes());
-        let mut line = self.public.id().to_vec();
-        line.extend_from_slice(&signature.to_bytes());
-        format!("{text}\n{DASH}{} {}\n", self.public.name, BASE64.encode(line))
+        let line = self.line(text.as_bytes());
+        format!("{text}\n{line}")
+    }
+
+    /// A signature line of this key for a note that others have signed.
+    #[must_use]
+    pub fn countersign(&self, note: &Note<'_>) -> String {
+        self.line(note.text)
+    }
+
+    fn line(&self, text: &[u8]) -> String {
+        let signature = self.signing.sign(text).to_bytes();
+        line_text(&self.public.name, self.public.id(), &signature)
     }
 }
 
@@ -218,18 +216,18 @@ pub struct Note<'a> {
     /// What it says.
     pub checkpoint: Checkpoint,
     /// What is signed.
-    text: &'a [u8],
-    signatures: Vec<Line<'a>>,
+    pub(crate) text: &'a [u8],
+    pub(crate) signatures: Vec<Line<'a>>,
 }
 
 /// A signature line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Line<'a> {
+pub(crate) struct Line<'a> {
     /// Whose it claims to be.
-    name: &'a str,
-    key_id: [u8; 4],
+    pub(crate) name: &'a str,
+    pub(crate) key_id: [u8; 4],
     /// Of any length: other algorithms have others.
-    signature: Vec<u8>,
+    pub(crate) signature: Vec<u8>,
 }
 
 /// What a note's signatures say of a key.
@@ -329,7 +327,7 @@ fn signatures<'a>(lines: &mut Lines<'a>) -> Result<Vec<Line<'a>>, TextError> {
 fn signature(line: &[u8]) -> Option<Line<'_>> {
     let line = core::str::from_utf8(line).ok()?.strip_prefix(DASH)?;
     let (name, base64) = line.split_once(' ')?;
-    if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c == '+') {
+    if !is_name(name) {
         return None;
     }
     let bytes = BASE64.decode(base64).ok()?;
@@ -337,15 +335,47 @@ fn signature(line: &[u8]) -> Option<Line<'_>> {
     Some(Line { name, key_id: *key_id, signature: signature.to_vec() })
 }
 
-fn key_text(name: &str, id: [u8; 4], key: &[u8; 32]) -> String {
-    let mut bytes = Zeroizing::new([ED25519; 33]);
+/// Whether a key can have this name: the note's format takes spaces, `+` and control characters from it.
+fn is_name(name: &str) -> bool {
+    let cannot = |c: char| c.is_whitespace() || c.is_control() || c == '+';
+    !name.is_empty() && !name.contains(cannot)
+}
+
+pub(crate) fn named(name: &str) -> Result<String, KeyError> {
+    if is_name(name) { Ok(name.to_string()) } else { Err(KeyError::Form) }
+}
+
+/// A public key, and none that verifies anything.
+pub(crate) fn point(bytes: &[u8; 32]) -> Result<VerifyingKey, KeyError> {
+    let key = VerifyingKey::from_bytes(bytes).map_err(|_| KeyError::Algorithm)?;
+    if key.is_weak() { Err(KeyError::Algorithm) } else { Ok(key) }
+}
+
+/// By which number a note's signature names a key; `kind` is the type of its signatures.
+pub(crate) fn id_of(name: &str, kind: u8, key: &VerifyingKey) -> [u8; 4] {
+    let hash = Sha256::new()
+        .chain_update(name)
+        .chain_update([b'\n', kind])
+        .chain_update(key.as_bytes())
+        .finalize();
+    [hash[0], hash[1], hash[2], hash[3]]
+}
+
+/// A signature line.
+pub(crate) fn line_text(name: &str, id: [u8; 4], signature: &[u8]) -> String {
+    let bytes = [&id, signature].concat();
+    format!("{DASH}{name} {}\n", BASE64.encode(bytes))
+}
+
+pub(crate) fn key_text(name: &str, id: [u8; 4], kind: u8, key: &[u8; 32]) -> String {
+    let mut bytes = Zeroizing::new([kind; 33]);
     bytes[1..].copy_from_slice(key);
     let [a, b, c, d] = id;
     format!("{name}+{a:02x}{b:02x}{c:02x}{d:02x}+{}", BASE64.encode(*bytes))
 }
 
-/// Name, id and bytes of a key; base64 may have a `+` too.
-fn parts(text: &str) -> Result<(&str, [u8; 4], [u8; 32]), KeyError> {
+/// Name, id and bytes of a key whose signatures are of type `kind`; base64 may have a `+` too.
+pub(crate) fn parts(text: &str, kind: u8) -> Result<(&str, [u8; 4], [u8; 32]), KeyError> {
     let mut parts = text.splitn(3, '+');
     let (Some(name), Some(id), Some(bytes)) = (parts.next(), parts.next(), parts.next()) else {
         return Err(KeyError::Form);
@@ -353,7 +383,7 @@ fn parts(text: &str) -> Result<(&str, [u8; 4], [u8; 32]), KeyError> {
     let id = key_id(id).ok_or(KeyError::Form)?;
     let bytes = Zeroizing::new(BASE64.decode(bytes).map_err(|_| KeyError::Form)?);
     match bytes.split_first() {
-        Some((&ED25519, key)) => {
+        Some((found, key)) if *found == kind => {
             let key = key.try_into().map_err(|_| KeyError::Algorithm)?;
             Ok((name, id, key))
         }

@@ -78,6 +78,8 @@ pub struct Audit {
     pub backlog_limit: u32,
     /// Records that the kernel lost since boot, or since somebody reset this.
     pub lost: u32,
+    /// Why records cannot be left in mapped memory and have to be received one by one.
+    pub mapping_error: Option<String>,
 }
 
 /// The audit daemon.
@@ -263,6 +265,7 @@ fn audit(warnings: &mut Vec<Warning>) -> Result<Audit, String> {
         backlog: status.backlog,
         backlog_limit: status.backlog_limit,
         lost: status.lost,
+        mapping_error: kaudit::try_mapping().err().map(|why| why.to_string()),
     })
 }
 

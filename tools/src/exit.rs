@@ -3,7 +3,7 @@
 //! | code | `verify`, `show`, `export` | `record` |
 //! |---|---|---|
 //! | 0 | complete and intact; for `show` and `export`: all that was asked for was written | everything that was read is durable |
-//! | 1 | damage or tampering was found | the trail is damaged and recovery refuses to go on |
+//! | 1 | damage or tampering was found | the trail is damaged and recovery refuses to go on; or a witness has seen another trail |
 //! | 2 | could not check: usage, I/O, permission, not a trail, a later version | usage, the trail cannot be opened, or a thread cannot be started |
 //! | 3 | intact, but ends in a torn tail that was never announced durable | |
 //! | 4 | intact, but loss statements are in range | |
@@ -35,6 +35,9 @@
 //!
 //! `compress` ends with 0 if all was done, 1 if a segment is damaged and was left as it is, 2 if it
 //! could not be done.
+//!
+//! `checkpoint` ends with 0 if it was printed, copied and cosigned as was asked, 1 if a witness has seen another
+//! trail than this one, 2 otherwise.
 //!
 //! The other commands know 0 and 2.
 

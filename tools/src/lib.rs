@@ -21,3 +21,4 @@ pub mod salvage;
 pub mod time;
 pub mod trail;
 pub mod verify;
+pub mod witness;

@@ -68,6 +68,9 @@ pub enum ProveError {
     /// The trail is signed, and no checkpoint covers what is to be proven.
     #[error("no checkpoint of {0} is in the trail")]
     NoCheckpoint(String),
+    /// The trail's records do not lead to the tree that a checkpoint states.
+    #[error("the trail's records do not lead to the checkpoint of {0} records")]
+    Elsewhere(u64),
     /// A segment cannot be read.
     #[error("cannot read the segment: {why}")]
     Unreadable {
@@ -138,6 +141,35 @@ pub fn prove(dir: &TrailDir, goal: Goal, size: Option<u64>) -> Result<Document, 
     let mut walk = Walk::new(dir, size, &sealed, Leaves::new(gather, goal));
     walk.note = note;
     walk.run(pivot)
+}
+
+/// The hashes that lead from the tree of the first `from` records, at least one, to `head`: a tree of which the
+/// caller knows that the trail has it, and that all of it is durable.
+///
+/// # Errors
+/// [`ProveError`] says what stands in the way, or that the trail's records do not lead to `head`.
+pub fn growth(dir: &TrailDir, from: u64, head: &Head) -> Result<Vec<Hash>, ProveError> {
+    if from == head.size {
+        return Ok(Vec::new());
+    }
+    let sealed = Sealed::find(dir)?;
+    let Some(gather) = Gather::consistency(from, head.size) else {
+        let (asked, end) = (from, head.size);
+        return Err(ProveError::OutOfRange { what: "size", asked, reach: "the tree has", end });
+    };
+    let walk = Walk::new(dir, head.size, &sealed, Leaves::new(gather, Goal::Consistency(from)));
+    match walk.run(from)? {
+        Document::Consistency { proof, head: found, .. } if found == *head => Ok(proof.path),
+        _ => Err(ProveError::Elsewhere(head.size)),
+    }
+}
+
+/// How many records the trail has that are durable.
+///
+/// # Errors
+/// [`ProveError`] says what stands in the way.
+pub fn end(dir: &TrailDir) -> Result<u64, ProveError> {
+    durable_end(dir, &Sealed::find(dir)?)
 }
 
 /// The part of a trail that is sealed.
@@ -245,7 +277,9 @@ impl<'a> Walk<'a> {
         let (dir, size) = (self.dir, self.size);
         let Some(first) = dir.segments.iter().rposition(|file| file.first_seq <= pivot) else {
             // The oldest segments are gone: `size` is above 0, so there are others.
-            let oldest = &dir.segments[0];
+            let Some(oldest) = dir.segments.first() else {
+                return Err(ProveError::Elsewhere(size));
+            };
             let what = format!("records before seq {} are missing", oldest.first_seq);
             return Err(ProveError::damage(oldest, 0, what));
         };

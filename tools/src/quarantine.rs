@@ -138,7 +138,7 @@ fn names(dir: &Path) -> io::Result<Vec<OsString>> {
 
 /// Whether a file holds a private key: by its name, or by its text if it is none of a trail's.
 fn is_secret(name: &OsStr, file: &File) -> io::Result<bool> {
-    if matches!(name.to_str(), Some("key" | "key.next")) {
+    if matches!(name.to_str(), Some("key" | "key.next" | "key.witness")) {
         return Ok(true);
     }
     if name.to_str().and_then(Name::parse).is_some() {

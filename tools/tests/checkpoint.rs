@@ -117,6 +117,32 @@ fn a_running_writer_answers_with_all_that_it_has() {
     assert_eq!(graven(&["verify", path(&trail)]).status.code(), Some(0));
 }
 
+/// A writer that was killed has copied no checkpoint over its last records; the next one signs them when
+/// it starts, and may get no record of its own.
+#[test]
+fn what_recovery_signs_is_copied() {
+    let dir = tempfile::tempdir().unwrap();
+    let [trail, to] = ["trail", "to"].map(|name| dir.path().join(name));
+    let args = ["--checkpoint-to", path(&to), "--checkpoint-interval", "off", "--ack"];
+    let mut child = recorder(&trail, &args);
+    let mut input = child.stdin.take().expect("a pipe");
+    input.write_all(b"one\ntwo\nthree\n").expect("it reads");
+    let mut out = std::io::BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut line = String::new();
+    while line != "durable 2\n" {
+        line.clear();
+        assert!(std::io::BufRead::read_line(&mut out, &mut line).expect("it says") > 0);
+    }
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
+    assert!(!to.exists(), "nothing has signed them");
+    let ran = record(&trail, &args, "");
+    assert_eq!(ran.status.code(), Some(0), "{}", text(&ran.stderr));
+    assert_eq!(sizes(&std::fs::read(&to).unwrap(), None).last(), Some(&3));
+    let verified = graven(&["verify", path(&trail), "--checkpoint", path(&to)]);
+    assert_eq!(verified.status.code(), Some(0), "{}", text(&verified.stdout));
+}
+
 /// The signal would end a process that does not catch it.
 #[test]
 fn a_writer_that_does_not_answer_is_not_asked() {

@@ -89,7 +89,7 @@ fn holes_are_kept_and_so_is_the_time() {
 fn private_keys_are_never_copied() {
     let maker = Maker::sealed(1, 1);
     let secret = format!("{}\n", *maker.secret(1).to_text());
-    for file in ["key", "key.next", "key.old"] {
+    for file in ["key", "key.next", "key.witness", "key.old"] {
         std::fs::write(maker.path().join(file), format!("a line\n{secret}")).expect("a key");
     }
     // Whatever they hold.
@@ -100,8 +100,14 @@ fn private_keys_are_never_copied() {
     let dest = room.path().join("copy");
     let ran = quarantine(maker.path(), &dest, &[]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
-    for file in ["key: a private key", "key.next: a", "key.old: a", "link: not a", "report.json: "]
-    {
+    for file in [
+        "key: a private key",
+        "key.next: a",
+        "key.witness: a",
+        "key.old: a",
+        "link: not a",
+        "report.json: ",
+    ] {
         assert!(ran.text().contains(file), "{file}: {}", ran.text());
     }
     for (name, bytes) in files(&dest) {

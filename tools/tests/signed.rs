@@ -323,6 +323,47 @@ fn a_fork_is_located_between_the_anchors() {
 }
 
 #[test]
+fn of_two_anchors_of_one_size_the_one_that_does_not_fit_is_a_fork_before_it() {
+    let mut shape = Maker::new();
+    shape.next_seq = 40;
+    let (maker, other) = (forked_at(&shape, u64::MAX), forked_at(&shape, 13));
+    for notes in [[&maker, &other], [&other, &maker]] {
+        let both: String = notes.map(|it| note(it, 14, 1)).concat();
+        let file = keep(&maker, "notes", &(note(&maker, 11, 1) + &both));
+        let (code, report) = verify(&maker, &["--checkpoint", text(&file)]);
+        assert_eq!(code, 1);
+        let anchors = &report["anchors"];
+        assert_eq!(anchors["fork"], serde_json::json!({"start": 11, "end": 14}), "{report:#}");
+        assert_eq!(anchors["proven"], 14);
+    }
+}
+
+#[test]
+fn an_anchor_in_a_segment_that_is_gone_is_not_said_to_be_unsigned() {
+    let maker = three_keys();
+    std::fs::remove_file(&maker.segments[1].path).expect("it is there");
+    // The second key begins there, the third signs at the end.
+    let file = keep(&maker, "notes", &(note(&maker, 13, 1) + &note(&maker, 18, 2)));
+    let (code, report) = verify(&maker, &["--checkpoint", text(&file)]);
+    assert_eq!(code, 1);
+    for it in report["anchors"]["checked"].as_array().expect("a list") {
+        assert_eq!(it["status"], "not-computable", "{report:#}");
+    }
+    let problems = report["problems"].as_array().expect("a list");
+    assert!(problems.iter().all(|it| it["kind"] != "anchor-signature"), "{report:#}");
+}
+
+#[test]
+fn a_checkpoint_beyond_the_end_that_was_changed_shows_no_rollback() {
+    let maker = three_keys();
+    let end = maker.next_seq;
+    let changed = note(&maker, 46, 3).replace("\n46\n", "\n4600\n");
+    let file = keep(&maker, "notes", &changed);
+    let words = words(&maker, &["--checkpoint", text(&file)], 1);
+    assert_eq!(words, ["anchor-signature"], "the trail has {end}");
+}
+
+#[test]
 fn a_trail_that_was_rolled_back_is_found() {
     let maker = three_keys();
     let file = keep(&maker, "notes", &(note(&maker, 20, 2) + "\n" + &note(&maker, 46, 3)));

@@ -143,6 +143,15 @@ impl Document {
         }
     }
 
+    /// The same with another note over that tree: one that more have signed.
+    #[must_use]
+    pub fn with_note(mut self, text: Vec<u8>) -> Self {
+        match &mut self {
+            Self::Inclusion { note, .. } | Self::Consistency { note, .. } => *note = Some(text),
+        }
+        self
+    }
+
     /// Whether the path leads to the root that the document states, from the record or the earlier
     /// root that it states. That these are the right ones is for who trusts them to say.
     #[must_use]

@@ -122,6 +122,8 @@ fn notes() -> Vec<(&'static str, String)> {
         ("cosigned", format!("{one}{line}")),
         ("twice", format!("{one}{own}")),
         ("extension", format!("{text}\nanother line\n\n{own}")),
+        ("witnessed", include_str!("../public-witnesses.note").into()),
+        ("witness-key", fuzz::WITNESS.into()),
         ("public-key", secret(1).public().to_string()),
         ("private-key", secret(1).to_text().to_string()),
     ]

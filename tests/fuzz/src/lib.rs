@@ -3,6 +3,7 @@
 
 use graven_format::checksum::crc32;
 use graven_format::consts::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES, SEGMENT_BYTES_MIN};
+use graven_format::cosignature::{Cosigned, TIME_S_MAX, WitnessKey};
 use graven_format::frame::{FrameFields, seal_zstd};
 use graven_format::loss::LossStatement;
 use graven_format::merkle::CompactRange;
@@ -29,6 +30,9 @@ pub const FILL: u8 = 8;
 pub const TRAIL: TrailId = TrailId([
     0x10, 0x21, 0x32, 0x43, 0x54, 0x65, 0x76, 0x87, 0x98, 0xA9, 0xBA, 0xCB, 0xDC, 0xED, 0xFE, 0x0F,
 ]);
+
+/// The witness of the kept corpus: a public one.
+pub const WITNESS: &str = "remora.n621.de+da77ade7+BOvN63jn/bLvkieywe8R6UYAtVtNbZpXh34x7onlmtw2";
 
 /// Longest file made of an input: more only makes each run slower.
 const FILE_BYTES_MAX: usize = 2 * SEGMENT_BYTES_MIN as usize;
@@ -167,6 +171,7 @@ pub fn proof(input: &[u8]) {
 pub fn note(input: &[u8]) {
     let key = SecretKey::from_seed("graven/102132435465768798a9bacbdcedfe0f", &[1; 32]);
     let key = key.expect("a key").public().clone();
+    let witness = WitnessKey::parse(WITNESS).expect("a key");
     let (mut left, mut lines) = (input, 1);
     while let Ok((note, rest, line)) = Note::parse_first(left) {
         let text = &left[..left.len() - rest.len()];
@@ -175,20 +180,37 @@ pub fn note(input: &[u8]) {
         assert!(note.signers().count() <= SIGNATURES_MAX);
         let claims = note.signers().filter(|signer| *signer == (key.name(), key.id())).count();
         assert_eq!(note.verify(&key) == Signed::No, claims == 0, "what it claims is looked at");
+        let claims = note.signers().filter(|signer| *signer == (witness.name(), witness.id()));
+        match note.cosigned(&witness) {
+            Cosigned::No => assert_eq!(claims.count(), 0, "what it claims is looked at"),
+            Cosigned::Forged(line) => assert!((5..lines_of(text)).contains(&line)),
+            Cosigned::At(time_s) => assert!((1..=TIME_S_MAX).contains(&time_s)),
+        }
+        for line in note.cosignatures(&witness) {
+            assert!(text.windows(line.len()).any(|bytes| bytes == line.as_bytes()));
+        }
         let mut signer = Signer { epoch: u64::MAX, key: Some(key.clone()) };
         let _ = signer.follow(note.checkpoint.clone());
         lines += line - 1;
         left = rest;
     }
-    assert!(lines <= 1 + input.iter().filter(|byte| **byte == b'\n').count());
+    assert!(lines <= lines_of(input));
     let Ok(text) = core::str::from_utf8(input) else { return };
     if let Ok(key) = PublicKey::parse(text) {
         assert_eq!(PublicKey::parse(&key.to_string()), Ok(key));
+    }
+    if let Ok(key) = WitnessKey::parse(text) {
+        assert_eq!(WitnessKey::parse(&key.to_string()), Ok(key));
     }
     if let Ok(key) = SecretKey::parse(text) {
         let again = SecretKey::parse(&key.to_text()).expect("its own text");
         assert_eq!(again.public(), key.public());
     }
+}
+
+/// The number of the line that comes after these.
+fn lines_of(text: &[u8]) -> usize {
+    1 + text.iter().filter(|byte| **byte == b'\n').count()
 }
 
 /// A trailer, its index and hashes: an input is flags and its bytes.

@@ -6,13 +6,16 @@ use crate::escape::{self, Escaped};
 use crate::exit::Exit;
 use crate::output;
 use crate::verify::report::hex;
+use crate::verify::witnesses::{Cosigner, Cosigners};
 use graven_format::Record;
+use graven_format::cosignature::WitnessKey;
 use graven_format::lines::parse_hash;
 use graven_format::merkle::Hash;
 use graven_format::note::{Note, PublicKey, Signed};
 use graven_format::proof::text::{Document, TEXT_BYTES_MAX};
 use serde::Serialize;
 use std::io::{self, Read as _, Write};
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 /// Version of the JSON object that `check-proof --json` prints.
@@ -30,6 +33,13 @@ pub struct Args {
     /// key.
     #[arg(long, value_name = "KEY", value_parser = key::parse)]
     pub key: Option<PublicKey>,
+    /// The key of a witness whose cosignature on the proof's checkpoint counts, or @FILE that holds it; may be given more
+    /// than once
+    #[arg(long, value_name = "VKEY", value_parser = key::parse_witness)]
+    pub witness_key: Vec<WitnessKey>,
+    /// How many of these witnesses must have cosigned it; default 1
+    #[arg(long, value_name = "N", requires = "witness_key")]
+    pub witnesses: Option<NonZero<usize>>,
     /// The root that the proof must lead to: 64 hexadecimal digits, or base64 as in a checkpoint
     #[arg(long, value_name = "HASH", value_parser = hash)]
     pub root: Option<Hash>,
@@ -58,6 +68,8 @@ the proof: `graven verify` prints them. Without any of these it is only checked 
 states itself, which whoever made it could choose; the root is then printed to be compared with a copy kept \
 elsewhere, and the origin is what the file says.
 
+A proof may end with a checkpoint that witnesses have cosigned (`graven prove --checkpoint`). With --witness-key it is checked that they have: then it cannot be of a tree that was shown to the one who has the proof alone.
+
 A trail's keys change. `graven keys DIR --key FIRST` prints all of them, each proven from the first: keep \
 them with the first one, or with the proof from somebody who has.
 
@@ -68,6 +80,7 @@ Exit codes:
 
 Examples:
   graven check-proof record.tlog-proof --key @trail.vkey
+  graven check-proof record.tlog-proof --key @trail.vkey --witness-key @w1.vkey
   graven check-proof record.tlog-proof --root 4f1c…e9 --size 1000000
   graven check-proof grown.proof --from-root 4f1c…e9 --from 1000000
   graven prove DIR --seq 7 | graven check-proof - --json | jq .record.payload";
@@ -155,6 +168,9 @@ fn refusal(args: &Args, document: &Document) -> Option<String> {
     {
         return Some(why);
     }
+    if let Some(why) = not_witnessed(args, document) {
+        return Some(why);
+    }
     let Document::Consistency { from_root, proof, .. } = document else { return None };
     if let Some(root) = args.from_root.filter(|root| root != from_root) {
         return differs("earlier root", hex(&root), hex(from_root));
@@ -184,6 +200,31 @@ fn not_signed(document: &Document, key: &PublicKey) -> Option<String> {
                 .into(),
         ),
     }
+}
+
+/// What the proof's checkpoint says of the witnesses whose keys were given.
+fn cosigners(args: &Args, document: &Document) -> Cosigners {
+    let note = document.note().and_then(|note| Note::parse(note).ok());
+    note.map(|note| Cosigners::of(&note, &args.witness_key)).unwrap_or_default()
+}
+
+/// Why too few of the witnesses have cosigned the proof's checkpoint.
+fn not_witnessed(args: &Args, document: &Document) -> Option<String> {
+    if args.witness_key.is_empty() {
+        return None;
+    }
+    let needed = args.witnesses.map_or(1, NonZero::get);
+    let cosigners = cosigners(args, document);
+    if let Some((name, _)) = &cosigners.forged {
+        let name = Escaped(name.as_bytes());
+        return Some(format!(
+            "a cosignature is forged: the key of the witness {name} did not make it"
+        ));
+    }
+    let count = cosigners.known.len();
+    (count < needed).then(|| {
+        format!("{count} of the witnesses have cosigned its checkpoint, and {needed} must")
+    })
 }
 
 /// What is said behind a value that the caller gave, that the key has signed, or neither.
@@ -232,6 +273,9 @@ fn print(args: &Args, document: &Document, out: &mut dyn Write) -> io::Result<()
     writeln!(out, "size      {}{size}", head.size)?;
     writeln!(out, "origin    {}", Escaped(head.origin.as_bytes()))?;
     writeln!(out, "signed    {}", signature(args, document))?;
+    for Cosigner { name, time, .. } in cosigners(args, document).known {
+        writeln!(out, "witness   {} at {time}", Escaped(name.as_bytes()))?;
+    }
     if let Document::Inclusion { record, proof, .. } = document {
         write!(out, "record    ")?;
         match decode(record) {
@@ -264,6 +308,8 @@ struct Report<'a> {
     origin: &'a str,
     /// The key that was given and has signed; null if none was given, or nothing is proven.
     signed_by: Option<String>,
+    /// The witnesses whose keys were given and that have cosigned it; none if nothing is proven.
+    witnessed: Vec<Cosigner>,
     /// Null if this version cannot read it, or if nothing is proven.
     #[serde(skip_serializing_if = "Option::is_none")]
     record: Option<Option<show::Line<'a>>>,
@@ -307,6 +353,7 @@ fn report<'a>(args: &Args, document: &'a Document, why: Option<&'a str>) -> Repo
         tree: tree(head.size, &head.root, args.size, args.root),
         origin: &head.origin,
         signed_by: args.key.as_ref().filter(|_| why.is_none()).map(ToString::to_string),
+        witnessed: if why.is_none() { cosigners(args, document).known } else { Vec::new() },
         record,
     }
 }

@@ -8,6 +8,7 @@ use crate::output;
 use crate::recording::checkpoints::request_signal;
 use crate::trail::live::{self, Writer};
 use crate::trail::{TrailDir, ends};
+use crate::witness::{self, Witness};
 use graven_format::consts::NOTE_STORED_BYTES_MAX;
 use graven_format::name;
 use graven_format::note::Note;
@@ -17,6 +18,8 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+mod cosign;
 
 /// Arguments of `graven checkpoint`.
 #[derive(Debug, clap::Args)]
@@ -30,6 +33,15 @@ pub struct Args {
     /// Give the checkpoint to this command of the shell too, on standard input
     #[arg(long, value_name = "CMD")]
     pub exec: Option<String>,
+    /// Have it cosigned by this C2SP witness; may be given more than once
+    ///
+    /// VKEY is the witness's key, name+id+base64, and URL what its operator calls the submission prefix. @FILE is a file
+    /// that holds both. The witness must know the trail, by the key that is said when it is made.
+    #[arg(long, value_name = "VKEY@URL", value_parser = witness::parse)]
+    pub witness: Vec<Witness>,
+    /// How long a witness may take to answer, 1s to 1h
+    #[arg(long, value_name = "TIME", value_parser = witness::parse_timeout, default_value = "10s")]
+    pub witness_timeout: Duration,
     /// Seconds to wait for a running writer
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub timeout: u64,
@@ -43,14 +55,19 @@ If a writer runs on the trail, it is asked for a checkpoint over all that it has
 is durable. If none runs, the newest note at the end of a sealed segment is printed; what a writer that died has left \
 behind it is sealed and signed by the next one.
 
+With --witness the checkpoint is printed and copied with the cosignatures of the witnesses that have given theirs, each of which was verified with its key. A witness signs only what continues the last checkpoint that it has seen of this trail: `graven verify --witness-key` shows later who saw how many records, and when. HTTPS_PROXY, HTTP_PROXY and NO_PROXY are followed.
+
 Exit codes:
-  0  the checkpoint was printed, and copied to where it was asked for
-  2  usage, not a trail, not signed, the writer does not answer, or the copy failed
+  0  the checkpoint was printed, and copied and cosigned as it was asked for
+  1  a witness has seen another trail than this one: it was forked, or rolled back; the checkpoint was printed
+  2  usage, not a trail, not signed, the writer does not answer, or a copy or a cosignature is missing
 
 Examples:
   graven checkpoint /var/lib/graven/trail > last.checkpoint
   graven checkpoint /var/lib/graven/trail --to /mnt/elsewhere/checkpoints
-  graven checkpoint /var/lib/graven/trail --exec 'ssh vault tee -a checkpoints'";
+  graven checkpoint /var/lib/graven/trail --exec 'ssh vault tee -a checkpoints'
+  graven checkpoint /var/lib/graven/trail --witness 'w.example/w1+1a2b3c4d+BOv…@https://w.example' > cosigned.note
+  graven checkpoint /var/lib/graven/trail --witness @/etc/graven/w1 --witness @/etc/graven/w2";
 
 /// How often an answer is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -59,26 +76,31 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 #[must_use]
 pub fn run(args: &Args) -> Exit {
     let Some(dir) = super::open(&args.dir) else { return Exit::CannotCheck };
-    let note = match dir.writer {
+    let get = || match dir.writer {
         Some(writer) => ask(&dir.path, writer, Duration::from_secs(args.timeout)),
         None => newest_sealed(&dir),
     };
-    let note = match note {
+    let note = match get() {
         Ok(note) => note,
         Err(failed) => {
             failed.at(escape::path(&dir.path)).emit();
             return Exit::CannotCheck;
         }
     };
+    let (note, cosigned) = match &args.witness[..] {
+        [] => (note, Exit::Success),
+        witnesses => cosign::all(&dir, note, witnesses, args.witness_timeout, get),
+    };
     let mut out = output::raw();
     let written = out.write_all(note.as_bytes()).and_then(|()| out.flush());
-    let mut exit = output::ended(written, Exit::Success);
+    let mut exit = output::ended(written, cosigned);
     let to = args.to.iter().cloned().map(Target::File);
     for target in to.chain(args.exec.iter().cloned().map(Target::Command)) {
         if let Err(why) = target.deliver(&note) {
             Diagnostic::error(format!("the checkpoint did not go to {}: {why}", target.name()))
                 .emit();
-            exit = Exit::CannotCheck;
+            // That a witness disagrees is graver.
+            exit = if exit == Exit::Damage { exit } else { Exit::CannotCheck };
         }
     }
     exit

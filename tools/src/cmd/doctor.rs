@@ -87,6 +87,11 @@ fn write(checkup: &Checkup, out: &mut dyn Write) -> io::Result<()> {
                 audit.backlog, audit.backlog_limit, audit.lost
             );
             fact(out, "audit", &text)?;
+            let text = match &audit.mapping_error {
+                None => "left in mapped memory".to_owned(),
+                Some(why) => format!("received one by one, which is slower: bpf: {why}"),
+            };
+            fact(out, "records", &text)?;
         }
     }
     if let Some(place) = &checkup.place {

@@ -1,6 +1,7 @@
 //! Public keys on the command line.
 
-use graven_format::note::PublicKey;
+use graven_format::cosignature::WitnessKey;
+use graven_format::note::{KeyError, PublicKey};
 use std::io::Read as _;
 
 /// Longest file that is read for a key.
@@ -11,6 +12,25 @@ const FILE_BYTES_MAX: u64 = 1024;
 /// # Errors
 /// What is wrong, for the command line to say.
 pub(crate) fn parse(text: &str) -> Result<PublicKey, String> {
+    read(text, PublicKey::parse)
+}
+
+/// The same for the key of a witness.
+///
+/// # Errors
+/// What is wrong, for the command line to say.
+pub(crate) fn parse_witness(text: &str) -> Result<WitnessKey, String> {
+    read(text, WitnessKey::parse)
+}
+
+fn read<K>(text: &str, parse: impl Fn(&str) -> Result<K, KeyError>) -> Result<K, String> {
+    let public = |text: &str| {
+        if text.starts_with("PRIVATE+KEY+") {
+            let text = "that is a private key: give the public one, and keep that one secret";
+            return Err(text.to_owned());
+        }
+        parse(text).map_err(|why| why.to_string())
+    };
     let Some(path) = text.strip_prefix('@') else { return public(text) };
     let mut held = String::new();
     let read = std::fs::File::open(path)
@@ -22,11 +42,4 @@ pub(crate) fn parse(text: &str) -> Result<PublicKey, String> {
         ));
     }
     public(held.trim_end()).map_err(|why| format!("{path}: {why}"))
-}
-
-fn public(text: &str) -> Result<PublicKey, String> {
-    if text.starts_with("PRIVATE+KEY+") {
-        return Err("that is a private key: give the public one, and keep that one secret".into());
-    }
-    PublicKey::parse(text).map_err(|why| why.to_string())
 }

@@ -6,9 +6,10 @@ use crate::exit::Exit;
 use crate::output;
 use crate::prove::{self, Goal, ProveError};
 use crate::trail::TrailDir;
+use crate::verify::anchors::{self, Anchor, FILE_BYTES_MAX};
 use graven_format::proof::text::Document;
-use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
 
 /// Arguments of `graven prove`.
 #[derive(Debug, clap::Args)]
@@ -32,6 +33,12 @@ pub struct Args {
     /// The later tree's number of records; by default as for --size
     #[arg(long, value_name = "RECORDS", requires = "from", conflicts_with = "seq")]
     pub to: Option<u64>,
+    /// End the proof with the last checkpoint in this file, with all its cosignatures
+    ///
+    /// A file of one or more checkpoints of this trail, as `graven checkpoint` or a witness gave them: the proof is in the
+    /// tree of the last one.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["size", "to"])]
+    pub checkpoint: Option<PathBuf>,
 }
 
 const AFTER_HELP: &str = "\
@@ -52,6 +59,7 @@ Exit codes:
 Examples:
   graven prove /var/lib/graven/trail --seq 918222 > record.tlog-proof
   graven prove /var/lib/graven/trail --seq 918222 --size 1000000 > record.tlog-proof
+  graven prove /var/lib/graven/trail --seq 918222 --checkpoint cosigned.note > record.tlog-proof
   graven prove /var/lib/graven/trail --from 1000000 > grown.proof
   graven prove /var/lib/graven/trail --from 1000000 --to 2000000 > grown.proof";
 
@@ -64,6 +72,14 @@ pub fn run(args: &Args) -> Exit {
         // Not reached: the command line asks for one of them.
         (None, None) => return Exit::CannotCheck,
     };
+    let end = match args.checkpoint.as_deref().map(last_checkpoint).transpose() {
+        Ok(end) => end,
+        Err(why) => {
+            why.emit();
+            return Exit::CannotCheck;
+        }
+    };
+    let size = end.as_ref().map(|end| end.head.size).or(size);
     let Some(dir) = super::open(&args.dir) else { return Exit::CannotCheck };
     if !matches!(dir.identity, Some(Ok(_))) {
         Diagnostic::warning(
@@ -72,10 +88,28 @@ pub fn run(args: &Args) -> Exit {
         .at(escape::path(&dir.path.join(graven_format::name::IDENTITY)))
         .emit();
     }
-    match prove::prove(&dir, goal, size) {
+    let proven = prove::prove(&dir, goal, size).and_then(|document| match end {
+        Some(end) if end.head != *document.head() => Err(ProveError::Elsewhere(end.head.size)),
+        Some(end) => Ok(document.with_note(end.text)),
+        None => Ok(document),
+    });
+    match proven {
         Ok(document) => output::ended(write(&document), Exit::Success),
         Err(why) => refuse(&dir, &why),
     }
+}
+
+/// The last of the checkpoints in a file.
+fn last_checkpoint(path: &Path) -> Result<Anchor, Diagnostic> {
+    let name = escape::path(path);
+    let wrong = |what: String| Diagnostic::error(what).at(name.clone());
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut bytes))
+        .map_err(|why| wrong(format!("cannot read the checkpoints: {why}")))?;
+    let mut found = anchors::parse(&name, &bytes)
+        .map_err(|why| wrong(format!("not a row of checkpoints: {why}")))?;
+    found.pop().ok_or_else(|| wrong("there is no checkpoint in it".to_owned()))
 }
 
 fn write(document: &Document) -> io::Result<()> {
@@ -111,6 +145,7 @@ fn refuse(dir: &TrailDir, why: &ProveError) -> Exit {
                 );
             (error, if *unsupported { Exit::CannotCheck } else { Exit::Damage })
         }
+        ProveError::Elsewhere(_) => (error, Exit::Damage),
         ProveError::Unreadable { file, why } => {
             // As in `show`: what is no file at all where a segment should be is damage.
             let grave = why.kind() == io::ErrorKind::InvalidInput;

@@ -37,7 +37,7 @@ holes are kept, and each copy is read back from the device and compared by SHA-2
 checks, and report.json, what `verify --json` says of DIR. DEST has its name only once all that is so; until then it is \
 called DEST.partial. Nothing in DIR is changed.
 
-The private keys (`key`, `key.next`) are secrets, and are never copied: they stay in DIR, or go with it to DIR.quarantined. \
+The private keys (`key`, `key.next`, `key.witness`) are secrets, and are never copied: they stay in DIR, or go with it to DIR.quarantined. \
 What is no regular file is not copied either. Each file that was left out is said.
 
 No writer may run on DIR, and none can start meanwhile.

@@ -62,7 +62,8 @@ the last one is always printed. If nobody reads them any more, recording goes on
 
 Exit codes:
   0  everything that was read is durable
-  1  the trail is damaged, and recovery refuses to write over it
+  1  the trail is damaged, and recovery refuses to write over it; or everything that was read is durable, and a
+     witness has seen another trail than this one
   2  usage, or the trail cannot be opened (permission, no directory, locked, foreign), or standard input cannot be read,
      or a thread cannot be started
   5  storage failed; the last `durable N` holds
@@ -77,6 +78,7 @@ compressed on their way to the disk while that is too slow: see --compress.
 Examples:
   graven record --trail /var/lib/graven/trail --source netlink
   graven record --trail /mnt/usb/trail --source netlink --compress always
+  graven record --trail DIR --source netlink --checkpoint-to /mnt/elsewhere/checkpoints --witness @/etc/graven/w1
   tail -F app.log | graven record --trail /var/lib/graven/app --source stdin
   producer | graven record --trail DIR --source stdin --ack | while read _ seq; do release $seq; done";
 
@@ -101,7 +103,12 @@ fn record(args: &Args) -> Result<Exit, Failure> {
         Source::Stdin => "whoever writes the input waits; nothing is dropped",
         Source::Netlink => kernel::PRODUCERS_WITHOUT_ROOM,
     };
-    let words = Words { producers, no_thread: Exit::CannotCheck, given_up: Exit::NoRoom };
+    let words = Words {
+        producers,
+        no_thread: Exit::CannotCheck,
+        given_up: Exit::NoRoom,
+        disagreed: Some(Exit::Damage),
+    };
     room::while_told(&args.trail, trail, words, |trail, ending| {
         acknowledged(args, trail, signals, ending)
     })

@@ -78,6 +78,8 @@ fn record(args: &Args) -> Result<u8, Failure> {
         producers: kernel::PRODUCERS_WITHOUT_ROOM,
         no_thread: Exit::RunFailed,
         given_up: Exit::RunFailed,
+        // The exit code is the command's.
+        disagreed: None,
     };
     room::while_told(&args.trail, trail, words, |trail, ending| {
         forwarder.then(ending);

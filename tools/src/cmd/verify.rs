@@ -10,7 +10,9 @@ use crate::time;
 use crate::trail::OpenError;
 use crate::verify::anchors::{self, ANCHORS_MAX, Anchor, FILE_BYTES_MAX};
 use crate::verify::scope::Asked;
+use crate::verify::witnesses::Trusted;
 use crate::verify::{self, Options, Report, text};
+use graven_format::cosignature::WitnessKey;
 use graven_format::note::PublicKey;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
@@ -66,6 +68,17 @@ pub struct Args {
     /// replaced, is found even if the whole trail was signed again.
     #[arg(long, value_name = "FILE")]
     pub checkpoint: Vec<PathBuf>,
+    /// The key of a witness whose cosignatures on these checkpoints count, or @FILE that holds it; may be given more than
+    /// once
+    ///
+    /// Written name+id+base64, as the witness publishes it. The report says how many records of this trail each has seen, and
+    /// when. A checkpoint that it has cosigned counts even without a signature of the trail's own key: the copy that a
+    /// witness hands out has none.
+    #[arg(long, value_name = "VKEY", value_parser = key::parse_witness, requires = "checkpoint")]
+    pub witness_key: Vec<WitnessKey>,
+    /// How many of these witnesses must have seen the trail; default 1
+    #[arg(long, value_name = "N", requires = "witness_key")]
+    pub witnesses: Option<NonZero<usize>>,
     /// Threads that read; default: one a core, at most 32
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZero<usize>>,
@@ -77,6 +90,8 @@ Merkle tree over all records, and the signatures of all checkpoints. Writes noth
 
 Signatures prove as much as the key that is trusted: give it with --key. Whoever has the machine has the key that signs now, \
 and can write a new end of the trail from the last change of keys on; checkpoints kept elsewhere (--checkpoint) show that.
+
+A checkpoint may be cosigned by witnesses (see `graven checkpoint`). With --witness-key their cosignatures are verified, and one that is forged is an error. What a witness has seen last it hands out itself, under the SHA-256 of the trail's origin, which is graven/ and its id: that shows a rollback even if no copy was kept.
 
 With --seq or --since only the segments that hold the range are read, whole, and how the two beside them join: their \
 headers and trailers. The report says what was not checked. Damage in these segments counts wherever it is in them; loss statements count \
@@ -94,7 +109,8 @@ another name.
 
 Exit codes (the first that applies):
   1  damage or tampering was found
-  2  could not check: usage, I/O, permission, not a trail, a later format version, not in what is there
+  2  could not check: usage, I/O, permission, not a trail, a later format version, not in what is there, too few
+     witnesses
   4  intact, but loss statements are in range
   3  intact, but ends in a torn tail that was never announced durable
   0  complete and intact, or what was asked for is
@@ -102,6 +118,8 @@ Exit codes (the first that applies):
 Examples:
   graven verify /var/lib/graven/trail
   graven verify --key @trail.vkey --checkpoint kept.notes /var/lib/graven/trail
+  graven verify --checkpoint cosigned.note --witness-key @w1.vkey --witness-key @w2.vkey --witnesses 2 DIR
+  curl https://w.example/$(printf graven/1021…fe0f | sha256sum | cut -c-64)/checkpoint > last.note
   graven verify --since 2026-03-01 /var/lib/graven/trail
   graven verify --seq 918000..=918222 /var/lib/graven/trail
   graven verify 0000000000000007-00000000000e02cf.seg
@@ -181,6 +199,13 @@ fn verify_with_progress(args: &Args, anchors: &[Anchor]) -> Result<Report, OpenE
         durable: args.durable,
         key: args.key.as_ref(),
         anchors,
+        witnesses: Trusted {
+            keys: &args.witness_key,
+            needed: match args.witness_key[..] {
+                [] => 0,
+                _ => args.witnesses.map_or(1, NonZero::get),
+            },
+        },
         progress: Some(&read_bytes),
     };
     let verify = || match &args.paths[..] {

@@ -29,7 +29,8 @@ pub fn request_signal() -> i32 {
     libc::SIGRTMIN() + 1
 }
 
-/// Starts a thread for each place that checkpoints are copied to, and one that answers requests.
+/// Starts a thread for each place that checkpoints are copied to, and one that answers requests. What the last
+/// writer left was copied then, unless `recovered`: nobody else has seen what recovery has signed.
 ///
 /// # Errors
 /// [`Failure`] with `exit` if there is no thread: no record was taken.
@@ -37,6 +38,7 @@ pub fn follow<'scope>(
     scope: &'scope Scope<'scope, '_>,
     args: &TrailArgs,
     asker: Asker,
+    recovered: bool,
     exit: Exit,
 ) -> Result<(), Failure> {
     let no_thread = |why: io::Error| Failure::thread(exit, &why).note("no record was taken");
@@ -48,9 +50,10 @@ pub fn follow<'scope>(
         .chain(args.checkpoint_exec.iter().cloned().map(Target::Command));
     for target in targets {
         let checkpoints = asker.checkpoints();
+        let done = checkpoints.newest().filter(|_| !recovered).map(|newest| newest.number);
         thread::Builder::new()
             .name("graven-copies".to_owned())
-            .spawn_scoped(scope, move || copy_all(&target, &checkpoints))
+            .spawn_scoped(scope, move || copy_all(&target, &checkpoints, done))
             .map_err(no_thread)?;
     }
     let (mut arrived, sender) = UnixStream::pair().map_err(no_thread)?;
@@ -68,11 +71,9 @@ pub fn follow<'scope>(
         .map_err(no_thread)
 }
 
-/// Copies each checkpoint to `target`, or at least the newest after a failure, until the writer has
-/// ended.
-fn copy_all(target: &Target, checkpoints: &Checkpoints) {
-    // What the last writer left was copied then.
-    let mut done = checkpoints.newest().map(|newest| newest.number);
+/// Copies each checkpoint after that of the number `done` to `target`, or at least the newest after a failure,
+/// until the writer has ended.
+fn copy_all(target: &Target, checkpoints: &Checkpoints, mut done: Option<u64>) {
     let (mut wait, mut failing) = (BACKOFF.0, false);
     let mut tries_left = LAST_TRIES;
     while let Ok(newest) = checkpoints.wait_after(done) {

@@ -13,6 +13,7 @@ pub mod room;
 pub mod sealed;
 pub mod signals;
 pub mod summary;
+pub mod witnesses;
 
 pub use failure::Failure;
 pub use open::TrailArgs;

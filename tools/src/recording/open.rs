@@ -3,6 +3,7 @@
 use crate::diag::{Diagnostic, Level};
 use crate::escape;
 use crate::recording::Failure;
+use crate::witness::{self, Witness};
 use graven_writer::disk::DiskChoice;
 use graven_writer::keys::KeyOption;
 use graven_writer::{Compress, OnFull, Opened, Options, Trail};
@@ -53,6 +54,18 @@ pub struct TrailArgs {
     /// standard input
     #[arg(long, value_name = "CMD")]
     pub checkpoint_exec: Option<String>,
+    /// Have each durable checkpoint, or at least the newest, cosigned by this C2SP witness; may be given more
+    /// than once
+    ///
+    /// VKEY is the witness's key, name+id+base64, and URL what its operator calls the submission prefix. @FILE is a file
+    /// that holds both. The cosigned checkpoint goes where --checkpoint-to and --checkpoint-exec say too, and the newest
+    /// into the trail's directory as `cosigned`. The witness must know the trail, by the key that is said when it is
+    /// made. A witness that does not answer is said, and tried again; recording never waits for it.
+    #[arg(long, value_name = "VKEY@URL", value_parser = witness::parse, conflicts_with = "no_key")]
+    pub witness: Vec<Witness>,
+    /// How long a witness may take to answer, 1s to 1h; at the end of recording it is waited for no longer
+    #[arg(long, value_name = "TIME", value_parser = witness::parse_timeout, default_value = "10s")]
+    pub witness_timeout: Duration,
     /// How long a key signs before it is erased and another follows it, 1s to 365d
     #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "15m")]
     pub epoch: Duration,

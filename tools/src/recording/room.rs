@@ -7,7 +7,7 @@
 use crate::diag::{Diagnostic, Level};
 use crate::escape;
 use crate::exit::Exit;
-use crate::recording::{Failure, TrailArgs, checkpoints, summary};
+use crate::recording::{Failure, TrailArgs, checkpoints, summary, witnesses};
 use graven_writer::{Room, RoomChange, Trail};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,6 +22,8 @@ pub struct Words {
     pub no_thread: Exit,
     /// How it ends when waiting is given up.
     pub given_up: Exit,
+    /// How it ends when all is well but a witness has seen another trail; as it would otherwise if `None`.
+    pub disagreed: Option<Exit>,
 }
 
 /// How far the end of recording is.
@@ -63,18 +65,28 @@ pub fn while_told<T>(
         segment_bytes: args.segment_bytes,
         words,
     });
-    thread::scope(|scope| {
+    let followed = thread::scope(|scope| {
         let teller = Arc::clone(&ending);
         thread::Builder::new()
             .name("graven-room".to_owned())
             .spawn_scoped(scope, move || teller.tell())
             .map_err(|why| Failure::thread(words.no_thread, &why).note("no record was taken"))?;
         let checkpoints = trail.checkpoints();
-        checkpoints::follow(scope, args, trail.asker(), words.no_thread)?;
+        let recovered = !trail.opened().recovered.steps.is_empty();
+        checkpoints::follow(scope, args, trail.asker(), recovered, words.no_thread)?;
+        let trail_id = trail.opened().trail_id;
+        let (to_witnesses, exit) = (Arc::clone(&checkpoints), words.no_thread);
+        let disagreement = witnesses::follow(scope, args, trail_id, to_witnesses, exit)?;
         let recorded = record(trail, ending);
         checkpoints::say_trouble(&checkpoints);
-        recorded
-    })
+        recorded.map(|recorded| (recorded, disagreement))
+    });
+    // The scope has waited for the witnesses.
+    let (recorded, disagreement) = followed?;
+    match words.disagreed.and_then(|exit| disagreement.failure(exit)) {
+        Some(failure) => Err(failure),
+        None => Ok(recorded),
+    }
 }
 
 impl Ending {

@@ -145,7 +145,9 @@ impl TrailDir {
                 Name::Identity { temporary: false }
                 | Name::Lock
                 | Name::Key { .. }
-                | Name::Checkpoint { .. } => {}
+                | Name::WitnessKey
+                | Name::Checkpoint { .. }
+                | Name::Cosigned { .. } => {}
             }
         }
         if dir.identity.is_none() && dir.segments.is_empty() {

@@ -2,12 +2,15 @@
 //!
 //! An anchor that the trail's own records lead to proves them up to its size. One that they do not lead to, though the
 //! trail's key has signed it, proves that the records were replaced; the first that differs and the
-//! last that does not say where.
+//! last that does not say where. What witnesses have signed on it is for [`witnesses`] to
+//! say; one that a trusted witness has cosigned needs no signature of the trail's own key.
 
+use crate::escape::Escaped;
 use crate::trail::segment::SegmentRead;
 use crate::verify::problems::Problems;
 use crate::verify::report::{Class, Problem, hex};
 use crate::verify::scope::Scope;
+use crate::verify::witnesses::{self, Cosigner, Cosigners, Trusted, WitnessReport};
 use graven_format::lines::{Head, TextError};
 use graven_format::merkle::Hash;
 use graven_format::note::{Note, Signed};
@@ -88,6 +91,8 @@ pub enum Status {
     BeyondEnd,
     /// The key of its place has not signed it: it proves nothing, or the trail's key was replaced.
     NotSigned,
+    /// A cosignature on it claims to be a trusted witness's and is not: it proves nothing.
+    CosignatureForged,
     /// It is another trail's.
     OtherTrail,
     /// The root at its size cannot be computed: the trail is damaged before it.
@@ -111,6 +116,13 @@ pub struct AnchorReport {
     pub status: Status,
     /// The trail's root at this size, where that is known.
     pub found: Option<String>,
+    /// The trusted witnesses that have cosigned it.
+    pub cosigned: Vec<Cosigner>,
+    /// The names of those that have signed it, or claim to, and whose keys were not given.
+    pub unknown: Vec<String>,
+    /// Where in the note a forged cosignature is, and whose it claims to be.
+    #[serde(skip)]
+    forged: Option<(String, usize)>,
 }
 
 /// All that anchors say.
@@ -122,6 +134,10 @@ pub struct Anchors {
     pub proven: u64,
     /// The seqs among which the first record is that is not what it was: from `start` up to, without, `end`.
     pub fork: Option<Range<u64>>,
+    /// What each trusted witness has seen of the trail.
+    pub witnesses: Vec<WitnessReport>,
+    /// Records that as many of them as are needed have seen.
+    pub witnessed: Option<u64>,
 }
 
 /// Roots and signers of the trail at the anchors' sizes.
@@ -146,9 +162,11 @@ impl Seen {
     }
 
     /// Compares the anchors with a trail of this origin that ends at `end_seq`; `last` signs at its end.
+    #[allow(clippy::too_many_arguments, reason = "all that the judge knows of the whole trail")]
     pub(crate) fn judge(
         &self,
         anchors: &[Anchor],
+        trusted: Trusted<'_>,
         scope: &Scope,
         origin: Option<&str>,
         end_seq: u64,
@@ -157,14 +175,19 @@ impl Seen {
     ) -> Anchors {
         let mut sorted: Vec<&Anchor> = anchors.iter().collect();
         sorted.sort_by_key(|anchor| anchor.head.size);
-        let mut all = Anchors::default();
+        let (mut all, mut before) = (Anchors::default(), 0);
         for anchor in sorted {
             let size = anchor.head.size;
             let place = self.places.get(&size).filter(|_| size <= end_seq);
             let found = place.and_then(|(root, _)| *root);
-            let signer = place.map_or(last, |(_, signer)| signer.as_ref());
-            let status = match status(anchor, origin, end_seq, found, signer) {
-                Status::OtherTrail => Status::OtherTrail,
+            // Where nothing could be read, nobody knows which key signs.
+            let signer = match place {
+                None if size > end_seq => last,
+                place => place.and_then(|(_, signer)| signer.as_ref()),
+            };
+            let cosigners = Cosigners::of_anchor(anchor, trusted.keys);
+            let status = match status(anchor, &cosigners, origin, end_seq, found, signer) {
+                status @ (Status::OtherTrail | Status::CosignatureForged) => status,
                 _ if !scope.covers(size) => Status::NotChecked,
                 Status::Consistent if !self.made.contains(&size) && scope.has_note_place(size) => {
                     Status::Gone
@@ -172,8 +195,14 @@ impl Seen {
                 status => status,
             };
             match status {
-                Status::Consistent | Status::Gone => all.proven = all.proven.max(size),
-                Status::Forked if all.fork.is_none() => all.fork = Some(all.proven..size),
+                Status::Consistent | Status::Gone if size > all.proven => {
+                    (before, all.proven) = (all.proven, size);
+                }
+                // Of two anchors of one size, one may fit: that says nothing of where the other forks.
+                Status::Forked if all.fork.is_none() => {
+                    let start = if all.proven < size { all.proven } else { before };
+                    all.fork = Some(start..size);
+                }
                 _ => {}
             }
             all.checked.push(AnchorReport {
@@ -183,8 +212,14 @@ impl Seen {
                 root: hex(&anchor.head.root),
                 status,
                 found: found.map(|root| hex(&root)),
+                cosigned: cosigners.known,
+                unknown: cosigners.unknown,
+                forged: cosigners.forged,
             });
         }
+        all.witnesses = witnesses::reports(trusted, &all);
+        all.witnessed = witnesses::seen_by(trusted.needed, &all.witnesses);
+        witnesses::too_few(trusted, &all.witnesses).into_iter().for_each(|it| problems.push(it));
         all.checked.iter().for_each(|report| {
             problems_of(report, end_seq, all.fork.as_ref())
                 .into_iter()
@@ -196,6 +231,7 @@ impl Seen {
 
 fn status(
     anchor: &Anchor,
+    cosigners: &Cosigners,
     origin: Option<&str>,
     end_seq: u64,
     found: Option<Hash>,
@@ -205,15 +241,22 @@ fn status(
     if origin.is_some_and(|origin| origin != of) {
         return Status::OtherTrail;
     }
-    if *size > end_seq {
-        return Status::BeyondEnd;
+    if cosigners.forged.is_some() {
+        return Status::CosignatureForged;
     }
-    let Some(signer) = signer else { return Status::NotComputable };
-    let signed = signer.key.as_ref().is_some_and(|key| {
-        Note::parse(&anchor.text).is_ok_and(|note| note.verify(key) == Signed::Yes)
-    });
+    let signed = |key| Note::parse(&anchor.text).map_or(Signed::No, |note| note.verify(key));
+    let signed = signer.and_then(|signer| signer.key.as_ref()).map_or(Signed::No, signed);
+    if *size > end_seq {
+        // Which key signs there is not known, unless it is still the last one.
+        return if signed == Signed::Forged { Status::NotSigned } else { Status::BeyondEnd };
+    }
+    if signer.is_none() {
+        return Status::NotComputable;
+    }
+    // A witness takes only what was signed in the trail's name and continues what it has seen.
+    let witnessed = signed == Signed::No && !cosigners.known.is_empty();
     match found {
-        _ if !signed => Status::NotSigned,
+        _ if signed != Signed::Yes && !witnessed => Status::NotSigned,
         None => Status::NotComputable,
         Some(found) if found == *root => Status::Consistent,
         Some(_) => Status::Forked,
@@ -244,6 +287,13 @@ fn problems_of(report: &AnchorReport, end_seq: u64, fork: Option<&Range<u64>>) -
                 "the key of its place in the trail has not signed this checkpoint".to_owned();
             (Class::Damage, "anchor-signature", message, *size)
         }
+        Status::CosignatureForged => {
+            let name = report.forged.as_ref().map_or("", |(name, _)| name);
+            let name = Escaped(name.as_bytes());
+            let message =
+                format!("a cosignature is forged: the key of the witness {name} did not make it");
+            (Class::Damage, "cosignature", message, *size)
+        }
         Status::OtherTrail => {
             let message = "this checkpoint is another trail's, or the whole trail was replaced";
             (Class::Damage, "other-trail", message.to_owned(), 0)
@@ -254,9 +304,12 @@ fn problems_of(report: &AnchorReport, end_seq: u64, fork: Option<&Range<u64>>) -
             (Class::Unchecked, "anchor", message, *size)
         }
     };
-    let problem = Problem::new(class, kind, message)
+    let mut problem = Problem::new(class, kind, message)
         .at(seq, 0)
         .note(format!("the checkpoint of {size} records in {file}, line {line}"));
+    if let Some((_, of_note)) = report.forged.as_ref().filter(|_| kind == "cosignature") {
+        problem = problem.note(format!("the cosignature is in line {}", line + of_note - 1));
+    }
     Some(match fork.filter(|_| *status == Status::Forked) {
         Some(Range { start, end }) => problem.note(format!(
             "the first record that differs is one of seq {start} to {}",

@@ -7,7 +7,7 @@ use crate::time::rfc3339;
 use crate::trail::segment::{LossFound, SegmentRead, Stamp};
 use crate::trail::tail::Tail;
 use crate::trail::{SegmentFile, TrailDir};
-use crate::verify::anchors::{self, Anchor, Anchors};
+use crate::verify::anchors::{self, Anchors};
 use crate::verify::clock::Clock;
 use crate::verify::keys::{self, Chain, Signatures};
 use crate::verify::problems::Problems;
@@ -24,6 +24,7 @@ use graven_format::name;
 use graven_format::recovery::Decision;
 use std::io;
 
+mod announced;
 mod chain;
 mod foreign;
 
@@ -84,7 +85,7 @@ impl<'a> Before<'a> {
 
 impl<'a> Judge<'a> {
     pub(crate) fn new(dir: &'a TrailDir, options: &'a Options<'a>, plan: &Plan) -> Self {
-        let (announced, announced_by) = known_announced(dir, options);
+        let (announced, announced_by) = announced::known(dir, options);
         let mut judge = Self {
             dir,
             options,
@@ -361,6 +362,7 @@ impl<'a> Judge<'a> {
         let (origin, last) = (origin.as_deref(), self.chain.last());
         let anchors = self.anchored.judge(
             self.options.anchors,
+            self.options.witnesses,
             &self.scope,
             origin,
             end_seq,
@@ -428,19 +430,6 @@ impl<'a> Judge<'a> {
             temporary_files: self.dir.temporaries.clone(),
         }
     }
-}
-
-/// Records that somebody knows to have been announced, a checkpoint being made of nothing else, and who.
-fn known_announced(dir: &TrailDir, options: &Options<'_>) -> (u64, String) {
-    let origin = dir.trail_id().map(origin);
-    let own = options.anchors.iter().filter(|anchor| Some(&anchor.head.origin) == origin.as_ref());
-    let durable = options.durable.map(|seq| (seq.saturating_add(1), "--durable".to_owned()));
-    let anchored = own.max_by_key(|anchor| anchor.head.size).map(|anchor| {
-        let Anchor { file, line, head, .. } = anchor;
-        (head.size, format!("the checkpoint in {file}, line {line}"))
-    });
-    let known = durable.into_iter().chain(anchored);
-    known.max_by_key(|(announced, _)| *announced).unwrap_or_default()
 }
 
 /// One past the last seq that the segment has, or says that it had.

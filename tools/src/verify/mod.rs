@@ -18,6 +18,7 @@ pub mod report;
 pub mod scope;
 mod signing;
 pub mod text;
+pub mod witnesses;
 
 use crate::trail::scan::How;
 use crate::trail::segment::{self, SegmentRead};
@@ -33,6 +34,7 @@ use std::io;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
+use witnesses::Trusted;
 
 /// How often a directory is listed again because a running writer removed what was listed.
 const LIST_ROUNDS: u32 = 3;
@@ -53,6 +55,8 @@ pub struct Options<'a> {
     pub key: Option<&'a PublicKey>,
     /// Checkpoints that were kept elsewhere.
     pub anchors: &'a [Anchor],
+    /// The witnesses whose cosignatures on these count.
+    pub witnesses: Trusted<'a>,
     /// The records that are asked for; all of them if `None`.
     pub range: Option<&'a Asked>,
     /// What is there is a part of the trail: that other segments are not there is no damage.

@@ -1,9 +1,13 @@
 //! What the report for people says of keys, checkpoints and anchors.
 
+use crate::escape::Escaped;
 use crate::verify::anchors::Status;
 use crate::verify::report::Report;
 use crate::verify::text::count;
 use std::io;
+
+/// Unknown cosigners that are named.
+const NAMES_MAX: usize = 16;
 
 /// Each fact has a name and a text.
 pub(crate) fn facts(
@@ -67,6 +71,39 @@ fn anchors(
             "fork",
             format!("the first record that was replaced is one of seq {start} to {last}"),
         )?;
+    }
+    witnesses(report, fact)
+}
+
+fn witnesses(
+    report: &Report,
+    fact: &mut impl FnMut(&str, String) -> io::Result<()>,
+) -> io::Result<()> {
+    let anchors = &report.anchors;
+    for witness in &anchors.witnesses {
+        let name = Escaped(witness.name.as_bytes());
+        let text = match (witness.size, &witness.time) {
+            (Some(size), Some(time)) => {
+                let of = count(witness.checkpoints, "checkpoint");
+                format!("{name} saw {} at {time}; {of} cosigned", count(size, "record"))
+            }
+            _ => format!("{name} has cosigned none of the checkpoints that fit"),
+        };
+        fact("witness", text)?;
+    }
+    if let (Some(size), true) = (anchors.witnessed, anchors.witnesses.len() > 1) {
+        fact("witnessed", format!("the first {} by as many as must", count(size, "record")))?;
+    }
+    let mut unknown: Vec<&str> =
+        anchors.checked.iter().flat_map(|it| &it.unknown).map(String::as_str).collect();
+    unknown.sort_unstable();
+    unknown.dedup();
+    if !unknown.is_empty() {
+        let names: Vec<String> =
+            unknown.iter().take(NAMES_MAX).map(|it| Escaped(it.as_bytes()).to_string()).collect();
+        let more = if unknown.len() > NAMES_MAX { ", …" } else { "" };
+        let text = format!("{}{more}: cosigners whose keys were not given", names.join(", "));
+        fact("unknown", text)?;
     }
     Ok(())
 }

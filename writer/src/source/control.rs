@@ -104,15 +104,7 @@ impl AuditSocket {
 
     /// Takes what is there without waiting.
     pub(crate) fn receive(&self, datagrams: &mut Datagrams) -> Result<Received, Errno> {
-        loop {
-            match datagrams.receive(&self.fd) {
-                Ok(()) => return Ok(Received::Some),
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Ok(Received::Empty),
-                Err(Errno::NOBUFS) => return Ok(Received::Overrun),
-                Err(errno) => return Err(errno),
-            }
-        }
+        receive(&self.fd, datagrams, usize::MAX)
     }
 
     fn wait(&self, limit: Duration) -> Result<(), Errno> {
@@ -121,6 +113,23 @@ impl AuditSocket {
         match poll(&mut fds, Some(&limit)) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(errno) => Err(errno),
+        }
+    }
+}
+
+/// Takes what is in a socket without waiting, at most `limit` datagrams.
+pub(crate) fn receive(
+    socket: &impl AsFd,
+    datagrams: &mut Datagrams,
+    limit: usize,
+) -> Result<Received, Errno> {
+    loop {
+        match datagrams.receive(socket, limit) {
+            Ok(()) => return Ok(Received::Some),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Ok(Received::Empty),
+            Err(Errno::NOBUFS) => return Ok(Received::Overrun),
+            Err(errno) => return Err(errno),
         }
     }
 }
@@ -255,7 +264,7 @@ mod tests {
             Err(errno) => panic!("{errno}"),
         }
         let mut datagrams = Datagrams::new(REPLY_BYTES_MAX);
-        datagrams.receive(&other).expect("it has arrived");
+        datagrams.receive(&other, usize::MAX).expect("it has arrived");
         assert_eq!(datagrams.iter().next().map(|(bytes, _)| bytes), Some(&forged[..]));
 
         let refused = sendto(&sender, &forged, SendFlags::empty(), &address(&ours));

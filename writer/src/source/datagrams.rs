@@ -29,12 +29,17 @@ impl Datagrams {
         Self { memory, slot_bytes, whole_lens: Vec::with_capacity(SLOTS) }
     }
 
-    /// Takes what is there without waiting, in place of what was held before.
+    /// Holds nothing any more.
+    pub(crate) fn clear(&mut self) {
+        self.whole_lens.clear();
+    }
+
+    /// Takes what is there without waiting, at most `limit`, in place of what was held before.
     ///
     /// # Errors
     /// `AGAIN` if nothing is there; nothing is held then.
-    pub(crate) fn receive(&mut self, socket: &impl AsFd) -> Result<(), Errno> {
-        self.whole_lens.clear();
+    pub(crate) fn receive(&mut self, socket: &impl AsFd, limit: usize) -> Result<(), Errno> {
+        self.clear();
         let mut slots = self.memory.chunks_exact_mut(self.slot_bytes + STAGGER_BYTES);
         let mut places: [libc::iovec; SLOTS] = std::array::from_fn(|_| {
             let slot = slots.next().unwrap_or_default();
@@ -54,7 +59,7 @@ impl Datagrams {
             libc::recvmmsg(
                 socket.as_fd().as_raw_fd(),
                 messages.as_mut_ptr(),
-                SLOTS as libc::c_uint,
+                limit.min(SLOTS) as libc::c_uint,
                 libc::MSG_DONTWAIT | libc::MSG_TRUNC,
                 std::ptr::null_mut(),
             )
@@ -64,6 +69,11 @@ impl Datagrams {
         };
         self.whole_lens.extend(messages[..taken].iter().map(|message| message.msg_len as usize));
         Ok(())
+    }
+
+    /// How many are held.
+    pub(crate) fn len(&self) -> usize {
+        self.whole_lens.len()
     }
 
     /// Each datagram in the order of its coming, and its whole length, which is longer if it was
@@ -83,7 +93,7 @@ mod tests {
     fn datagrams_come_whole_and_in_order_and_cut_ones_show() {
         let (ours, theirs) = UnixDatagram::pair().expect("socket pair");
         let mut datagrams = Datagrams::new(100);
-        assert_eq!(datagrams.receive(&ours), Err(Errno::AGAIN));
+        assert_eq!(datagrams.receive(&ours, usize::MAX), Err(Errno::AGAIN));
         assert_eq!(datagrams.iter().count(), 0);
         let sent: Vec<Vec<u8>> = (0..SLOTS + 3).map(|n| vec![n as u8; 97 + n % 6]).collect();
         let mut unsent = sent.iter();
@@ -93,13 +103,13 @@ mod tests {
             for bytes in unsent.by_ref().take(5) {
                 theirs.send(bytes).expect("send");
             }
-            datagrams.receive(&ours).expect("receive");
+            datagrams.receive(&ours, usize::MAX).expect("receive");
             taken.extend(datagrams.iter().map(|(bytes, whole)| (bytes.to_vec(), whole)));
         }
         let expected =
             sent.iter().map(|bytes| (bytes[..bytes.len().min(100)].to_vec(), bytes.len()));
         assert!(taken.into_iter().eq(expected));
-        assert_eq!(datagrams.receive(&ours), Err(Errno::AGAIN));
+        assert_eq!(datagrams.receive(&ours, usize::MAX), Err(Errno::AGAIN));
         assert_eq!(datagrams.iter().count(), 0, "nothing is held twice");
     }
 
@@ -110,7 +120,7 @@ mod tests {
         let sent = (0..2 * SLOTS).take_while(|&n| theirs.send(&[n as u8]).is_ok()).count();
         let mut datagrams = Datagrams::new(8);
         let mut taken = 0;
-        while datagrams.receive(&ours).is_ok() {
+        while datagrams.receive(&ours, usize::MAX).is_ok() {
             assert!((1..=SLOTS).contains(&datagrams.iter().count()));
             assert!(datagrams.iter().all(|(bytes, whole)| whole == 1 && bytes.len() == 1));
             taken += datagrams.iter().count();

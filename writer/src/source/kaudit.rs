@@ -7,6 +7,7 @@
 //! The receiving thread stands between: it removes the rules and drains the socket before it
 //! returns (see [`super::netlink::receive`]), so detaching finds nothing left to lose.
 
+use std::os::fd::AsFd as _;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -17,8 +18,8 @@ use rustix::time::{ClockId, clock_getres};
 use super::calls::{ARCH_I386, ARCH_X86_64, CallSet};
 pub use super::control::ControlError;
 use super::control::{AuditSocket, Control};
-use super::datagrams::Datagrams;
 use super::intake::{OPENING, heartbeat_text};
+use super::mapped::{Mapped, Taker};
 use super::nlmsg::{self, MASK_WORDS, Message, Rule, RuleField, RuleList, Status, StatusChange};
 
 /// The key in every record that a rule of ours makes.
@@ -36,6 +37,9 @@ pub struct Options {
     /// Receive memory of the socket, in bytes: it bridges the time in which the receiver is kept
     /// from running. A queued record takes about 900 bytes.
     pub receive_buffer_bytes: usize,
+    /// Memory in which the kernel leaves records where they need not be received, in bytes: a power of two
+    /// and of pages, or 0 to receive each. What finds no room in it goes into the socket.
+    pub mapped_bytes: usize,
 }
 
 impl Default for Options {
@@ -44,6 +48,7 @@ impl Default for Options {
             backlog_limit: 8192,
             backlog_wait: Duration::from_secs(60),
             receive_buffer_bytes: 64 << 20,
+            mapped_bytes: 4 << 20,
         }
     }
 }
@@ -126,10 +131,22 @@ pub fn status() -> Result<Status, AttachError> {
     Control::open().and_then(|mut control| control.status()).map_err(refused)
 }
 
+/// Whether records can be left in mapped memory here, tried on a socket of our own.
+///
+/// # Errors
+/// Why bpf(2) was refused: each record will be received by a system call.
+pub fn try_mapping() -> Result<(), Errno> {
+    let (socket, _other) = std::os::unix::net::UnixDatagram::pair()
+        .map_err(|why| Errno::from_io_error(&why).unwrap_or(Errno::IO))?;
+    Mapped::attach(&socket, rustix::param::page_size()).map(drop)
+}
+
 /// This process as the kernel's audit daemon. Dropping it gives everything back.
 #[derive(Debug)]
 pub struct Daemon {
     data: AuditSocket,
+    /// None if it was not asked for; else it, or why there is none.
+    mapped: Option<Result<Mapped, Errno>>,
     control: Mutex<Control>,
     rules: Mutex<Vec<Rule>>,
     before: Status,
@@ -161,10 +178,13 @@ impl Daemon {
         let receive_buffer_bytes =
             data.enlarge(options.receive_buffer_bytes).map_err(failed("enlarge socket"))?;
         data.stay_open_after_overrun().map_err(failed("set socket option"))?;
+        let mapped =
+            (options.mapped_bytes > 0).then(|| Mapped::attach(&data, options.mapped_bytes));
         let ours = wanted(&before, options);
         // From here on, dropping gives back.
         let daemon = Self {
             data,
+            mapped,
             control: Mutex::new(control),
             rules: Mutex::new(Vec::new()),
             before,
@@ -192,8 +212,8 @@ impl Daemon {
         if holder == self.pid {
             return Ok(());
         }
-        let mut answers = Datagrams::new(4096);
-        let _ = self.data.receive(&mut answers);
+        let mut answers = Taker::new(self.data.as_fd(), self.mapped(), 4096);
+        let _ = answers.take();
         let errno = match answers.iter().next().and_then(|(bytes, _)| nlmsg::parse(bytes)) {
             Some(Message::Ack { errno, .. }) => Errno::from_raw_os_error(errno),
             _ => Errno::BADMSG,
@@ -223,6 +243,17 @@ impl Daemon {
     #[must_use]
     pub fn receive_buffer_bytes(&self) -> usize {
         self.receive_buffer_bytes
+    }
+
+    /// Why each record has to be received by a system call, if that is so and was not asked for: bpf(2)
+    /// was refused. Slower, and no less safe.
+    #[must_use]
+    pub fn mapping_refused(&self) -> Option<Errno> {
+        self.mapped.as_ref().and_then(|mapped| mapped.as_ref().err().copied())
+    }
+
+    pub(crate) fn mapped(&self) -> Option<&Mapped> {
+        self.mapped.as_ref().and_then(|mapped| mapped.as_ref().ok())
     }
 
     /// Audits these calls of these processes, in both ABIs, and everything that they have

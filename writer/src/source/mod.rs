@@ -5,6 +5,7 @@ pub(crate) mod control;
 pub(crate) mod datagrams;
 mod intake;
 pub mod kaudit;
+pub(crate) mod mapped;
 pub mod netlink;
 mod netlink_options;
 pub mod nlmsg;

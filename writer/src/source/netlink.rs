@@ -30,21 +30,24 @@
 //! 4. If auditing was off before, it is turned off, and its last record is received.
 //! 5. The caller detaches; there is nothing left in the socket that is owed.
 
-use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 
 use super::control::Received;
-use super::datagrams::Datagrams;
 pub use super::intake::Summary;
 use super::intake::{CLOSING, Intake, Moment, OPENING, Seen};
 use super::kaudit::Daemon;
-use super::nlmsg::Status;
 use super::{AppendError, Sink};
+use feed::{Feed, SocketFeed};
+use pulse::{Command, Pulse, Report};
+pub use stop::Stop;
+
+pub(crate) mod feed;
+mod pulse;
+mod stop;
 
 /// How often the pulse looks.
 pub const BEAT: Duration = Duration::from_millis(500);
@@ -56,66 +59,13 @@ const OPEN_TIME: Duration = Duration::from_secs(5);
 const MARKER_TIME: Duration = Duration::from_secs(2);
 /// How long the record that says that auditing is off may take.
 const DISABLED_TIME: Duration = Duration::from_millis(500);
-/// How long a receiver that has just emptied a busy socket leaves it alone. Else it is woken for
-/// every record, on a core that the producers want.
-const PAUSE_TIME: Duration = Duration::from_millis(1);
 /// Records between two moments without any that make a socket a busy one.
 const PAUSE_RECORDS_MIN: u64 = 64;
-/// Longest wait for the socket.
-const POLL_TIME: Duration = Duration::from_millis(100);
-/// Time between two looks that counts as waiting; what is longer was time in which this
-/// thread was kept from running.
-const ACTIVE_NS_MAX: u64 = 200_000_000;
-/// Calls to the socket between two looks at everything else.
+/// What is taken between two looks at everything else.
 const BATCH_CALLS: usize = 16;
 /// Reports of the pulse that wait for a receiver which waits for the disk. A status that finds no room
 /// is left out: the next one says more.
 const REPORTS_MAX: usize = 8;
-/// Longest datagram taken whole. The kernel's longest audit text is below 9 KiB.
-const DATAGRAM_BYTES_MAX: usize = 64 * 1024;
-
-const _: () = assert!(POLL_TIME.as_nanos() < ACTIVE_NS_MAX as u128);
-const _: () = assert!(DATAGRAM_BYTES_MAX <= graven_format::consts::RECORD_PAYLOAD_BYTES_MAX);
-
-/// Asks a receiving thread to drain and return. It may be asked from a signal handler.
-#[derive(Debug)]
-pub struct Stop {
-    requested: AtomicBool,
-    wake: OwnedFd,
-}
-
-impl Stop {
-    /// A stop that nobody has asked for.
-    ///
-    /// # Errors
-    /// There is no descriptor left.
-    pub fn new() -> std::io::Result<Self> {
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self { requested: AtomicBool::new(false), wake })
-    }
-
-    /// Asks to stop; more than once is the same as once.
-    pub fn request(&self) {
-        self.requested.store(true, Ordering::Release);
-        self.wake();
-    }
-
-    /// Whether a stop was asked for.
-    #[must_use]
-    pub fn is_requested(&self) -> bool {
-        self.requested.load(Ordering::Acquire)
-    }
-
-    /// Ends the receiver's present wait. A counter that is full wakes it as well.
-    fn wake(&self) {
-        // Any number does.
-        let _ = rustix::io::write(&self.wake, &[1; 8]);
-    }
-
-    fn clear(&self) {
-        let _ = rustix::io::read(&self.wake, &mut [0; 8]);
-    }
-}
 
 /// Why receiving ended before it was asked to.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -167,6 +117,18 @@ pub fn receive_through(
     now: impl Fn() -> (u64, u64),
     tap: impl FnMut(&[u8]) -> bool,
 ) -> Result<Summary, NetlinkError> {
+    let feed = SocketFeed::new(daemon, now, tap);
+    let intake = Intake::new(sink, std::process::id(), daemon.before().lost, feed.now());
+    receive_from(feed, daemon, stop, intake)
+}
+
+/// Receives from `feed` what `daemon` is owed until asked to stop, then drains.
+pub(crate) fn receive_from(
+    feed: impl Feed,
+    daemon: &Daemon,
+    stop: &Stop,
+    intake: Intake<'_>,
+) -> Result<Summary, NetlinkError> {
     let traffic = AtomicU64::new(0);
     let (commands, inbox) = mpsc::channel();
     let (outbox, reports) = mpsc::sync_channel(REPORTS_MAX);
@@ -179,107 +141,23 @@ pub fn receive_through(
                 NetlinkError::Thread(Errno::from_io_error(&why).unwrap_or(Errno::AGAIN))
             })?;
         // The commands end with the receiver, and with them the pulse.
-        let (realtime_ns, boottime_ns) = now();
-        let first = Moment { realtime_ns, boottime_ns, active_ns: 0 };
-        let intake = Intake::new(sink, std::process::id(), daemon.before().lost, first);
+        let now = feed.now();
         Receiver {
-            daemon,
+            feed,
             stop,
             traffic: &traffic,
             commands,
             reports,
             intake,
-            now: first,
+            now,
             stage: Stage::Starting,
-            stage_since_ns: 0,
-            progress_ns: 0,
-            marked_ns: 0,
-            overruns_ns: 0,
+            stage_since_ns: now.active_ns,
+            progress_ns: now.active_ns,
+            marked_ns: now.active_ns,
+            overruns_ns: now.active_ns,
         }
-        .run(now, tap)
+        .run()
     })
-}
-
-/// What the receiver asks of the pulse.
-enum Command {
-    /// Write the closing marker.
-    Close,
-    RemoveRules,
-    /// Turn auditing off if it was off before.
-    Disable,
-}
-
-/// What the pulse says.
-enum Report {
-    Status(Status),
-    RulesRemoved,
-    /// Whether auditing was turned off.
-    Disabled(bool),
-}
-
-/// The thread that may be made to wait.
-struct Pulse<'a> {
-    daemon: &'a Daemon,
-    stop: &'a Stop,
-    traffic: &'a AtomicU64,
-    outbox: mpsc::SyncSender<Report>,
-}
-
-impl Pulse<'_> {
-    fn run(self, inbox: &mpsc::Receiver<Command>) {
-        let mut heartbeats = OPENING;
-        let mut seen = 0;
-        let mut covered = 0;
-        loop {
-            let report = match inbox.recv_timeout(BEAT) {
-                Ok(Command::Close) => {
-                    // One that fails is written again when it does not come back.
-                    let _ = self.daemon.write_heartbeat(CLOSING);
-                    continue;
-                }
-                Ok(Command::RemoveRules) => {
-                    // A rule that stays makes records that are beyond the closing marker; the
-                    // caller's detach tries again and tells.
-                    let _ = self.daemon.remove_rules();
-                    Report::RulesRemoved
-                }
-                Ok(Command::Disable) => {
-                    if let Some(status) = self.status() {
-                        self.tell(status);
-                    }
-                    Report::Disabled(self.daemon.restore_enabled().unwrap_or(false))
-                }
-                Err(mpsc::RecvTimeoutError::Timeout) => {
-                    let traffic = self.traffic.load(Ordering::Relaxed);
-                    if traffic == seen && traffic != covered {
-                        covered = traffic;
-                        heartbeats += 1;
-                        // Without it a loss at the tail shows later, but it shows.
-                        let _ = self.daemon.write_heartbeat(heartbeats);
-                    }
-                    seen = traffic;
-                    if let Some(status) = self.status() {
-                        let _ = self.outbox.try_send(status);
-                        self.stop.wake();
-                    }
-                    continue;
-                }
-                Err(mpsc::RecvTimeoutError::Disconnected) => return,
-            };
-            self.tell(report);
-        }
-    }
-
-    /// The counter is a hint beside the window: a question that fails is asked again.
-    fn status(&self) -> Option<Report> {
-        self.daemon.status().ok().map(Report::Status)
-    }
-
-    fn tell(&self, report: Report) {
-        // The receiver is gone only when this thread is about to end as well.
-        let _ = self.outbox.send(report);
-        self.stop.wake();
-    }
 }
 
 /// How far the session is.
@@ -302,8 +180,8 @@ enum Stage {
     Done(u32, bool),
 }
 
-struct Receiver<'a> {
-    daemon: &'a Daemon,
+struct Receiver<'a, F> {
+    feed: F,
     stop: &'a Stop,
     traffic: &'a AtomicU64,
     commands: mpsc::Sender<Command>,
@@ -320,17 +198,11 @@ struct Receiver<'a> {
     overruns_ns: u64,
 }
 
-impl Receiver<'_> {
-    fn run(
-        mut self,
-        now: impl Fn() -> (u64, u64),
-        mut tap: impl FnMut(&[u8]) -> bool,
-    ) -> Result<Summary, NetlinkError> {
-        let mut datagrams = Datagrams::new(DATAGRAM_BYTES_MAX);
+impl<F: Feed> Receiver<'_, F> {
+    fn run(mut self) -> Result<Summary, NetlinkError> {
         let mut traffic_when_empty = 0;
         loop {
-            self.look_at_the_clock(now());
-            let empty = self.take_batch(&mut datagrams, &now, &mut tap)?;
+            let empty = self.take_batch()?;
             self.traffic.store(self.intake.traffic(), Ordering::Relaxed);
             while let Ok(report) = self.reports.try_recv() {
                 self.report(report);
@@ -347,51 +219,39 @@ impl Receiver<'_> {
             }
             if empty {
                 let traffic = self.intake.traffic();
-                if traffic - std::mem::replace(&mut traffic_when_empty, traffic)
-                    >= PAUSE_RECORDS_MIN
-                {
-                    self.wait(PAUSE_TIME, PollFlags::empty())?;
-                } else {
-                    self.wait(POLL_TIME, PollFlags::IN)?;
-                }
+                let gained = traffic - std::mem::replace(&mut traffic_when_empty, traffic);
+                let busy = gained >= PAUSE_RECORDS_MIN;
+                self.feed.wait(self.stop, busy).map_err(NetlinkError::Socket)?;
             }
         }
     }
 
-    fn look_at_the_clock(&mut self, (realtime_ns, boottime_ns): (u64, u64)) {
-        let passed_ns = boottime_ns.saturating_sub(self.now.boottime_ns).min(ACTIVE_NS_MAX);
-        let active_ns = self.now.active_ns + passed_ns;
-        self.now = Moment { realtime_ns, boottime_ns, active_ns };
+    fn look_at_the_clock(&mut self) {
+        self.now = self.feed.now();
         self.intake.set_now(self.now);
     }
 
-    /// Asks the socket how often the kernel found it full, once a beat.
+    /// Asks the feed how often the kernel found the socket full, once a beat.
     fn look_at_overruns(&mut self) {
         let since_ns = self.now.active_ns - self.overruns_ns;
         if u128::from(since_ns) < BEAT.as_nanos() {
             return;
         }
         self.overruns_ns = self.now.active_ns;
-        if let Some(count) = self.daemon.socket().failed_sends() {
+        if let Some(count) = self.feed.failed_sends() {
             self.intake.failed_sends(count);
         }
     }
 
     /// Takes what is there, at most a batch; true if the socket is empty.
-    fn take_batch(
-        &mut self,
-        datagrams: &mut Datagrams,
-        now: &impl Fn() -> (u64, u64),
-        tap: &mut impl FnMut(&[u8]) -> bool,
-    ) -> Result<bool, NetlinkError> {
+    fn take_batch(&mut self) -> Result<bool, NetlinkError> {
         for _ in 0..BATCH_CALLS {
-            match self.daemon.socket().receive(datagrams).map_err(NetlinkError::Socket)? {
+            let received = self.feed.take().map_err(NetlinkError::Socket)?;
+            self.look_at_the_clock();
+            match received {
                 Received::Some => {
-                    // After the receiving: the time before it may be before the kernel's own.
-                    self.look_at_the_clock(now());
                     self.progress_ns = self.now.active_ns;
-                    let passed = datagrams.iter().filter(|&(bytes, _)| tap(bytes));
-                    for seen in self.intake.datagrams(passed)? {
+                    for seen in self.intake.datagrams(self.feed.datagrams())? {
                         self.seen(seen);
                     }
                 }
@@ -480,22 +340,5 @@ impl Receiver<'_> {
     fn command(&self, command: Command) {
         // The pulse lives until the commands end.
         let _ = self.commands.send(command);
-    }
-
-    /// Waits for this on the socket, for a stop or report, or until the time is over.
-    fn wait(&self, limit: Duration, socket: PollFlags) -> Result<(), NetlinkError> {
-        let limit = Timespec { tv_sec: 0, tv_nsec: i64::from(limit.subsec_nanos()) };
-        let mut fds = [
-            PollFd::new(self.daemon.socket(), socket),
-            PollFd::new(&self.stop.wake, PollFlags::IN),
-        ];
-        match poll(&mut fds, Some(&limit)) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(NetlinkError::Socket(errno)),
-        }
-        if !fds[1].revents().is_empty() {
-            self.stop.clear();
-        }
-        Ok(())
     }
 }
