@@ -11,6 +11,7 @@ use graven_format::Record;
 use graven_writer::source::kaudit::{self, Daemon};
 use graven_writer::source::netlink::{Stop, receive};
 use graven_writer::source::nlmsg::{self, StatusChange};
+use graven_writer::source::past::Past;
 use graven_writer::source::{AppendError, Sink};
 use graven_writer::{Options, Trail, clock};
 use rustix::net::netlink::{AUDIT, SocketAddrNetlink};
@@ -289,6 +290,10 @@ impl Sink for Counted {
         Sink::append(&self.trail, record)
     }
 
+    fn next_seq(&self) -> u64 {
+        self.trail.next_seq()
+    }
+
     fn append_all(&self, records: &[Record<'_>]) -> Result<(), AppendError> {
         let syscalls = records.iter().filter(|record| record.kind == 1300).count() as u64;
         self.syscalls.fetch_add(syscalls, Ordering::Relaxed);
@@ -311,7 +316,7 @@ impl Graven {
                 let now = clock::now();
                 (now.realtime_ns, now.boottime_ns)
             };
-            receive(&daemon, &*sink, &until, now)?;
+            receive(&daemon, &*sink, Past::default(), &until, now)?;
             Ok(daemon.detach()?)
         });
         Ok(Self { trail, stop, thread })

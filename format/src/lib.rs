@@ -34,6 +34,7 @@ pub mod record;
 pub mod recovery;
 pub mod scan;
 pub mod segment;
+pub mod session;
 mod sha256;
 pub mod signer;
 pub mod trailer;

@@ -28,7 +28,8 @@ pub enum Cause {
     KernelLost,
     /// The socket overran (ENOBUFS); nothing tells how much is gone. Counts records.
     Enobufs,
-    /// Nothing was attached to the source. Counts records.
+    /// Nothing was attached to the source, or what was attached ended before what it had was durable.
+    /// Counts events.
     NoDaemon,
     /// An event began and its end never arrived. Counts events.
     PartialEvent,
@@ -78,7 +79,7 @@ impl Cause {
     #[must_use]
     pub const fn unit(self) -> &'static str {
         match self {
-            Self::SerialGap | Self::PartialEvent => "events",
+            Self::SerialGap | Self::NoDaemon | Self::PartialEvent => "events",
             _ => "records",
         }
     }

@@ -11,6 +11,7 @@
 //! | `key.witness` | the key by which witnesses know the trail; it signs nothing else |
 //! | `checkpoint` | the checkpoint that a running writer was asked for last |
 //! | `cosigned` | the newest checkpoint that witnesses have cosigned |
+//! | `control` | the socket at which a running writer tells its status |
 
 use alloc::format;
 use alloc::string::String;
@@ -30,6 +31,8 @@ pub const KEY_NEXT: &str = "key.next";
 pub const KEY_WITNESS: &str = "key.witness";
 /// The file that holds the checkpoint that a running writer was asked for last.
 pub const CHECKPOINT: &str = "checkpoint";
+/// The socket at which a running writer tells its status; one that died leaves it behind.
+pub const CONTROL: &str = "control";
 /// The file in which that checkpoint is written before it is renamed.
 pub const CHECKPOINT_TMP: &str = "checkpoint.tmp";
 /// The file that holds the newest checkpoint that witnesses have cosigned.
@@ -76,6 +79,8 @@ pub enum Name {
         /// Whether it is the temporary.
         temporary: bool,
     },
+    /// The socket of a running writer.
+    Control,
 }
 
 impl Name {
@@ -93,6 +98,7 @@ impl Name {
             COSIGNED_TMP => return Some(Self::Cosigned { temporary: true }),
             CHECKPOINT => return Some(Self::Checkpoint { temporary: false }),
             CHECKPOINT_TMP => return Some(Self::Checkpoint { temporary: true }),
+            CONTROL => return Some(Self::Control),
             _ => {}
         }
         if let Some(stem) = name.strip_suffix(".tmp") {
@@ -135,6 +141,7 @@ mod tests {
         assert_eq!(Name::parse(&older), Some(Name::Segment { segment: 7, first_seq: 0xe02cf }));
         assert_eq!(Name::parse(&temporary(8)), Some(Name::Temporary { segment: 8 }));
         assert_eq!(Name::parse("lock"), Some(Name::Lock));
+        assert_eq!(Name::parse("control"), Some(Name::Control));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::rig::random::Random;
 use crate::rig::strace::{calls, can_trace, under};
 use crate::rig::{Ran, Running, on, record, run, temp_dir};
 use std::io::Write as _;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
@@ -194,6 +195,9 @@ fn begin(trail: &Path, setting: &Setting, after_kill: bool) -> u64 {
     std::fs::create_dir(trail).expect("a directory");
     for entry in std::fs::read_dir(&setting.killed).expect("it is there") {
         let entry = entry.expect("it can be listed");
+        if entry.file_type().is_ok_and(|it| it.is_socket()) {
+            continue;
+        }
         std::fs::copy(entry.path(), trail.join(entry.file_name())).expect("it can be copied");
     }
     setting.killed_count

@@ -8,6 +8,7 @@
 //! - `GRAVEN_E2E_KILL_ROUNDS`: rounds of kill -9, 200 unless told otherwise.
 //! - `GRAVEN_E2E_INJECT_ALL`: inject into every system call and not into a sample.
 
+mod away;
 mod errors;
 mod flips;
 mod full;
@@ -17,5 +18,6 @@ mod kill;
 mod rig;
 mod salvage;
 mod signals;
+mod status;
 mod storm;
 mod threads;

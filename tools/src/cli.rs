@@ -57,6 +57,10 @@ pub enum Command {
     Checkpoint(cmd::checkpoint::Args),
     /// Make the first key of a trail, and print the public key
     Keygen(cmd::keygen::Args),
+    /// Say how the writer of a trail is; the exit codes are those of a check for monitoring
+    Status(cmd::status::Args),
+    /// Show the writer of a trail as it works
+    Watch(cmd::watch::Args),
     /// Say what this machine offers for recording, and what stands in the way
     Doctor(cmd::doctor::Args),
     /// Print a completion script for a shell
@@ -83,6 +87,8 @@ impl Command {
             Self::Compress(args) => cmd::compress::run(&args).code(),
             Self::Checkpoint(args) => cmd::checkpoint::run(&args).code(),
             Self::Keygen(args) => cmd::keygen::run(&args).code(),
+            Self::Status(args) => cmd::status::run(&args),
+            Self::Watch(args) => cmd::watch::run(&args).code(),
             Self::Doctor(args) => cmd::doctor::run(&args).code(),
             Self::Completions(args) => cmd::completions::run(&args).code(),
             Self::Man(args) => cmd::man::run(&args).code(),

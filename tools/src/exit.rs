@@ -38,6 +38,8 @@
 //!
 //! `checkpoint` ends with 0 if it was printed, copied and cosigned as was asked, 1 if a witness has seen another
 //! trail than this one, 2 otherwise.
+//! `status` ends as checks for Nagios and its kin do: 0 if a writer runs and is well, 1 if somebody should
+//! look, 2 if none runs or records do not become durable, 3 if that is not known, usage errors included.
 //!
 //! The other commands know 0 and 2.
 

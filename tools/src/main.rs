@@ -2,6 +2,7 @@
 
 use clap::Parser as _;
 use graven_tools::cli::Cli;
+use graven_tools::cmd;
 use graven_tools::exit::Exit;
 use std::process::ExitCode;
 
@@ -11,11 +12,13 @@ fn main() -> ExitCode {
         Err(error) => {
             let _ = error.print();
             // `run` ends with its command's exit codes, so its own failures are out of their way.
-            let runs = std::env::args_os().nth(1).is_some_and(|command| command == "run");
-            match (error.use_stderr(), runs) {
-                (false, _) => Exit::Success.code(),
-                (true, true) => Exit::RunFailed.code(),
-                (true, false) => Exit::CannotCheck.code(),
+            // `status` ends as checks for monitoring do: what was not checked is unknown.
+            let command = std::env::args_os().nth(1).unwrap_or_default();
+            match command.to_str() {
+                _ if !error.use_stderr() => Exit::Success.code(),
+                Some("run") => Exit::RunFailed.code(),
+                Some("status") => cmd::status::Health::Unknown as u8,
+                _ => Exit::CannotCheck.code(),
             }
         }
     };

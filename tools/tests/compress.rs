@@ -12,6 +12,7 @@ use graven_format::trailer::SealReason;
 use graven_format::{Finding, name};
 use graven_writer::codec::Reading;
 use std::collections::BTreeMap;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -36,10 +37,12 @@ fn texts(segments: u64, frames: u64) -> Maker {
     maker
 }
 
-/// Every file of a directory; a running writer may rename or remove one that was listed.
+/// Every file of a directory; a running writer may rename or remove one that was listed, and has a
+/// socket beside them.
 fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = std::fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("a file"));
     entries
+        .filter(|entry| !entry.file_type().is_ok_and(|it| it.is_socket()))
         .filter_map(|entry| {
             let name = entry.file_name().into_string().expect("a name");
             match std::fs::read(entry.path()) {

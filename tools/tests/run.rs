@@ -4,8 +4,13 @@
 mod common;
 
 use common::{Ran, graven, on, ran};
+use graven_format::name::Name;
+use graven_format::scan::{Event, Expect, Scanner};
+use graven_format::{Flags, Record, Source};
+use graven_writer::codec::Reading;
 use graven_writer::source::kaudit;
 use graven_writer::source::nlmsg::Status;
+use graven_writer::{Options, Trail};
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
@@ -155,6 +160,72 @@ fn a_signal_goes_to_the_command_and_the_rest_is_recorded() {
     assert_eq!(child.wait().expect("it ends").code(), Some(3));
     assert!(exported(&trail).contains("a1=\"caught\""));
     assert_eq!(on("verify", &trail, &[]).code, 0);
+}
+
+/// A trail of those records of another that are kept: what a writer would have made that did not get the others, or
+/// kept silent.
+fn remade(from: &Path, to: &Path, keep: &dyn Fn(&Record<'_>) -> bool) {
+    let made = Trail::open(to, &Options::default()).expect("a trail");
+    let mut names: Vec<_> = std::fs::read_dir(from)
+        .expect("a directory")
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("a name"))
+        .collect();
+    names.sort();
+    for file in &names {
+        let Some(Name::Segment { segment, first_seq }) = Name::parse(file) else { continue };
+        let expect = Expect { segment, first_seq, trail_id: None, merkle: false };
+        let mut scanner = Scanner::with_hashing(expect, Reading::new());
+        scanner.push(&std::fs::read(from.join(file)).expect("a segment"));
+        scanner.end();
+        while let Some(event) = scanner.next_event() {
+            let Event::Record { record, .. } = event else { continue };
+            if !record.flags.contains(Flags::CHECKPOINT) && keep(&record) {
+                made.append(&record).expect("taken");
+            }
+        }
+    }
+    made.close().expect("closed");
+}
+
+/// The source gaps that `verify` finds, as first, last and events.
+fn gaps(trail: &Path) -> (i32, Vec<(u64, u64, u64)>) {
+    let ran = on("verify", trail, &["--json"]);
+    let report = ran.json()["source_gaps"].clone();
+    assert_eq!((&report["sessions"], &report["without_end"]), (&1.into(), &0.into()), "{report}");
+    let number = |gap: &serde_json::Value, name: &str| gap[name].as_u64().expect("a number");
+    let list = report["gaps"].as_array().expect("a list").iter();
+    let list = list.map(|it| (number(it, "first"), number(it, "last"), number(it, "events")));
+    (ran.code, list.collect())
+}
+
+#[test]
+fn the_serials_of_a_real_storm_show_what_a_writer_left_out_and_nothing_else() {
+    let Some(_turn) = turn() else { return };
+    let dir = tempfile::tempdir().expect("a directory");
+    let (trail, less) = (dir.path().join("trail"), dir.path().join("less"));
+    let opens = "n=3000; while [ $n -gt 0 ]; do n=$((n-1)); : </dev/null; done";
+    let script = format!("({opens}) & {opens}; wait");
+    let ran = run(&trail, &["--syscalls", "openat"], &["sh", "-c", &script]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert_eq!(gaps(&trail), (0, vec![]), "no false alarm");
+    let same = dir.path().join("same");
+    remade(&trail, &same, &|_| true);
+    assert_eq!(gaps(&same), (0, vec![]));
+    // Three events in a row, and another one, of those that the two processes made.
+    let log = exported(&trail);
+    let calls = log.lines().filter(|line| line.starts_with("type=SYSCALL"));
+    let serial = |line: &str| {
+        let stamp = line.split_once("):").expect("a stamp").0;
+        stamp.rsplit_once(':').expect("a serial").1.parse::<u64>().expect("a number")
+    };
+    let mut serials: Vec<u64> = calls.map(serial).collect();
+    serials.sort_unstable();
+    let (one, row) = (serials[5000], serials[2000]);
+    remade(&trail, &less, &|record| {
+        record.source != Source::Netlink
+            || record.source_seq != one && !(row..row + 3).contains(&record.source_seq)
+    });
+    assert_eq!(gaps(&less), (4, vec![(row, row + 2, 3), (one, one, 1)]));
 }
 
 #[test]

@@ -9,6 +9,7 @@ pub mod engine;
 pub mod error;
 pub mod hash;
 pub mod keys;
+pub mod losses;
 pub mod own;
 pub mod rewrite;
 pub mod ring;
@@ -18,12 +19,12 @@ mod trail;
 
 pub use engine::checkpoints::{Checkpoints, Ended, Published};
 pub use engine::durability::{WaitError, Watermark};
-pub use engine::metrics::Totals;
+pub use engine::metrics::{Counts, Latencies, SegmentInUse, Totals};
 pub use engine::{Compress, OnFull};
 pub use error::{OpenError, WriteError};
 pub use room::{Room, RoomChange};
 pub use trail::{
     Asker, CHECKPOINT_DEFAULT, CheckpointError, EPOCH_DEFAULT, EPOCH_SEGMENTS_DEFAULT,
-    IN_FLIGHT_DEFAULT, Opened, Options, RING_BYTES_DEFAULT, RING_BYTES_MAX, RING_BYTES_MIN,
-    Summary, Ticket, Trail,
+    IN_FLIGHT_DEFAULT, Observer, Opened, Options, RING_BYTES_DEFAULT, RING_BYTES_MAX,
+    RING_BYTES_MIN, Summary, Ticket, Trail,
 };

@@ -34,6 +34,7 @@ use crate::engine::metrics::{Metrics, Totals};
 use crate::engine::recover::Recovered;
 use crate::error::{OpenError, WriteError};
 use crate::keys::InForce;
+use crate::losses::Losses;
 use crate::ring::{Ring, RingStats};
 use crate::room::Room;
 use crate::source::{AppendError, Sink};
@@ -47,11 +48,13 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
+pub use observer::Observer;
 pub use options::{
     CHECKPOINT_DEFAULT, EPOCH_DEFAULT, EPOCH_SEGMENTS_DEFAULT, IN_FLIGHT_DEFAULT, Options,
     RING_BYTES_DEFAULT, RING_BYTES_MAX, RING_BYTES_MIN,
 };
 
+mod observer;
 mod options;
 mod start;
 
@@ -62,6 +65,8 @@ pub struct Opened {
     pub trail_id: TrailId,
     /// Seq of the first record that this writer will append.
     pub next_seq: u64,
+    /// The kernel's random id of this boot; zeros where it is not known.
+    pub boot_id: [u8; 16],
     /// The disk below.
     pub disk: DiskReport,
     /// What recovery found and did.
@@ -104,6 +109,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     room: Arc<Room>,
     checkpoints: Arc<Checkpoints>,
+    losses: Arc<Losses>,
     opened: Arc<Opened>,
 }
 
@@ -192,7 +198,7 @@ impl Trail {
     /// # Errors
     /// [`AppendError`]; the record was not taken.
     pub fn append(&self, record: &Record<'_>) -> Result<Ticket<'_>, AppendError> {
-        let seq = self.shared.ring.append(record)?;
+        let seq = Sink::append(self, record)?;
         Ok(Ticket { seq, watermark: &self.shared.watermark })
     }
 
@@ -202,6 +208,7 @@ impl Trail {
     /// [`AppendError::Full`] if there is not: the record was not taken and not dropped.
     pub fn try_append(&self, record: &Record<'_>) -> Result<Ticket<'_>, AppendError> {
         let seq = self.shared.ring.try_append(record)?;
+        self.shared.losses.note(record);
         Ok(Ticket { seq, watermark: &self.shared.watermark })
     }
 
@@ -227,6 +234,12 @@ impl Trail {
     #[must_use]
     pub fn asker(&self) -> Asker {
         Asker { shared: self.shared.clone() }
+    }
+
+    /// Who looks at the writer without touching it; it outlives the trail.
+    #[must_use]
+    pub fn observer(&self) -> Observer {
+        Observer::new(self.shared.clone())
     }
 
     /// As [`Asker::checkpoint`].
@@ -352,11 +365,19 @@ impl Drop for Trail {
 
 impl Sink for Trail {
     fn append(&self, record: &Record<'_>) -> Result<u64, AppendError> {
-        self.shared.ring.append(record)
+        let seq = self.shared.ring.append(record)?;
+        self.shared.losses.note(record);
+        Ok(seq)
+    }
+
+    fn next_seq(&self) -> u64 {
+        Sink::next_seq(&*self.shared.ring)
     }
 
     fn append_all(&self, records: &[Record<'_>]) -> Result<(), AppendError> {
-        self.shared.ring.append_all(records)
+        self.shared.ring.append_all(records)?;
+        records.iter().for_each(|record| self.shared.losses.note(record));
+        Ok(())
     }
 }
 

@@ -34,16 +34,22 @@ impl Turn {
     }
 }
 
+impl Turn {
+    /// Puts back what whoever was killed has not.
+    pub(crate) fn put_back(&self) {
+        auditctl(&["-b", &self.before.backlog_limit.to_string()]);
+        if let Some(ticks) = self.before.backlog_wait_ticks {
+            auditctl(&["--backlog_wait_time", &ticks.to_string()]);
+        }
+        auditctl(&["-e", &self.before.enabled.to_string()]);
+    }
+}
+
 impl Drop for Turn {
     fn drop(&mut self) {
         let settings = |it: &Status| (it.pid, it.enabled, it.backlog_limit, it.backlog_wait_ticks);
         if std::thread::panicking() {
-            // Whoever was killed has not put it back.
-            auditctl(&["-e", &self.before.enabled.to_string()]);
-            auditctl(&["-b", &self.before.backlog_limit.to_string()]);
-            if let Some(ticks) = self.before.backlog_wait_ticks {
-                auditctl(&["--backlog_wait_time", &ticks.to_string()]);
-            }
+            self.put_back();
             return;
         }
         let after = kaudit::status().expect("the status");
@@ -51,7 +57,7 @@ impl Drop for Turn {
     }
 }
 
-fn auditctl(args: &[&str]) -> bool {
+pub(crate) fn auditctl(args: &[&str]) -> bool {
     Command::new("auditctl").args(args).output().is_ok_and(|output| output.status.success())
 }
 

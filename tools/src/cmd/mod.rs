@@ -17,7 +17,9 @@ pub mod record;
 pub mod run;
 pub mod salvage;
 pub mod show;
+pub mod status;
 pub mod verify;
+pub mod watch;
 
 use crate::diag::Diagnostic;
 use crate::trail::TrailDir;

@@ -99,12 +99,13 @@ fn record(args: &Args) -> Result<Exit, Failure> {
     // It ends after the trail was closed, at its next frame.
     let _compressing =
         level.and_then(|level| sealed::in_background(&args.trail.trail, &trail, level));
-    let producers = match args.source {
-        Source::Stdin => "whoever writes the input waits; nothing is dropped",
-        Source::Netlink => kernel::PRODUCERS_WITHOUT_ROOM,
+    let (source, producers) = match args.source {
+        Source::Stdin => ("stdin", "whoever writes the input waits; nothing is dropped"),
+        Source::Netlink => ("netlink", kernel::PRODUCERS_WITHOUT_ROOM),
     };
     let words = Words {
         producers,
+        source,
         no_thread: Exit::CannotCheck,
         given_up: Exit::NoRoom,
         disagreed: Some(Exit::Damage),
@@ -200,20 +201,21 @@ fn netlink(
 ) -> Result<Exit, Failure> {
     let stop = Arc::new(kernel::stop()?);
     let asked = Arc::clone(&stop);
-    signals.watch(ending, move || asked.request()).map_err(no_thread)?;
-    let daemon = match kernel::attach() {
-        Ok(daemon) => daemon,
+    signals.watch(Arc::clone(&ending), move || asked.request()).map_err(no_thread)?;
+    let (daemon, past) = match kernel::attach(&args.trail, &trail) {
+        Ok(attached) => attached,
         Err(failure) => {
             // Nothing was recorded; why not is what matters now.
             let _ = trail.close();
             return Err(failure);
         }
     };
+    ending.board.tell_kernel(daemon.last_status());
     if !args.quiet {
         let pid = std::process::id();
         Diagnostic::new(Level::Note, format!("recording kernel audit as pid {pid}")).emit();
     }
-    let received = kernel::receive(&daemon, &trail, &stop);
+    let received = kernel::receive(&daemon, &trail, past, &stop);
     let received = kernel::detach(daemon, received);
     // Storage that failed is why receiving failed, if it did.
     let written = trail.close().map_err(|error| kernel::written_less(error, &received))?;

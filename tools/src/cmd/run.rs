@@ -8,14 +8,17 @@ use crate::recording::descendants::{self, Ended};
 use crate::recording::forward::Forwarder;
 use crate::recording::room::{self, Words};
 use crate::recording::{Failure, TrailArgs, kernel, summary};
+use crate::status::Board;
 use graven_writer::source::calls::CallSet;
 use graven_writer::source::kaudit::{Daemon, Scope};
 use graven_writer::source::netlink;
+use graven_writer::source::past::Past;
 use graven_writer::{Trail, WriteError};
 use rustix::process::Pid;
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
+use std::sync::Arc;
 
 /// Arguments of `graven run`.
 #[derive(Debug, clap::Args)]
@@ -76,14 +79,16 @@ fn record(args: &Args) -> Result<u8, Failure> {
     let trail = args.trail.open()?;
     let words = Words {
         producers: kernel::PRODUCERS_WITHOUT_ROOM,
+        source: "netlink",
         no_thread: Exit::RunFailed,
         given_up: Exit::RunFailed,
         // The exit code is the command's.
         disagreed: None,
     };
     room::while_told(&args.trail, trail, words, |trail, ending| {
+        let board = Arc::clone(&ending.board);
         forwarder.then(ending);
-        attached(args, &calls, trail, &forwarder)
+        attached(args, &calls, trail, &forwarder, &board)
     })
 }
 
@@ -93,16 +98,18 @@ fn attached(
     calls: &CallSet,
     trail: Trail,
     forwarder: &Forwarder,
+    board: &Board,
 ) -> Result<u8, Failure> {
-    let daemon = match kernel::attach() {
-        Ok(daemon) => daemon,
+    let attached = match kernel::attach(&args.trail.trail, &trail) {
+        Ok(attached) => attached,
         Err(failure) => {
             // Nothing was recorded; why not is what matters now.
             let _ = trail.close();
             return Err(failure);
         }
     };
-    let (ran, received, closed) = recorded(args, calls, trail, daemon, forwarder)?;
+    board.tell_kernel(attached.0.last_status());
+    let (ran, received, closed) = recorded(args, calls, trail, attached, forwarder)?;
     let written = closed.map_err(|error| kernel::written_less(error, &received));
     let code = match ran {
         Ok(ended) => ended.code(),
@@ -140,7 +147,7 @@ fn recorded(
     args: &Args,
     calls: &CallSet,
     trail: Trail,
-    daemon: Daemon,
+    (daemon, past): (Daemon, Past),
     forwarder: &Forwarder,
 ) -> Result<Recorded, Failure> {
     let stop = kernel::stop()?;
@@ -148,7 +155,7 @@ fn recorded(
         let daemon = &daemon;
         let builder = std::thread::Builder::new().name("graven-receive".to_owned());
         let receiver = builder.spawn_scoped(scope, || {
-            let received = kernel::receive(daemon, &trail, &stop);
+            let received = kernel::receive(daemon, &trail, past, &stop);
             if received.is_err() {
                 let text =
                     "recording has failed: what the command does from now on is not recorded";

@@ -101,6 +101,9 @@ Of a part (--part, or segments as files) it is said whether each segment is inta
 are there. That segments are missing before, between or after them cannot be known from it and is no damage; the end of an unsealed one \
 that is torn cannot be judged: exit code 2.
 
+The serials of the kernel's audit records are counted: those that are neither in the trail nor stated as lost, between a \
+session's first marker and its last, are source gaps.
+
 After damage the report lists which records can still be proven: those whose hashes lead to the root in an intact trailer, checkpoint or \
 header.
 
@@ -111,7 +114,7 @@ Exit codes (the first that applies):
   1  damage or tampering was found
   2  could not check: usage, I/O, permission, not a trail, a later format version, not in what is there, too few
      witnesses
-  4  intact, but loss statements are in range
+  4  intact, but loss statements or source gaps are in range
   3  intact, but ends in a torn tail that was never announced durable
   0  complete and intact, or what was asked for is
 

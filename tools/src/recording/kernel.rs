@@ -5,18 +5,24 @@ use crate::exit::Exit;
 use crate::recording::Failure;
 use graven_writer::source::kaudit::{AttachError, Daemon, Options};
 use graven_writer::source::netlink::{self, NetlinkError, Stop, Summary};
+use graven_writer::source::past::Past;
 use graven_writer::{Trail, WriteError, clock};
+use std::path::Path;
 
 /// What it means for those who make records that the disk has no room.
 pub const PRODUCERS_WITHOUT_ROOM: &str = "processes wait in the system calls that are audited; nothing \
     is dropped here, and what the kernel drops once it has waited too long becomes a loss statement";
 
-/// Takes the place of the audit daemon.
+/// Takes the place of the audit daemon, and says what the trail in `dir`, which is open, has of earlier
+/// sessions. It is read before, so that no record waits for that.
 ///
 /// # Errors
-/// [`Failure`] with [`Exit::KernelAudit`]; the kernel is then as it was.
-pub fn attach() -> Result<Daemon, Failure> {
-    Daemon::attach(&Options::default()).map_err(|why: AttachError| failure(&why.to_string()))
+/// [`Failure`] with [`Exit::KernelAudit`], and the kernel is then as it was; or the end of the trail cannot be
+/// read.
+pub fn attach(dir: &Path, trail: &Trail) -> Result<(Daemon, Past), Failure> {
+    let past = Past::read(dir, trail.opened().boot_id, None, None)?;
+    let attached = Daemon::attach(&Options::default());
+    attached.map(|daemon| (daemon, past)).map_err(|why: AttachError| failure(&why.to_string()))
 }
 
 /// A failure of kernel audit. Its text may end with what to do.
@@ -41,12 +47,17 @@ pub fn stop() -> Result<Stop, Failure> {
 ///
 /// # Errors
 /// [`Failure`]. If the trail does not take records any more, closing it tells why.
-pub fn receive(daemon: &Daemon, trail: &Trail, stop: &Stop) -> Result<Summary, Failure> {
+pub fn receive(
+    daemon: &Daemon,
+    trail: &Trail,
+    past: Past,
+    stop: &Stop,
+) -> Result<Summary, Failure> {
     let now = || {
         let now = clock::now();
         (now.realtime_ns, now.boottime_ns)
     };
-    netlink::receive(daemon, trail, stop, now).map_err(|why: NetlinkError| match why {
+    netlink::receive(daemon, trail, past, stop, now).map_err(|why: NetlinkError| match why {
         NetlinkError::Thread(errno) => Failure::thread(Exit::CannotCheck, &errno.into()),
         why => failure(&why.to_string()).note("what was received before is in the trail"),
     })

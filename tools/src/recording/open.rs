@@ -72,6 +72,13 @@ pub struct TrailArgs {
     /// In how many segments a key signs at most
     #[arg(long, value_name = "COUNT", default_value_t = graven_writer::EPOCH_SEGMENTS_DEFAULT)]
     pub epoch_segments: u64,
+    /// Write metrics to this file, for the textfile collector of node_exporter; it is removed when
+    /// recording ends
+    #[arg(long, value_name = "FILE")]
+    pub metrics_file: Option<PathBuf>,
+    /// How often the file of metrics is written, 1s to 1h
+    #[arg(long, value_name = "TIME", value_parser = parse_metrics_interval, default_value = "15s")]
+    pub metrics_interval: Duration,
     /// Say only what goes wrong
     #[arg(long, short)]
     pub quiet: bool,
@@ -237,6 +244,18 @@ pub fn parse_time(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "expected a number with ms, s, m, h or d".to_owned())
 }
 
+/// How often metrics may be written.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn parse_metrics_interval(text: &str) -> Result<Duration, String> {
+    let in_range = Duration::from_secs(1)..=Duration::from_secs(3600);
+    parse_time(text).and_then(|time| match in_range.contains(&time) {
+        true => Ok(time),
+        false => Err("expected 1s to 1h".to_owned()),
+    })
+}
+
 /// Bytes as a number with an optional K, M or G of 1024.
 ///
 /// # Errors
@@ -269,6 +288,8 @@ mod tests {
             assert!(parse_time(text).is_err(), "{text}");
         }
         assert_eq!(parse_interval("off"), Ok(Interval(None)));
+        assert_eq!(parse_metrics_interval("1h"), Ok(Duration::from_secs(3600)));
+        assert!(parse_metrics_interval("999ms").is_err());
     }
 
     #[test]

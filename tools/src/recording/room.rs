@@ -8,6 +8,7 @@ use crate::diag::{Diagnostic, Level};
 use crate::escape;
 use crate::exit::Exit;
 use crate::recording::{Failure, TrailArgs, checkpoints, summary, witnesses};
+use crate::status::{self, Board};
 use graven_writer::{Room, RoomChange, Trail};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +19,8 @@ use std::thread;
 pub struct Words {
     /// What a wait means for those who make records.
     pub producers: &'static str,
+    /// Where records come from.
+    pub source: &'static str,
     /// How the command ends when no thread can be started.
     pub no_thread: Exit,
     /// How it ends when waiting is given up.
@@ -40,6 +43,8 @@ enum Stage {
 /// Recording, for the signals that end it.
 #[derive(Debug)]
 pub struct Ending {
+    /// Where its status is told.
+    pub board: Arc<Board>,
     room: Arc<Room>,
     stage: Mutex<Stage>,
     trail: PathBuf,
@@ -58,7 +63,10 @@ pub fn while_told<T>(
     words: Words,
     record: impl FnOnce(Trail, Arc<Ending>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
+    let (observer, interval) = (trail.observer(), args.checkpoint_interval.0);
+    let board = Arc::new(Board::new(observer, &args.trail, words.source, interval));
     let ending = Arc::new(Ending {
+        board: Arc::clone(&board),
         room: trail.room(),
         stage: Mutex::new(Stage::Recording),
         trail: args.trail.clone(),
@@ -77,6 +85,7 @@ pub fn while_told<T>(
         let trail_id = trail.opened().trail_id;
         let (to_witnesses, exit) = (Arc::clone(&checkpoints), words.no_thread);
         let disagreement = witnesses::follow(scope, args, trail_id, to_witnesses, exit)?;
+        let _telling = status::tell(args, &board);
         let recorded = record(trail, ending);
         checkpoints::say_trouble(&checkpoints);
         recorded.map(|recorded| (recorded, disagreement))

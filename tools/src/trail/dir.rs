@@ -147,7 +147,8 @@ impl TrailDir {
                 | Name::Key { .. }
                 | Name::WitnessKey
                 | Name::Checkpoint { .. }
-                | Name::Cosigned { .. } => {}
+                | Name::Cosigned { .. }
+                | Name::Control => {}
             }
         }
         if dir.identity.is_none() && dir.segments.is_empty() {

@@ -6,6 +6,7 @@ use crate::trail::notes::{Notes, Reader};
 use crate::trail::scan::{self, How};
 use crate::trail::tiles;
 use crate::verify::clock::{Clocks, Times};
+use crate::verify::serials::Serials;
 use graven_format::loss::{LossError, LossStatement};
 use graven_format::merkle::Hash;
 use graven_format::recovery::Found;
@@ -82,6 +83,8 @@ pub struct SegmentRead {
     pub losses: Vec<LossFound>,
     /// Those that were not kept.
     pub losses_left_out: u64,
+    /// The serials of the kernel's audit in it.
+    pub serials: Serials,
     /// Its keys, and the checkpoints in it.
     pub notes: Notes,
     /// If something is wrong in it: the seqs of those records that its trailer's root still covers.
@@ -117,6 +120,7 @@ struct Collector {
     last: Option<Stamp>,
     losses: Vec<LossFound>,
     losses_left_out: u64,
+    serials: Serials,
     clocks: Clocks,
 }
 
@@ -133,12 +137,17 @@ impl Collector {
                 self.findings[self.placed..].iter_mut().for_each(|it| it.after = Some(stamp));
                 self.placed = self.findings.len();
                 if record.flags.contains(Flags::LOSS) {
+                    let statement = LossStatement::parse(record.bytes).map(|(it, _)| it);
+                    if let Ok(statement) = &statement {
+                        self.serials.state(statement, stamp);
+                    }
                     if self.losses.len() < LOSSES_MAX {
-                        let statement = LossStatement::parse(record.bytes).map(|(it, _)| it);
                         self.losses.push(LossFound { stamp, statement });
                     } else {
                         self.losses_left_out += 1;
                     }
+                } else {
+                    self.serials.take(record, stamp);
                 }
             }
             Event::Finding(finding) if self.findings.len() < FINDINGS_MAX => {
@@ -198,6 +207,7 @@ pub fn read(
         last,
         losses,
         losses_left_out,
+        serials,
         clocks,
         ..
     } = collector;
@@ -213,6 +223,7 @@ pub fn read(
         last,
         losses,
         losses_left_out,
+        serials: serials.end(),
         notes: notes.map(|notes| notes.end(end_seq)).unwrap_or_default(),
         confirmed,
         roots: scanned.roots,
@@ -285,6 +296,7 @@ pub fn read_ends(dir: &TrailDir, file: &SegmentFile) -> io::Result<SegmentRead> 
         last: None,
         losses: Vec::new(),
         losses_left_out: 0,
+        serials: Serials::default(),
         notes: Notes::default(),
         confirmed: Vec::new(),
         roots: Vec::new(),

@@ -9,6 +9,7 @@ use crate::trail::tail::Tail;
 use crate::trail::{SegmentFile, TrailDir};
 use crate::verify::anchors::{self, Anchors};
 use crate::verify::clock::Clock;
+use crate::verify::gaps::Gaps;
 use crate::verify::keys::{self, Chain, Signatures};
 use crate::verify::problems::Problems;
 use crate::verify::provable::Ranges;
@@ -43,6 +44,7 @@ pub(crate) struct Judge<'a> {
     segments: Segments,
     records: Records,
     losses: Losses,
+    gaps: Gaps,
     clock: Clock,
     first: Option<Stamp>,
     /// The last intact record so far.
@@ -96,6 +98,7 @@ impl<'a> Judge<'a> {
             segments: Segments::default(),
             records: Records::default(),
             losses: Losses::default(),
+            gaps: Gaps::default(),
             clock: Clock::default(),
             first: None,
             last: None,
@@ -177,12 +180,18 @@ impl<'a> Judge<'a> {
                 self.seen = self.seen.max(end_seq(read));
                 self.scope.read(read, end_seq(read).min(place.end_seq.max(read.file.first_seq)));
                 if !place.orphan {
+                    let range = self.options.range;
+                    let asked = |stamp: &Stamp| {
+                        range.is_none_or(|asked| asked.contains(stamp.seq, stamp.realtime_ns))
+                    };
+                    self.gaps.segment(read, end_seq(read), &asked);
                     self.provable.segment(read, file, !self.chain.is_broken());
                 }
             }
             Err(why) => {
                 self.unreadable(file, why);
                 self.chain.unreadable();
+                self.gaps.unreadable();
                 self.provable.unreadable();
             }
         }
@@ -381,11 +390,12 @@ impl<'a> Judge<'a> {
         anchors: Anchors,
     ) -> Report {
         let has = |class| self.problems.has(class);
+        let source_gaps = self.gaps.end();
         let verdict = if has(Class::Damage) {
             Verdict::Damaged
         } else if has(Class::Unchecked) || has(Class::Unsupported) {
             Verdict::Unchecked
-        } else if self.losses.count > 0 {
+        } else if self.losses.count > 0 || source_gaps.count > 0 {
             Verdict::Losses
         } else if has(Class::Tail) {
             Verdict::TornTail
@@ -426,6 +436,7 @@ impl<'a> Judge<'a> {
             provable,
             provable_left_out,
             losses: self.losses,
+            source_gaps,
             clock: self.clock,
             temporary_files: self.dir.temporaries.clone(),
         }

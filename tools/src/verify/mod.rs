@@ -8,6 +8,7 @@
 pub mod anchors;
 pub mod clock;
 mod extent;
+pub mod gaps;
 pub mod judge;
 pub mod keys;
 pub mod pool;
@@ -16,6 +17,7 @@ pub mod problems;
 pub mod provable;
 pub mod report;
 pub mod scope;
+pub mod serials;
 mod signing;
 pub mod text;
 pub mod witnesses;

@@ -3,6 +3,7 @@
 use crate::exit::Exit;
 use crate::verify::anchors::Anchors;
 use crate::verify::clock::Clock;
+use crate::verify::gaps::SourceGaps;
 use crate::verify::keys::Signatures;
 use crate::verify::provable::Provable;
 use crate::verify::scope::Scope;
@@ -54,6 +55,8 @@ pub struct Report {
     pub provable_left_out: u64,
     /// What the trail itself says is missing.
     pub losses: Losses,
+    /// What is missing by the source's own numbers, and is not stated.
+    pub source_gaps: SourceGaps,
     /// Boots, and steps of the real-time clock. They do not change the verdict.
     pub clock: Clock,
     /// Temporary files: a segment being prepared, or what a crash left. They hold nothing that was
@@ -71,7 +74,7 @@ pub enum Verdict {
     Damaged,
     /// Part of it could not be checked, and the rest is intact.
     Unchecked,
-    /// Intact, but loss statements are in range.
+    /// Intact, but loss statements or source gaps are in range.
     Losses,
     /// Intact, but ends in a torn tail that was never announced durable.
     TornTail,

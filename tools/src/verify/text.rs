@@ -1,6 +1,7 @@
 //! The report for people: what is wrong, one after the other; then what is certain; then the verdict.
 
 use crate::diag::{Diagnostic, Level};
+use crate::verify::gaps::SourceGap;
 use crate::verify::report::{Class, Loss, Problem, Report, Verdict};
 use crate::verify::scope::Kind;
 use crate::verify::{extent, signing};
@@ -32,6 +33,14 @@ pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let unlisted = report.losses.count.saturating_sub(LISTED_MAX as u64);
     if unlisted > 0 {
         writeln!(out, "… and {unlisted} more loss statements; `--json` lists them\n")?;
+    }
+    for gap in report.source_gaps.gaps.iter().take(LISTED_MAX) {
+        gap_diagnostic(gap).write(out)?;
+        writeln!(out)?;
+    }
+    let unlisted = report.source_gaps.count.saturating_sub(LISTED_MAX as u64);
+    if unlisted > 0 {
+        writeln!(out, "… and {unlisted} more source gaps; `--json` lists them\n")?;
     }
     facts(report, out)?;
     verdict(report, out)
@@ -127,6 +136,16 @@ fn loss_diagnostic(loss: &Loss) -> Diagnostic {
     diagnostic
 }
 
+fn gap_diagnostic(gap: &SourceGap) -> Diagnostic {
+    let SourceGap { source, first, last, events, seq, time } = gap;
+    let are = if *events == 1 { "is" } else { "are" };
+    let missing = count(*events, "event");
+    Diagnostic::warning(format!("{missing} {are} missing from source {source} and not stated"))
+        .at(format!("it shows at seq {seq} of {time}"))
+        .note(format!("the source's own numbers {first} to {last} say so"))
+        .help("the writer did not see it, or did not say so: look at what else was recorded then")
+}
+
 /// What is certain, one fact a line.
 fn facts(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let mut fact = |name: &str, text: String| {
@@ -181,6 +200,7 @@ fn facts(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     if report.losses.count > 0 {
         fact("losses", count(report.losses.count, "loss statement"))?;
     }
+    sources(report, &mut fact)?;
     if report.clock.boots.len() > 1 {
         let boots = report.clock.boots.len() as u64 + report.clock.boots_left_out;
         fact("boots", format!("{boots}; `--json` lists them"))?;
@@ -200,6 +220,29 @@ fn facts(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         fact("temporary", format!("{temporary}: holds nothing that was announced"))?;
     }
     Ok(())
+}
+
+/// What the numbers of the sources say.
+fn sources(
+    report: &Report,
+    fact: &mut dyn FnMut(&str, String) -> io::Result<()>,
+) -> io::Result<()> {
+    let gaps = &report.source_gaps;
+    if gaps.sessions == 0 {
+        return Ok(());
+    }
+    let mut text = format!("{} of kernel audit by serials: ", count(gaps.sessions, "session"));
+    text += &match gaps.count {
+        0 => "nothing is missing that is not stated".to_owned(),
+        _ => format!("{} missing and not stated", count(gaps.events, "event")),
+    };
+    if gaps.without_end > 0 {
+        text += &format!("; {} without an end, not judged behind the last mark", gaps.without_end);
+    }
+    if gaps.not_judged > 0 {
+        text += "; not judged around what was not read";
+    }
+    fact("sources", text)
 }
 
 fn verdict(report: &Report, out: &mut dyn Write) -> io::Result<()> {
@@ -225,7 +268,14 @@ fn verdict(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         }
         Verdict::Losses => {
             let losses = count(report.losses.count, "loss statement");
-            let text = format!("{all} as written; what never arrived is said in {losses}");
+            let unsaid = count(report.source_gaps.events, "event");
+            let text = match (report.losses.count, report.source_gaps.count) {
+                (_, 0) => format!("{all} as written; what never arrived is said in {losses}"),
+                (0, _) => format!("{all} as written; {unsaid} never arrived, and nothing says so"),
+                _ => format!(
+                    "{all} as written; what never arrived is said in {losses}, but for {unsaid}"
+                ),
+            };
             let rest = part.map_or(String::new(), |(_, rest)| format!("; {rest}"));
             (AnsiColor::Yellow, format!("intact, with losses: {text}{rest}"))
         }

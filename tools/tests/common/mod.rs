@@ -61,6 +61,8 @@ pub struct Maker {
     pub epoch: u64,
     /// Signs headers, checkpoints and trailers from here on; nothing is signed without.
     pub key: Option<SecretKey>,
+    /// The boot of the next segment.
+    pub boot_id: [u8; 16],
     open: Option<Open>,
 }
 
@@ -82,6 +84,7 @@ impl Maker {
             prev_crc: 0,
             epoch: 0,
             key: None,
+            boot_id: [7; 16],
             open: None,
         }
     }
@@ -111,7 +114,7 @@ impl Maker {
             segment_len: SEGMENT_BYTES_MIN,
             created_realtime_ns: TIME_NS,
             created_boottime_ns: 1,
-            boot_id: [7; 16],
+            boot_id: self.boot_id,
             host: b"host".to_vec(),
             epoch: self.epoch,
             key: self.key.as_ref().map_or([0; 32], |key| key.public().bytes()),

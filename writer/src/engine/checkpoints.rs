@@ -13,6 +13,9 @@ pub struct Published {
     pub size: u64,
     /// The signed note.
     pub note: String,
+    /// When it was published, in nanoseconds since boot; `None` for the one that was found at the
+    /// trail's end.
+    pub boottime_ns: Option<u64>,
 }
 
 /// Waiting was in vain: the writer has ended, or failed, and publishes nothing more.
@@ -32,6 +35,8 @@ pub struct Checkpoints {
 struct State {
     newest: Option<Arc<Published>>,
     count: u64,
+    /// The epoch of the key that signs now.
+    epoch: Option<u64>,
     ended: bool,
     /// What the key store could not do, until it can.
     trouble: Option<Arc<str>>,
@@ -45,7 +50,7 @@ impl Checkpoints {
         let new = Self { state, moved: Condvar::new(), watch: watch::Sender::new(0) };
         let text = std::str::from_utf8(note).ok();
         if let (Ok(parsed), Some(text)) = (Note::parse(note), text) {
-            new.publish(parsed.checkpoint.head.size, text.to_owned());
+            new.publish(parsed.checkpoint.head.size, text.to_owned(), None);
         }
         new
     }
@@ -54,6 +59,12 @@ impl Checkpoints {
     #[must_use]
     pub fn newest(&self) -> Option<Arc<Published>> {
         self.lock().newest.clone()
+    }
+
+    /// The epoch of the key that signs now; `None` if the trail is not signed.
+    #[must_use]
+    pub fn epoch(&self) -> Option<u64> {
+        self.lock().epoch
     }
 
     /// What cannot be done about keys now; it is tried again.
@@ -116,13 +127,17 @@ impl Checkpoints {
         }
     }
 
-    pub(super) fn publish(&self, size: u64, note: String) {
+    pub(super) fn publish(&self, size: u64, note: String, boottime_ns: Option<u64>) {
         let mut state = self.lock();
         let number = state.count;
         state.count += 1;
-        state.newest = Some(Arc::new(Published { number, size, note }));
+        state.newest = Some(Arc::new(Published { number, size, note, boottime_ns }));
         drop(state);
         self.tell();
+    }
+
+    pub(super) fn set_epoch(&self, epoch: u64) {
+        self.lock().epoch = Some(epoch);
     }
 
     pub(super) fn set_trouble(&self, trouble: Option<String>) {

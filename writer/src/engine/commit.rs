@@ -34,7 +34,7 @@ impl Place {
 #[derive(Debug)]
 enum What {
     /// A frame: one write.
-    Frame { place: Place, batch: Batch<()>, buf: Option<IoBuf> },
+    Frame { place: Place, batch: Batch<()>, buf: Option<IoBuf>, submitted_ns: u64 },
     /// A trailer: one write, held back until everything before it is durable.
     Seal { place: Place, held_back: Option<Op>, buf: Option<IoBuf> },
     /// A segment comes into being: header, name, directory.
@@ -59,8 +59,8 @@ pub(super) enum Given {
 }
 
 impl Commit {
-    pub(super) fn frame(op: OpId, place: Place, batch: Batch<()>) -> Self {
-        let what = What::Frame { place, batch, buf: None };
+    pub(super) fn frame(op: OpId, place: Place, batch: Batch<()>, submitted_ns: u64) -> Self {
+        let what = What::Frame { place, batch, buf: None, submitted_ns };
         Self { op: Some(op), done: false, what }
     }
 
@@ -79,6 +79,14 @@ impl Commit {
         match &self.what {
             What::Frame { batch, .. } => batch.end_max() as u64,
             What::Seal { .. } | What::Activation { .. } => 0,
+        }
+    }
+
+    /// When the frame was submitted, in nanoseconds since boot; `None` if it is none.
+    pub(super) fn submitted_ns(&self) -> Option<u64> {
+        match self.what {
+            What::Frame { submitted_ns, .. } => Some(submitted_ns),
+            What::Seal { .. } | What::Activation { .. } => None,
         }
     }
 

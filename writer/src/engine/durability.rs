@@ -113,6 +113,15 @@ impl Watermark {
         }
     }
 
+    /// How storage failed, if it has.
+    #[must_use]
+    pub fn failure(&self) -> Option<WriteError> {
+        match &*self.lock() {
+            Some(End::Failed(error)) => Some(error.clone()),
+            Some(End::Closed) | None => None,
+        }
+    }
+
     pub(super) fn publish(&self, durable: Durable) {
         let before = self.count.swap(durable.0, Ordering::SeqCst);
         assert!(before <= durable.0, "the watermark never moves back");

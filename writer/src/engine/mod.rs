@@ -345,6 +345,9 @@ impl<D: Disk> Engine<D> {
             let (operation, file, offset) = commit.describe();
             return Err(self.fault(operation, file, offset, error));
         }
+        if let Some(submitted_ns) = commit.submitted_ns() {
+            self.metrics.note_barrier(self.now.boottime_ns.saturating_sub(submitted_ns));
+        }
         self.squeeze.pressure.completed(commit.frame_bytes());
         if let Some(op) = self.commits.succeeded(id, buf) {
             let next = self.submit(op);
@@ -390,7 +393,7 @@ impl<D: Disk> Engine<D> {
             self.watermark.publish(Durable::behind_barrier(durable));
         }
         if let Some(signer) = &mut self.signer {
-            signer.publish(self.watermark.durable(), sealed);
+            signer.publish(self.watermark.durable(), sealed, self.now);
         }
         // Every frame of a segment is durable before its trailer is submitted.
         if let Some(op) = self.commits.seal_due() {
@@ -469,9 +472,9 @@ impl<D: Disk> Engine<D> {
         self.disk.poll(&mut self.completions);
         if let Some(active) = &mut self.active {
             active.add_frame(&mut self.tree, (&batch, fresh), len as u64, crc, realtime_first_ns);
+            self.metrics.note_frame(len as u64, active.in_use());
         }
-        self.metrics.note_frame(len as u64);
-        self.commits.push(Commit::frame(id, place, batch));
+        self.commits.push(Commit::frame(id, place, batch, self.now.boottime_ns));
         None
     }
 

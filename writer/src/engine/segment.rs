@@ -1,6 +1,7 @@
 //! The segment that frames go to.
 
 use super::Settings;
+use super::metrics::SegmentInUse;
 use super::spare::Spare;
 use super::tree::Tree;
 use crate::clock::Now;
@@ -72,6 +73,16 @@ impl Active {
 
     pub(super) fn name(&self) -> String {
         name::segment(self.header.segment, self.header.first_seq)
+    }
+
+    /// How much of it is in use.
+    pub(super) fn in_use(&self) -> SegmentInUse {
+        SegmentInUse {
+            segment: self.header.segment,
+            first_seq: self.header.first_seq,
+            used_bytes: self.tally.frames_end,
+            total_bytes: self.header.segment_len,
+        }
     }
 
     /// Whether a frame of this length, with so many records, leaves room for the trailer behind it.

@@ -96,6 +96,7 @@ impl fmt::Debug for Signer {
 impl Signer {
     pub(super) fn new(signing: Signing, checkpoints: Arc<Checkpoints>) -> Self {
         let Signing { key, signed, store, cadence } = signing;
+        checkpoints.set_epoch(key.epoch);
         Self {
             key,
             signed,
@@ -146,6 +147,7 @@ impl Signer {
             let note = self.sign(whole, Some(&next), None);
             // The last key's memory is overwritten here.
             self.key = *next;
+            self.checkpoints.set_epoch(self.key.epoch);
             self.signed = false;
             self.epoch_end_ns = None;
             self.change = Change::Recorded(seq);
@@ -171,14 +173,14 @@ impl Signer {
     }
 
     /// Publishes what is durable: records below `durable`, and trailers up to this segment's.
-    pub(super) fn publish(&mut self, durable: u64, trailer: Option<u64>) {
+    pub(super) fn publish(&mut self, durable: u64, trailer: Option<u64>, now: Now) {
         let is_durable = |awaited: &Awaited| match awaited {
             Awaited::Record(seq) => *seq < durable,
             Awaited::Trailer(segment) => trailer.is_some_and(|done| *segment <= done),
         };
         while self.pending.front().is_some_and(|next| is_durable(&next.0)) {
             let Some((_, size, note)) = self.pending.pop_front() else { return };
-            self.checkpoints.publish(size, note);
+            self.checkpoints.publish(size, note, Some(now.boottime_ns));
         }
     }
 

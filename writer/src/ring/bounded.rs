@@ -27,7 +27,7 @@
 //! batches are all taken has records in flight, and [`Ring::recycle`] is the engine's own next step.
 
 use super::batch::Batch;
-use super::state::{Life, Prepared, State};
+use super::state::{Life, Prepared, State, Waiting};
 use super::sync::{Condvar, LOTS, Mutex, MutexGuard, monotonic_ns};
 use super::{AppendError, Wake};
 use graven_format::Record;
@@ -62,10 +62,16 @@ pub struct RingStats {
     pub batches_total: usize,
     /// Producers waiting now.
     pub producers_waiting: usize,
+    /// How long the first of them has waited, in nanoseconds.
+    pub waiting_ns: u64,
     /// Waits since the start, those of now included.
     pub waits: u64,
     /// The longest of them in nanoseconds, those of now included.
     pub wait_ns_max: u64,
+    /// How long all of them took together in nanoseconds, those of now included.
+    pub wait_ns_total: u64,
+    /// The most batches that have been in use at once: filled, or taken and not yet durable.
+    pub batches_used_max: usize,
 }
 
 /// The bounded, blocking queue of records. `B` is the kind of buffer.
@@ -105,7 +111,9 @@ where
             open: None,
             full: VecDeque::with_capacity(batches_total),
             free,
+            free_min: batches_total,
             batches_total,
+            births: VecDeque::with_capacity(batches_total),
             next_seq: first_seq,
             checkpoint_asked: false,
             checkpoint_last: None,
@@ -116,6 +124,7 @@ where
             passes: 0,
             waits: 0,
             wait_ns_max: 0,
+            wait_ns_total: 0,
         };
         Self {
             state: Mutex::new(state),
@@ -237,6 +246,7 @@ where
     /// longest. Batches may return in any order.
     pub fn recycle(&self, batch: Batch<B>) {
         let mut state = self.lock();
+        state.forget_birth(batch.first_seq);
         state.free.push(batch);
         assert!(state.free.len() <= state.batches_total, "a batch returns to its own ring");
         self.notify_head(&mut state);
@@ -278,7 +288,9 @@ where
         let queued = || state.full.iter().chain(&state.open);
         let batches_queued = queued().count();
         let now_ns = monotonic_ns();
-        let waits_now = state.waiting.front().map_or(0, |head| now_ns - head.since_ns.min(now_ns));
+        let waited = |it: &Waiting| now_ns.saturating_sub(it.since_ns);
+        let waits_now = state.waiting.front().map_or(0, waited);
+        let waits_now_total: u64 = state.waiting.iter().map(waited).sum();
         RingStats {
             next_seq: state.next_seq,
             queued_records: queued().map(|batch| u64::from(batch.count)).sum(),
@@ -287,9 +299,22 @@ where
             batches_taken: state.batches_total - state.free.len() - batches_queued,
             batches_total: state.batches_total,
             producers_waiting: state.waiting.len(),
+            waiting_ns: waits_now,
             waits: state.waits,
             wait_ns_max: state.wait_ns_max.max(waits_now),
+            wait_ns_total: state.wait_ns_total.saturating_add(waits_now_total),
+            batches_used_max: state.batches_total - state.free_min,
         }
+    }
+
+    /// The `boottime_ns` of the record of `seq`, or of the first batch behind it, among those that
+    /// have not come back yet: how long the disk owes something. Batches are durable as a whole, so
+    /// with the durable watermark for `seq` it is exact.
+    #[must_use]
+    pub fn taken_ns_from(&self, seq: u64) -> Option<u64> {
+        let state = self.lock();
+        let birth = state.births.iter().find(|birth| birth.first_seq >= seq);
+        birth.map(|birth| birth.boottime_ns)
     }
 
     /// Refuses a record that no batch can hold.

@@ -31,4 +31,8 @@ where
     fn append(&self, record: &Record<'_>) -> Result<u64, AppendError> {
         Ring::append(self, record)
     }
+
+    fn next_seq(&self) -> u64 {
+        self.stats().next_seq
+    }
 }

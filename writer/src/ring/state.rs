@@ -19,7 +19,11 @@ pub(super) struct State<B> {
     pub(super) full: VecDeque<Batch<B>>,
     /// Empty batches; the one used last is the first to be used again, for the caches' sake.
     pub(super) free: Vec<Batch<B>>,
+    /// The fewest that have been there.
+    pub(super) free_min: usize,
     pub(super) batches_total: usize,
+    /// The first record of each batch that has not come back yet, by age.
+    pub(super) births: VecDeque<Birth>,
     pub(super) next_seq: u64,
     /// Whether the batch that is closed next ends with a checkpoint.
     pub(super) checkpoint_asked: bool,
@@ -37,6 +41,15 @@ pub(super) struct State<B> {
     pub(super) passes: u32,
     pub(super) waits: u64,
     pub(super) wait_ns_max: u64,
+    /// How long all that are over took.
+    pub(super) wait_ns_total: u64,
+}
+
+/// The first record of a batch.
+#[derive(Clone, Copy)]
+pub(super) struct Birth {
+    pub(super) first_seq: u64,
+    pub(super) boottime_ns: u64,
 }
 
 /// One producer that waits.
@@ -93,10 +106,24 @@ where
         }
         let closed = self.open.take().map(|batch| self.close(batch));
         self.full.extend(closed);
-        let Some(mut batch) = self.free.pop() else { return false };
+        let Some(mut batch) = self.take_free() else { return false };
         batch.restart(self.next_seq);
         self.open = Some(batch);
         true
+    }
+
+    fn take_free(&mut self) -> Option<Batch<B>> {
+        let batch = self.free.pop();
+        self.free_min = self.free_min.min(self.free.len());
+        batch
+    }
+
+    /// A batch has come back: its records are durable.
+    pub(super) fn forget_birth(&mut self, first_seq: u64) {
+        // Batches come back in any order, but most often the oldest does.
+        if let Some(at) = self.births.iter().position(|birth| birth.first_seq == first_seq) {
+            self.births.remove(at);
+        }
     }
 
     /// A batch that takes no more records: if a checkpoint was asked for, it ends with its seq.
@@ -117,7 +144,7 @@ where
         }
         let next_seq = self.next_seq;
         let batch = self.open.take().or_else(|| {
-            let mut batch = self.free.pop()?;
+            let mut batch = self.take_free()?;
             batch.restart(next_seq);
             Some(batch)
         })?;
@@ -127,6 +154,10 @@ where
     /// Appends to the batch being filled, which has room, and returns the record's `seq`.
     pub(super) fn push(&mut self, prepared: &Prepared<'_>) -> u64 {
         let open = self.open.as_mut().expect("room was made under this lock");
+        if open.is_empty() {
+            let boottime_ns = prepared.record.boottime_ns;
+            self.births.push_back(Birth { first_seq: self.next_seq, boottime_ns });
+        }
         let seq = open.push(&prepared.header, prepared.record);
         assert_eq!(seq, self.next_seq, "sequences are dense");
         self.next_seq += 1;
@@ -163,6 +194,7 @@ where
     pub(super) fn note_wait(&mut self, waiting: Waiting) {
         let waited_ns = monotonic_ns().saturating_sub(waiting.since_ns);
         self.wait_ns_max = self.wait_ns_max.max(waited_ns);
+        self.wait_ns_total = self.wait_ns_total.saturating_add(waited_ns);
     }
 
     /// Whether there is what the engine sleeps for.

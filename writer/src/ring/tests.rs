@@ -256,7 +256,33 @@ fn ring_wait_is_visible_while_it_lasts() {
     ring.recycle(batch);
     assert_eq!(producer.join().unwrap(), Ok(2));
     assert_eq!(ring.stats().producers_waiting, 0);
-    assert!(ring.stats().wait_ns_max >= 1_000_000);
+    let stats = ring.stats();
+    assert!(stats.wait_ns_max >= 1_000_000);
+    assert_eq!(stats.wait_ns_total, stats.wait_ns_max, "there was one wait");
+}
+
+#[test]
+fn ring_knows_since_when_the_disk_owes_something() {
+    let (ring, _) = ring(4, FRAME_HEADER_BYTES + 2 * RECORD_HEADER_BYTES, 10);
+    assert_eq!((ring.taken_ns_from(0), ring.stats().batches_used_max), (None, 0));
+    let at = |boottime_ns| Record { boottime_ns, ..record(&[], 0, 0) };
+    // Two records a batch: 10 and 11, 12 and 13, 14.
+    for boottime_ns in [100, 110, 120, 130, 140] {
+        ring.append(&at(boottime_ns)).unwrap();
+    }
+    assert_eq!(ring.taken_ns_from(10), Some(100));
+    // Durable, and not given back yet: the batch is not owed any more.
+    assert_eq!(ring.taken_ns_from(12), Some(120));
+    let (first, second) = (ring.take(false).unwrap(), ring.take(false).unwrap());
+    assert_eq!(ring.taken_ns_from(10), Some(100), "taken is not durable");
+    ring.recycle(second);
+    assert_eq!(ring.taken_ns_from(10), Some(100));
+    assert_eq!(ring.taken_ns_from(12), Some(140));
+    ring.recycle(first);
+    ring.recycle(ring.take(true).unwrap());
+    assert_eq!((ring.taken_ns_from(0), ring.stats().batches_used_max), (None, 3));
+    ring.append(&at(150)).unwrap();
+    assert_eq!((ring.taken_ns_from(15), ring.stats().batches_used_max), (Some(150), 3));
 }
 
 /// Real threads: records of many lengths through few small batches. Returns the wake-ups.

@@ -7,8 +7,12 @@ use graven_format::{Flags, Record, Source, kind};
 use memchr::memmem;
 
 use super::nlmsg::{self, Message, Status};
-use super::window::{Missing, Tolerance, Window};
+use super::past::Past;
+use super::window::{Gap, Missing, Tolerance, Window};
 use super::{AppendError, Sink};
+use marks::Places;
+
+mod marks;
 
 /// How long the window waits. Two seconds bridge any preemption of a producer between taking its
 /// serial and queueing its record; the end of an event may come one queue wait later.
@@ -82,10 +86,34 @@ pub(crate) fn heartbeat_text(number: u64) -> String {
     format!("op=graven-heartbeat count={number} res=success")
 }
 
+/// What a session has to know of how this process is the audit daemon.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Terms {
+    /// The process that writes heartbeats and markers.
+    pub(crate) pid: u32,
+    /// The kernel's counter when it registered.
+    pub(crate) lost: u32,
+    /// Whether audit stays on afterwards.
+    pub(crate) left_on: bool,
+    /// Events that giving everything back makes after the closing marker.
+    pub(crate) own: u64,
+}
+
 pub(crate) struct Intake<'a> {
     sink: &'a dyn Sink,
-    pid: u32,
+    terms: Terms,
     window: Window,
+    /// Whether the session has its opening marker.
+    opened: bool,
+    /// Whether the window goes on with what was owed to the session before.
+    goes_on: bool,
+    /// When the last record was of a session in another boot that may have lost its end.
+    other_boot_ns: Option<u64>,
+    /// Missing events that the last session's process itself made behind its end.
+    own: u64,
+    /// Records that are in the trail and come again.
+    leave_out: u64,
+    places: Places,
     summary: Summary,
     now: Moment,
     /// The realtime of the last moment without a hole in the window.
@@ -110,20 +138,48 @@ struct Unsettled {
 }
 
 impl<'a> Intake<'a> {
-    /// `pid` is the registered process, `lost` the kernel's counter when it registered.
-    pub(crate) fn new(sink: &'a dyn Sink, pid: u32, lost: u32, now: Moment) -> Self {
+    /// What `past` is owed is owed still. Unless that was taken up, a session begins, and its opening
+    /// marker is to come.
+    pub(crate) fn new(sink: &'a dyn Sink, terms: Terms, past: Past, now: Moment) -> Self {
+        let goes_on = past.window.is_some();
+        let new = !past.taken_up;
+        let mut window = past.window.unwrap_or_else(|| Window::new(TOLERANCE));
+        let mut unsettled = Unsettled::default();
+        if goes_on {
+            window.resume(now.active_ns, new);
+            // A counter that fell was reset: what it shows came after that.
+            let rise = terms.lost.checked_sub(past.lost).unwrap_or(terms.lost);
+            if rise > 0 {
+                let gap_events = past.stated_events;
+                let since_ns = Some(now.active_ns);
+                unsettled = Unsettled { since_ns, lost: rise.into(), gap_events, overrun: false };
+            }
+        }
+        // What comes again stands behind this seq already.
+        let begin_seq = past.count_from.unwrap_or_else(|| sink.next_seq());
         Self {
             sink,
-            pid,
-            window: Window::new(TOLERANCE),
+            terms,
+            window,
+            opened: goes_on && !new,
+            goes_on,
+            other_boot_ns: past.other_boot_ns,
+            own: past.own,
+            leave_out: past.counted,
+            places: Places::new(begin_seq, now.active_ns),
             summary: Summary::default(),
             now,
-            whole_at_ns: now.realtime_ns,
-            lost_counter: lost,
+            whole_at_ns: if goes_on { past.last_ns } else { now.realtime_ns },
+            lost_counter: terms.lost,
             failed_counter: 0,
             failed_in_a_row: 0,
-            unsettled: Unsettled::default(),
+            unsettled,
         }
+    }
+
+    /// Whether the opening marker is behind it.
+    pub(crate) fn is_opened(&self) -> bool {
+        self.opened
     }
 
     pub(crate) fn set_now(&mut self, now: Moment) {
@@ -181,6 +237,12 @@ impl<'a> Intake<'a> {
                 }
             };
             let serial = nlmsg::stamp(payload).map(|stamp| stamp.serial);
+            if self.leave_out > 0 {
+                self.leave_out -= 1;
+                self.summary.records += 1;
+                seen.extend(self.note(kind, payload, serial));
+                continue;
+            }
             if whole_len > bytes.len() {
                 // The statement stands in front of its record.
                 self.append_all(&mut records)?;
@@ -197,16 +259,19 @@ impl<'a> Intake<'a> {
                 source_seq: serial.map_or(0, u64::from),
                 bytes: payload,
             });
-            match serial {
-                Some(serial) => {
-                    self.window.note(serial, kind);
-                    seen.extend(self.see(kind, payload, serial));
-                }
-                None => self.summary.unstamped += 1,
-            }
+            seen.extend(self.note(kind, payload, serial));
         }
         self.append_all(&mut records)?;
         Ok(seen)
+    }
+
+    fn note(&mut self, kind: u16, payload: &[u8], serial: Option<u32>) -> Option<Seen> {
+        let Some(serial) = serial else {
+            self.summary.unstamped += 1;
+            return None;
+        };
+        self.window.note(serial, kind);
+        self.see(kind, payload, serial)
     }
 
     fn append_all(&mut self, records: &mut Vec<Record<'_>>) -> Result<(), AppendError> {
@@ -219,7 +284,7 @@ impl<'a> Intake<'a> {
     fn see(&mut self, kind: u16, payload: &[u8], serial: u32) -> Option<Seen> {
         match kind {
             kind::TRUSTED_APP => {
-                let number = heartbeat_number(payload, self.pid)?;
+                let number = heartbeat_number(payload, self.terms.pid)?;
                 self.summary.heartbeats += 1;
                 Some(Seen::Heartbeat { number, serial })
             }
@@ -228,12 +293,6 @@ impl<'a> Intake<'a> {
             }
             _ => None,
         }
-    }
-
-    /// The opening marker arrived.
-    pub(crate) fn start(&mut self, serial: u32) {
-        self.window.start(serial);
-        self.whole_at_ns = self.now.realtime_ns;
     }
 
     /// The kernel's counters were read.
@@ -249,6 +308,10 @@ impl<'a> Intake<'a> {
 
     /// Looks for what is missing. Call it when the socket was found empty.
     pub(crate) fn tick(&mut self) -> Result<(), AppendError> {
+        if self.leave_out > 0 {
+            // The window is ahead of the time.
+            return Ok(());
+        }
         let missing = self.window.tick(self.now.active_ns);
         let whole = self.window.is_settled();
         self.state_missing(&missing)?;
@@ -270,6 +333,7 @@ impl<'a> Intake<'a> {
         if !drained {
             self.state(Cause::Undrained, Certainty::AtLeast, 0, None, self.whole_at_ns)?;
         }
+        self.close(last, drained)?;
         self.summary.events = self.window.events();
         self.summary.drained = drained;
         Ok(self.summary)
@@ -282,26 +346,8 @@ impl<'a> Intake<'a> {
         // What was lost was made after the window was last whole, or shortly before, when a
         // producer already had its serial.
         let from_ns = self.whole_at_ns.saturating_sub(TOLERANCE.time_ns);
-        let events: u64 = missing.gaps.iter().map(super::window::Gap::events).sum();
-        self.summary.lost_events += events;
-        self.unsettled.gap_events += events;
-        if events > 0 {
-            self.unsettled.since_ns.get_or_insert(self.now.active_ns);
-        }
-        match &missing.gaps[..] {
-            gaps if gaps.len() <= STATEMENTS_AT_ONCE_MAX => {
-                for gap in gaps {
-                    let range = (u64::from(gap.first), u64::from(gap.last));
-                    let count = gap.events();
-                    self.state(Cause::SerialGap, Certainty::Exactly, count, Some(range), from_ns)?;
-                }
-            }
-            [first, .., last] => {
-                let range = (u64::from(first.first), u64::from(last.last));
-                self.state(Cause::SerialGap, Certainty::Exactly, events, Some(range), from_ns)?;
-            }
-            _ => {}
-        }
+        self.state_gaps(Cause::NoDaemon, &missing.absent, from_ns)?;
+        self.state_gaps(Cause::SerialGap, &missing.gaps, from_ns)?;
         if let [first, ..] = missing.partial[..] {
             let last = missing.partial.last().copied().unwrap_or(first);
             let count = missing.partial.len() as u64;
@@ -309,6 +355,38 @@ impl<'a> Intake<'a> {
             let range = (u64::from(first), u64::from(last));
             // Not exactly: an event that lost a record between its first and its last looks whole.
             self.state(Cause::PartialEvent, Certainty::AtLeast, count, Some(range), from_ns)?;
+        }
+        Ok(())
+    }
+
+    /// States whole events, less those that the last session's process made behind its end.
+    fn state_gaps(&mut self, cause: Cause, gaps: &[Gap], from_ns: u64) -> Result<(), AppendError> {
+        let all: u64 = gaps.iter().map(Gap::events).sum();
+        let ours = if cause == Cause::NoDaemon { all.min(self.own) } else { 0 };
+        self.own -= ours;
+        let events = all - ours;
+        self.summary.lost_events += events;
+        self.unsettled.gap_events += events;
+        if events > 0 {
+            self.unsettled.since_ns.get_or_insert(self.now.active_ns);
+        }
+        match gaps {
+            gaps if gaps.len() <= STATEMENTS_AT_ONCE_MAX => {
+                let mut ours = ours;
+                for gap in gaps {
+                    let count = gap.events() - ours.min(gap.events());
+                    ours -= gap.events() - count;
+                    if count > 0 {
+                        let range = Some((u64::from(gap.first), u64::from(gap.last)));
+                        self.state(cause, Certainty::Exactly, count, range, from_ns)?;
+                    }
+                }
+            }
+            [first, .., last] if events > 0 => {
+                let range = Some((u64::from(first.first), u64::from(last.last)));
+                self.state(cause, Certainty::Exactly, events, range, from_ns)?;
+            }
+            _ => {}
         }
         Ok(())
     }

@@ -3,17 +3,21 @@
 use std::sync::Mutex;
 
 use super::*;
+use graven_format::session::Mark;
 
 /// Keeps the loss statements and the number of other records.
 #[derive(Default)]
 struct List {
     statements: Mutex<Vec<LossStatement>>,
+    marks: Mutex<Vec<Vec<u8>>>,
     records: Mutex<Vec<(u16, u64, Vec<u8>)>>,
 }
 
 impl Sink for List {
     fn append(&self, record: &Record<'_>) -> Result<u64, AppendError> {
-        if record.source == Source::Graven {
+        if Mark::read(record).is_some() {
+            self.marks.lock().unwrap().push(record.bytes.to_vec());
+        } else if record.source == Source::Graven {
             assert!(record.flags.contains(Flags::LOSS));
             let (statement, _) = LossStatement::parse(record.bytes).expect("canonical");
             self.statements.lock().unwrap().push(statement);
@@ -23,10 +27,18 @@ impl Sink for List {
         }
         Ok(0)
     }
+
+    fn next_seq(&self) -> u64 {
+        0
+    }
 }
 
 const PID: u32 = 77;
 const SEC_NS: u64 = 1_000_000_000;
+
+fn terms(lost: u32) -> Terms {
+    Terms { pid: PID, lost, left_on: true, own: 1 }
+}
 
 fn datagram(kind: u16, text: &str) -> Vec<u8> {
     nlmsg::request(kind, 0, text.as_bytes())
@@ -39,14 +51,14 @@ fn at(seconds: u64) -> Moment {
 
 /// An intake whose window starts behind serial 10.
 fn started(list: &List) -> Intake<'_> {
-    let mut intake = Intake::new(list, PID, 100, at(0));
+    let mut intake = Intake::new(list, terms(100), Past::default(), at(0));
     let text = format!(
         "audit(1.000:10): pid={PID} uid=0 auid=4294967295 ses=4294967295 msg='{}'",
         heartbeat_text(0)
     );
     let bytes = datagram(kind::TRUSTED_APP, &text);
     assert_eq!(give(&mut intake, &bytes), [Seen::Heartbeat { number: 0, serial: 10 }]);
-    intake.start(10);
+    intake.start(10).expect("taken");
     intake
 }
 
@@ -81,7 +93,7 @@ fn said(list: &List) -> Vec<Said> {
 #[test]
 fn records_are_kept_byte_for_byte_with_their_serial() {
     let list = List::default();
-    let mut intake = Intake::new(&list, PID, 0, at(0));
+    let mut intake = Intake::new(&list, terms(0), Past::default(), at(0));
     for text in ["audit(1.000:7): a=\u{fffd}\u{1}", "no stamp at all", ""] {
         let bytes = datagram(1300, text);
         give(&mut intake, &bytes);
@@ -96,7 +108,7 @@ fn records_are_kept_byte_for_byte_with_their_serial() {
 #[test]
 fn answers_of_the_kernel_are_no_records() {
     let list = List::default();
-    let mut intake = Intake::new(&list, PID, 0, at(0));
+    let mut intake = Intake::new(&list, terms(0), Past::default(), at(0));
     for kind in [2, 3, 1000, 1013, kind::REPLACE] {
         let bytes = datagram(kind, "0123456789abcdef");
         assert_eq!(give(&mut intake, &bytes), []);

@@ -18,7 +18,8 @@ use rustix::time::{ClockId, clock_getres};
 use super::calls::{ARCH_I386, ARCH_X86_64, CallSet};
 pub use super::control::ControlError;
 use super::control::{AuditSocket, Control};
-use super::intake::{OPENING, heartbeat_text};
+use super::intake::{OPENING, Terms, heartbeat_text};
+use super::last_status::LastStatus;
 use super::mapped::{Mapped, Taker};
 use super::nlmsg::{self, MASK_WORDS, Message, Rule, RuleField, RuleList, Status, StatusChange};
 
@@ -154,6 +155,7 @@ pub struct Daemon {
     pid: u32,
     receive_buffer_bytes: usize,
     given_back: bool,
+    last: LastStatus,
 }
 
 impl Daemon {
@@ -192,9 +194,11 @@ impl Daemon {
             pid,
             receive_buffer_bytes,
             given_back: false,
+            last: LastStatus::default(),
         };
-        daemon.set("set queue limits", &ours)?;
+        // The records of all other changes have somebody to go to.
         daemon.register()?;
+        daemon.set("set queue limits", &ours)?;
         let enable = StatusChange { enabled: Some(1), ..StatusChange::default() };
         daemon.set("enable", &enable)?;
         daemon.write_heartbeat(OPENING).map_err(refused)?;
@@ -230,13 +234,31 @@ impl Daemon {
     /// # Errors
     /// The request failed or was not answered in time.
     pub fn status(&self) -> Result<Status, ControlError> {
-        self.control().status()
+        let status = self.control().status()?;
+        self.last.set(status);
+        Ok(status)
+    }
+
+    /// The status as it was last asked for, to look at without asking the kernel; it outlives this.
+    #[must_use]
+    pub fn last_status(&self) -> LastStatus {
+        self.last.clone()
     }
 
     /// The kernel's audit status before this process attached.
     #[must_use]
     pub fn before(&self) -> &Status {
         &self.before
+    }
+
+    /// What a session of receiving has to know. Giving the place back makes one event while audit is on,
+    /// and each limit that is restored another; all come behind the closing marker, to nobody.
+    pub(crate) fn terms(&self) -> Terms {
+        let left_on = self.before.enabled != 0;
+        let limits = [self.ours.rate_limit, self.ours.backlog_limit, self.ours.backlog_wait_ticks];
+        let own = 1 + limits.iter().flatten().count() as u64;
+        let own = if left_on { own } else { 0 };
+        Terms { pid: self.pid, lost: self.before.lost, left_on, own }
     }
 
     /// Receive memory that the kernel granted, in bytes; less than asked for without CAP_NET_ADMIN.

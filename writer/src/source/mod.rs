@@ -5,15 +5,19 @@ pub(crate) mod control;
 pub(crate) mod datagrams;
 mod intake;
 pub mod kaudit;
+mod last_status;
 pub(crate) mod mapped;
 pub mod netlink;
 mod netlink_options;
 pub mod nlmsg;
+pub mod past;
 pub mod session;
 pub mod stream;
 pub mod window;
 
 use graven_format::Record;
+
+pub use last_status::LastStatus;
 
 /// What a source feeds: the trail, or a list in a test.
 pub trait Sink {
@@ -22,6 +26,9 @@ pub trait Sink {
     /// # Errors
     /// The trail is closed or its storage failed; the record was not taken.
     fn append(&self, record: &Record<'_>) -> Result<u64, AppendError>;
+
+    /// The least `seq` that the next record can get.
+    fn next_seq(&self) -> u64;
 
     /// Appends records in their order, waiting as [`Sink::append`] does.
     ///

@@ -40,6 +40,7 @@ use super::control::Received;
 pub use super::intake::Summary;
 use super::intake::{CLOSING, Intake, Moment, OPENING, Seen};
 use super::kaudit::Daemon;
+use super::past::Past;
 use super::{AppendError, Sink};
 use feed::{Feed, SocketFeed};
 use pulse::{Command, Pulse, Report};
@@ -90,6 +91,7 @@ pub enum NetlinkError {
 
 /// Receives until asked to stop, then drains; see the module's text for the order.
 ///
+/// `past` is what the trail says of earlier sessions: what was owed to them is owed still.
 /// `now` gives the realtime (nanoseconds since 1970) and the time since boot (nanoseconds); it is
 /// read after each call to the socket. A `daemon` is received from once: detach after this returned.
 ///
@@ -98,10 +100,11 @@ pub enum NetlinkError {
 pub fn receive(
     daemon: &Daemon,
     sink: &dyn Sink,
+    past: Past,
     stop: &Stop,
     now: impl Fn() -> (u64, u64),
 ) -> Result<Summary, NetlinkError> {
-    receive_through(daemon, sink, stop, now, |_| true)
+    receive_through(daemon, sink, past, stop, now, |_| true)
 }
 
 /// [`receive`] with a tap that sees every datagram first and may make it disappear: for tests of
@@ -113,12 +116,13 @@ pub fn receive(
 pub fn receive_through(
     daemon: &Daemon,
     sink: &dyn Sink,
+    past: Past,
     stop: &Stop,
     now: impl Fn() -> (u64, u64),
     tap: impl FnMut(&[u8]) -> bool,
 ) -> Result<Summary, NetlinkError> {
     let feed = SocketFeed::new(daemon, now, tap);
-    let intake = Intake::new(sink, std::process::id(), daemon.before().lost, feed.now());
+    let intake = Intake::new(sink, daemon.terms(), past, feed.now());
     receive_from(feed, daemon, stop, intake)
 }
 
@@ -142,6 +146,7 @@ pub(crate) fn receive_from(
             })?;
         // The commands end with the receiver, and with them the pulse.
         let now = feed.now();
+        let intake_opened = intake.is_opened();
         Receiver {
             feed,
             stop,
@@ -150,7 +155,7 @@ pub(crate) fn receive_from(
             reports,
             intake,
             now,
-            stage: Stage::Starting,
+            stage: if intake_opened { Stage::Running } else { Stage::Starting },
             stage_since_ns: now.active_ns,
             progress_ns: now.active_ns,
             marked_ns: now.active_ns,
@@ -211,6 +216,9 @@ impl<F: Feed> Receiver<'_, F> {
                 self.look_at_overruns();
                 self.intake.tick()?;
             }
+            if let Some(settled) = self.intake.settled()? {
+                self.feed.settled(&settled);
+            }
             self.step(empty)?;
             if let Stage::Done(last, drained) = self.stage {
                 self.overruns_ns = 0;
@@ -252,7 +260,7 @@ impl<F: Feed> Receiver<'_, F> {
                 Received::Some => {
                     self.progress_ns = self.now.active_ns;
                     for seen in self.intake.datagrams(self.feed.datagrams())? {
-                        self.seen(seen);
+                        self.seen(seen)?;
                     }
                 }
                 Received::Overrun => self.intake.overrun(),
@@ -262,10 +270,10 @@ impl<F: Feed> Receiver<'_, F> {
         Ok(false)
     }
 
-    fn seen(&mut self, seen: Seen) {
+    fn seen(&mut self, seen: Seen) -> Result<(), AppendError> {
         match (self.stage, seen) {
             (Stage::Starting, Seen::Heartbeat { number: OPENING, serial }) => {
-                self.intake.start(serial);
+                self.intake.start(serial)?;
                 self.enter(Stage::Running);
             }
             (Stage::Closing, Seen::Heartbeat { number: CLOSING, serial }) => {
@@ -276,6 +284,7 @@ impl<F: Feed> Receiver<'_, F> {
             (Stage::Disabling(last), Seen::Disabled) => self.enter(Stage::Done(last, true)),
             _ => {}
         }
+        Ok(())
     }
 
     fn report(&mut self, report: Report) {

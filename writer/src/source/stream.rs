@@ -214,6 +214,10 @@ mod tests {
             records.push((record.flags, record.source_seq, record.bytes.to_vec()));
             Ok(records.len() as u64 - 1)
         }
+
+        fn next_seq(&self) -> u64 {
+            self.records.borrow().len() as u64
+        }
     }
 
     /// Gives its bytes in pieces of these sizes, then the error.

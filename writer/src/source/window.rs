@@ -18,6 +18,12 @@
 //! At the serial of a marker record that Graven itself sends, so that nothing from before the
 //! registration is missed and nothing at the end goes unnoticed. See [`Window::start`].
 //!
+//! # Where it goes on
+//! A window can be built again from the records and statements of a trail, behind a place up to which
+//! everything was settled: [`Window::at`]. What is missing then waits anew. A session that follows one
+//! which was cut off goes on with its window: what is at or below the new opening marker was lost while
+//! nobody was registered, or with whoever was, and is told apart ([`Missing::absent`]).
+//!
 //! # Half events
 //! `SYSCALL` opens a system call's event and `EOE` ends it. An event that has one without the other
 //! is partial. A producer may sleep for long between the two, so an open event is set aside and
@@ -28,6 +34,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use graven_format::kind;
+
+mod again;
 
 /// Serials that the window holds: two seconds of half a million events a second.
 pub const SPAN: u64 = 1 << 20;
@@ -43,6 +51,8 @@ const SEEN: u8 = 1;
 const OPENED: u8 = 2;
 const ENDED: u8 = 4;
 const RING: u8 = 8;
+/// Nothing came, or not all of it, and a statement says so.
+const STATED: u8 = 16;
 
 const _: () = assert!(SPAN.is_power_of_two() && SLACK < SPAN);
 
@@ -75,6 +85,8 @@ impl Gap {
 /// What the window gave up on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Missing {
+    /// Whole events from before the opening marker, in order of their serials.
+    pub absent: Vec<Gap>,
     /// Whole events, in order of their serials.
     pub gaps: Vec<Gap>,
     /// Events that have a beginning or an end, but not both.
@@ -85,7 +97,7 @@ impl Missing {
     /// Whether nothing is missing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.gaps.is_empty() && self.partial.is_empty()
+        self.absent.is_empty() && self.gaps.is_empty() && self.partial.is_empty()
     }
 }
 
@@ -105,6 +117,13 @@ pub struct Window {
     missing: Missing,
     started: bool,
     primed: bool,
+    /// The opening marker of a session that goes on with the window of another: gaps at or below it
+    /// are from before.
+    opening: u64,
+    /// The next serial is the first of such a session.
+    rejoining: bool,
+    /// It is being built again from a trail.
+    rebuilding: bool,
     kinds_seen: u8,
     events: u64,
     now_ns: u64,
@@ -124,6 +143,9 @@ impl Window {
             missing: Missing::default(),
             started: false,
             primed: false,
+            opening: 0,
+            rejoining: false,
+            rebuilding: false,
             kinds_seen: 0,
             events: 0,
             now_ns: 0,
@@ -138,7 +160,13 @@ impl Window {
             self.head = (1 << 32) | u64::from(serial);
             self.next = self.head - SLACK;
         }
-        let full = self.widen(serial);
+        let mut full = self.widen(serial);
+        if std::mem::take(&mut self.rejoining) && full + SPAN < self.head {
+            // Not far behind but more than half a turn ahead.
+            full += 1 << 32;
+            self.pass_to(full);
+            self.head = full;
+        }
         let bits = match kind {
             kind::SYSCALL => SEEN | OPENED,
             // An operation done inside a system call shares its event, and the call's own
@@ -171,6 +199,13 @@ impl Window {
     /// Until then nothing is given up, because events
     /// above the marker may arrive before it.
     pub fn start(&mut self, serial: u32) {
+        if self.opening == u64::MAX {
+            self.note(serial, kind::TRUSTED_APP);
+            self.opening = self.widen(serial);
+            let since = self.next.max(self.opening + 1)..self.head;
+            self.events = since.map(|full| u64::from(self.state(full) & !STATED != 0)).sum();
+            return;
+        }
         if !self.primed || self.widen(serial) >= self.head {
             self.note(serial, kind::TRUSTED_APP);
         }
@@ -238,6 +273,26 @@ impl Window {
         std::mem::take(&mut self.missing)
     }
 
+    /// The serial up to and with which everything is settled: whole, or given up on and told.
+    /// `None` before the start.
+    #[must_use]
+    pub fn settled(&mut self) -> Option<u32> {
+        if !self.started || self.rejoining || !self.missing.is_empty() {
+            return None;
+        }
+        self.pass_complete();
+        let halves = self.judges_events();
+        self.open.retain(|_, (state, _)| !is_whole(*state, halves));
+        let end = self.open.first_key_value().map_or(self.next, |(&at, _)| at.min(self.next));
+        Some((end - 1) as u32)
+    }
+
+    /// Whether half events can be told so far.
+    #[must_use]
+    pub fn halves(&self) -> bool {
+        self.judges_events()
+    }
+
     /// Whether nothing is being waited for: every serial up to the highest one seen has come, and
     /// every event among them is whole.
     #[must_use]
@@ -263,8 +318,7 @@ impl Window {
 
     /// The wide number nearest to the head that ends in this serial.
     fn widen(&self, serial: u32) -> u64 {
-        let ahead = serial.wrapping_sub(self.head as u32) as i32;
-        self.head.wrapping_add_signed(i64::from(ahead))
+        widen(self.head, serial)
     }
 
     /// Whether half events can be told: rules may discard one of the two types.
@@ -273,10 +327,7 @@ impl Window {
     }
 
     fn is_whole(&self, state: u8) -> bool {
-        let opened = state & OPENED != 0;
-        let ended = state & ENDED != 0;
-        let balanced = opened == ended || ended && state & RING != 0;
-        state != 0 && (balanced || !self.judges_events())
+        is_whole(state, self.judges_events())
     }
 
     /// Passes what needs no waiting.
@@ -323,10 +374,21 @@ impl Window {
             self.add_gap(turn_end + 1, to);
             return;
         }
+        if from <= self.opening && self.opening < to && !self.rebuilding {
+            self.add_gap(from, self.opening);
+            self.add_gap(self.opening + 1, to);
+            return;
+        }
+        // While it is being built again, it is told at the end which are.
+        let gaps = if to <= self.opening && !self.rebuilding {
+            &mut self.missing.absent
+        } else {
+            &mut self.missing.gaps
+        };
         let (first, last) = (from as u32, to as u32);
-        match self.missing.gaps.last_mut() {
+        match gaps.last_mut() {
             Some(before) if before.last.checked_add(1) == Some(first) => before.last = last,
-            _ => self.missing.gaps.push(Gap { first, last }),
+            _ => gaps.push(Gap { first, last }),
         }
     }
 
@@ -354,6 +416,21 @@ impl Window {
         });
         self.open = open;
     }
+}
+
+/// The wide number nearest to `head` that ends in this serial.
+fn widen(head: u64, serial: u32) -> u64 {
+    let ahead = serial.wrapping_sub(head as u32) as i32;
+    head.wrapping_add_signed(i64::from(ahead))
+}
+
+/// Whether nothing of an event is missing, as far as it can be told. `halves` says that rules discard
+/// neither its beginning nor its end.
+fn is_whole(state: u8, halves: bool) -> bool {
+    let opened = state & OPENED != 0;
+    let ended = state & ENDED != 0;
+    let balanced = opened == ended || ended && state & RING != 0;
+    state != 0 && (balanced || state & STATED != 0 || !halves)
 }
 
 #[cfg(test)]

@@ -160,6 +160,17 @@ fn a_ring_operation_ends_with_or_without_its_own_end() {
 }
 
 #[test]
+fn a_statement_about_whole_events_says_nothing_of_one_that_is_open_among_them() {
+    let mut window = Window::at(TOLERANCE, 10, true);
+    for (serial, kind) in [(12, kind::SYSCALL), (14, OTHER)] {
+        window.note_again(serial, kind);
+    }
+    assert_eq!(window.stated(11, 13, false), 2);
+    window.resume(0, false);
+    assert_eq!(finish(&mut window), Missing { partial: vec![12], ..Missing::default() });
+}
+
+#[test]
 fn open_events_set_aside_are_bounded() {
     let mut window = started(0);
     window.note(1, kind::SYSCALL);

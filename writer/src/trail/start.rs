@@ -55,6 +55,7 @@ pub(super) fn start(
     let opened = Opened {
         trail_id: dir.trail_id(),
         next_seq: recovered.next_seq(),
+        boot_id: settings.boot_id,
         disk: report,
         broken: recovered.in_force.filter(|it| key.as_ref().is_some_and(|key| !is_of(key, it))),
         recovered: recovered.clone(),
@@ -79,7 +80,8 @@ pub(super) fn start(
         engine = engine.with_signing(signing);
     }
     let (checkpoints, opened) = (engine.checkpoints(), Arc::new(opened));
-    let shared = Shared { ring, watermark, metrics, room, checkpoints, opened };
+    let losses = Arc::default();
+    let shared = Shared { ring, watermark, metrics, room, checkpoints, losses, opened };
     prepare_first(&mut engine)?;
     Ok((engine, shared))
 }

@@ -16,6 +16,7 @@ use graven_writer::source::calls::CallSet;
 use graven_writer::source::kaudit::{self, Daemon, Options, Scope};
 use graven_writer::source::netlink::{NetlinkError, Stop, Summary, receive_through};
 use graven_writer::source::nlmsg::Status;
+use graven_writer::source::past::Past;
 use graven_writer::source::session::fresh_session;
 use graven_writer::source::{AppendError, Sink};
 use rustix::fs::{FlockOperation, flock};
@@ -94,13 +95,17 @@ impl Sink for List {
         });
         Ok(seq)
     }
+
+    fn next_seq(&self) -> u64 {
+        self.records.load(Ordering::Relaxed)
+    }
 }
 
 impl List {
     pub(crate) fn statements(&self) -> Vec<LossStatement> {
         let kept = self.kept.lock().unwrap();
         kept.iter()
-            .filter(|kept| kept.source == Source::Graven)
+            .filter(|kept| kept.source == Source::Graven && kept.kind == kind::DAEMON_ERR)
             .map(|kept| LossStatement::parse(&kept.bytes).expect("a statement").0)
             .collect()
     }
@@ -233,7 +238,7 @@ pub(crate) fn session_with(
     let stop = Stop::new().expect("stop");
     let summary = std::thread::scope(|scope| {
         let receiver = scope.spawn(|| {
-            let summary = receive_through(&daemon, list, &stop, now, tap);
+            let summary = receive_through(&daemon, list, Past::default(), &stop, now, tap);
             let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
             eprintln!(
                 "receiver: {}.{:03} s of processor time",

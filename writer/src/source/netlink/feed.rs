@@ -4,6 +4,7 @@ use super::super::control::Received;
 use super::super::intake::Moment;
 use super::super::kaudit::Daemon;
 use super::super::mapped::Taker;
+use super::super::past::Settled;
 use super::Stop;
 use rustix::io::Errno;
 use std::os::fd::AsFd;
@@ -38,6 +39,9 @@ pub(crate) trait Feed {
 
     /// How often the kernel had found the socket full by then; `None` where it does not count.
     fn failed_sends(&mut self) -> Option<u32>;
+
+    /// Everything up to this place is settled: who begins again begins there.
+    fn settled(&mut self, settled: &Settled);
 
     /// Waits until there is more, somebody wakes `stop`, or a tenth of a second has passed. After a
     /// `busy` time more may be let gather.
@@ -94,6 +98,9 @@ impl<N: Fn() -> (u64, u64), T: FnMut(&[u8]) -> bool> Feed for SocketFeed<'_, N, 
     fn failed_sends(&mut self) -> Option<u32> {
         self.daemon.socket().failed_sends()
     }
+
+    /// What the socket gave away nobody can take again.
+    fn settled(&mut self, _: &Settled) {}
 
     fn wait(&mut self, stop: &Stop, busy: bool) -> Result<(), Errno> {
         if busy {

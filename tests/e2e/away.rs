@@ -1,0 +1,144 @@
+//! Times without a daemon: what happened between two sessions, or was in the memory of a writer that was
+//! killed, is stated when the next one begins, exactly.
+
+use crate::rig::audit::{Rule, Turn, auditctl};
+use crate::rig::{Running, has, on, record_from, temp_dir};
+use rustix::process::Signal;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// The user whose calls are audited; nobody else has this number.
+const UID: u32 = 54_331;
+
+fn daemon(trail: &Path) -> Running {
+    let mut command = record_from("netlink", trail);
+    let mut running = Running::start(&mut command, Stdio::null());
+    running.wait_until("the opening marker", |it| it.acknowledged().is_some());
+    assert!(!running.has_ended(), "{}", running.said());
+    running
+}
+
+fn end(running: Running) {
+    running.signal(Signal::TERM);
+    running.end().expect(0);
+}
+
+/// A process that opens a file so many times, and others to begin with.
+fn producer(opens: u32) -> Running {
+    let id = UID.to_string();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "sh", "-c"]);
+    let script = "n=$1; while [ $n -gt 0 ]; do n=$((n-1)); : </dev/null; done";
+    command.args([script, "sh", &opens.to_string()]);
+    Running::start(&mut command, Stdio::null())
+}
+
+fn produce(opens: u32) {
+    producer(opens).end().expect(0);
+}
+
+/// Events of the producers that the trail has.
+fn recorded(trail: &Path) -> u64 {
+    let raw = on("export", trail, &["--format", "raw"]).expect(0);
+    let lines = raw.stdout.split(|&byte| byte == b'\n');
+    let ours =
+        |line: &&[u8]| line.starts_with(b"type=SYSCALL") && line.ends_with(b"key=\"e2e-storm\"");
+    lines.filter(ours).count() as u64
+}
+
+/// Events that are stated as lost, each exactly, and why.
+fn stated(trail: &Path) -> (u64, Vec<String>) {
+    let report = on("verify", trail, &["--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&report.stdout).expect("a report");
+    assert_eq!(report["source_gaps"]["count"], 0, "{report:#}");
+    let statements = report["losses"]["statements"].as_array().expect("a list").clone();
+    let (mut events, mut causes) = (0, Vec::new());
+    for said in statements {
+        let said = &said["statement"];
+        causes.push(format!("{} {} {}", said["cause"], said["certainty"], said["count"]));
+        if said["unit"] == "events" && said["cause"] != "partial-event" {
+            assert_eq!(said["certainty"], "exactly", "{said}");
+            events += said["count"].as_u64().expect("a number");
+        }
+    }
+    (events, causes)
+}
+
+#[test]
+fn what_a_killed_daemon_had_and_what_came_until_the_next_is_stated_exactly() {
+    if !has("setpriv") {
+        return;
+    }
+    let Some(turn) = Turn::take() else { return };
+    let dir = temp_dir();
+    let trail = dir.path().join("trail");
+    let Some(rule) = Rule::opens_by(UID) else { return };
+    const OPENS_EACH: u32 = 40_000;
+    // What each producer opens before its first round.
+    let first = daemon(&trail);
+    produce(0);
+    end(first);
+    let besides = recorded(&trail);
+    assert!(besides > 0);
+
+    let mut killed = daemon(&trail);
+    let before = killed.acknowledged();
+    let producers = [producer(OPENS_EACH), producer(OPENS_EACH)];
+    killed.wait_until("a storm", |it| it.acknowledged() > before.map(|seq| seq + 50_000));
+    killed.signal(Signal::KILL);
+    drop(killed);
+    let missed = recorded(&trail);
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    let last = daemon(&trail);
+    for producer in producers {
+        producer.end().expect(0);
+    }
+    produce(10);
+    drop(rule);
+    end(last);
+    turn.put_back();
+
+    let (recorded, (lost, causes)) = (recorded(&trail), stated(&trail));
+    let made = 4 * besides + 2 * u64::from(OPENS_EACH) + 10;
+    eprintln!(
+        "{made} made, {missed} before the kill, {recorded} recorded, {lost} lost: {causes:?}"
+    );
+    assert!(lost > 0, "the storm went on without a daemon");
+    assert_eq!(recorded + lost, made, "{causes:?}");
+    let verified = on("verify", &trail, &[]).expect(4);
+    assert!(verified.text().contains("no-daemon"), "{}", verified.text());
+}
+
+#[test]
+fn what_comes_between_two_sessions_is_stated_if_audit_was_left_on() {
+    if !has("setpriv") {
+        return;
+    }
+    let Some(turn) = Turn::take() else { return };
+    let dir = temp_dir();
+    let trail = dir.path().join("trail");
+    let Some(rule) = Rule::opens_by(UID) else { return };
+    // Audit off between them: nothing was owed.
+    end(daemon(&trail));
+    produce(50);
+    end(daemon(&trail));
+    on("verify", &trail, &[]).expect(0);
+
+    auditctl(&["-e", "1"]);
+    let counting = daemon(&trail);
+    produce(7);
+    end(counting);
+    let events = recorded(&trail);
+    // Nothing happened in between but what the daemon itself did to give its place back.
+    end(daemon(&trail));
+    on("verify", &trail, &[]).expect(0);
+    produce(7);
+    end(daemon(&trail));
+    drop(rule);
+    turn.put_back();
+    let (lost, causes) = stated(&trail);
+    // The same events, which now nobody took.
+    assert_eq!((lost, recorded(&trail)), (events, events), "{causes:?}");
+    assert_eq!(causes, [format!("\"no-daemon\" \"exactly\" {events}")]);
+    on("verify", &trail, &[]).expect(4);
+}

@@ -1,0 +1,30 @@
+//! The status of a recording of kernel audit: what the kernel says is in it.
+
+use crate::rig::audit::Turn;
+use crate::rig::{Running, on, record_from, temp_dir};
+use rustix::process::Signal;
+use std::process::Stdio;
+
+#[test]
+fn the_status_has_what_the_kernel_says() {
+    let Some(turn) = Turn::take() else { return };
+    let dir = temp_dir();
+    let trail = dir.path().join("trail");
+    let mut running = Running::start(&mut record_from("netlink", &trail), Stdio::null());
+    let status = || on("status", &trail, &["--json"]).text();
+    running.wait_until("the kernel's answer", |_| status().contains("\"enabled\":1"));
+    let told: serde_json::Value = serde_json::from_str(&status()).expect("JSON");
+    assert_eq!(told["source"], "netlink");
+    assert_eq!((&told["kernel"]["pid"], &told["kernel"]["enabled"]), (&told["pid"], &1.into()));
+    let number = |name: &str| told["kernel"][name].as_u64().expect(name);
+    assert!(number("backlog_limit") >= 8192, "{told:#}");
+    // It is asked twice a second, and makes producers wait for a minute.
+    assert!(number("age_ns") < 10_000_000_000, "{told:#}");
+    assert!((50..70).contains(&(number("wait_limit_ns") / 1_000_000_000)), "{told:#}");
+    let text = on("status", &trail, &["--metrics"]).text();
+    assert!(text.contains("graven_kernel_backlog_limit_records{"), "{text}");
+    running.signal(Signal::TERM);
+    running.end().expect(0);
+    on("status", &trail, &[]).expect(2).says("");
+    drop(turn);
+}
