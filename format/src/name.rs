@@ -10,6 +10,7 @@
 //! | `key.next` | the key of the next epoch, until the last one is erased |
 //! | `key.witness` | the key by which witnesses know the trail; it signs nothing else |
 //! | `checkpoint` | the checkpoint that a running writer was asked for last |
+//! | `reserve` | room that is given back when there is none; its content is nothing |
 //! | `cosigned` | the newest checkpoint that witnesses have cosigned |
 //! | `control` | the socket at which a running writer tells its status |
 
@@ -39,6 +40,9 @@ pub const CHECKPOINT_TMP: &str = "checkpoint.tmp";
 pub const COSIGNED: &str = "cosigned";
 /// The file in which that checkpoint is written before it is renamed.
 pub const COSIGNED_TMP: &str = "cosigned.tmp";
+
+/// The file that keeps room for what must be recorded when the disk is full.
+pub const RESERVE: &str = "reserve";
 
 /// What a file name in a trail directory means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,6 +78,8 @@ pub enum Name {
         /// Whether it is the temporary.
         temporary: bool,
     },
+    /// The reserve.
+    Reserve,
     /// The newest checkpoint that witnesses have cosigned, or its temporary.
     Cosigned {
         /// Whether it is the temporary.
@@ -98,6 +104,7 @@ impl Name {
             COSIGNED_TMP => return Some(Self::Cosigned { temporary: true }),
             CHECKPOINT => return Some(Self::Checkpoint { temporary: false }),
             CHECKPOINT_TMP => return Some(Self::Checkpoint { temporary: true }),
+            RESERVE => return Some(Self::Reserve),
             CONTROL => return Some(Self::Control),
             _ => {}
         }

@@ -9,6 +9,7 @@
 //! - `GRAVEN_E2E_INJECT_ALL`: inject into every system call and not into a sample.
 
 mod away;
+mod daemon;
 mod errors;
 mod flips;
 mod full;
@@ -18,6 +19,7 @@ mod kill;
 mod rig;
 mod salvage;
 mod signals;
+mod space;
 mod status;
 mod storm;
 mod threads;

@@ -53,6 +53,8 @@ pub enum Command {
     Salvage(cmd::salvage::Args),
     /// Compress a trail's sealed segments
     Compress(cmd::compress::Args),
+    /// Check, explain or make the configuration of the daemon
+    Config(cmd::config::Args),
     /// Print a signed checkpoint of a trail, to be kept elsewhere
     Checkpoint(cmd::checkpoint::Args),
     /// Make the first key of a trail, and print the public key
@@ -85,6 +87,7 @@ impl Command {
             Self::Quarantine(args) => cmd::quarantine::run(&args).code(),
             Self::Salvage(args) => cmd::salvage::run(&args).code(),
             Self::Compress(args) => cmd::compress::run(&args).code(),
+            Self::Config(args) => cmd::config::run(&args).code(),
             Self::Checkpoint(args) => cmd::checkpoint::run(&args).code(),
             Self::Keygen(args) => cmd::keygen::run(&args).code(),
             Self::Status(args) => cmd::status::run(&args),

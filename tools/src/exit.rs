@@ -41,6 +41,8 @@
 //! `status` ends as checks for Nagios and its kin do: 0 if a writer runs and is well, 1 if somebody should
 //! look, 2 if none runs or records do not become durable, 3 if that is not known, usage errors included.
 //!
+//! A configuration that is wrong is 2 for every command that reads one (auditd's is 6): it is how the command was asked.
+//!
 //! The other commands know 0 and 2.
 
 /// How a command ended.

@@ -5,6 +5,8 @@
 
 pub mod cli;
 pub mod cmd;
+pub mod config;
+pub mod daemon;
 pub mod deliver;
 pub mod diag;
 pub mod doctor;

@@ -15,7 +15,7 @@ use graven_format::{Class, Flags, Record, Source};
 use graven_writer::source::AppendError;
 use graven_writer::{OnFull, Options, Trail, clock};
 use std::io;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 
 /// What became of old seqs, in their order.
@@ -141,7 +141,10 @@ pub fn salvage(
     let from = TrailDir::open(dir)
         .map_err(|why| Failure::new(Exit::CannotCheck, &why.to_string()).help(why.help()))?;
     let fresh = Fresh::make(dest, dir)?;
-    let written = write(&from, fresh.path(), segment_bytes, old.records.end_seq, tell)
+    // What retention has removed is not missing.
+    let start_seq = old.scope.removed.as_ref().map_or(0, |removed| removed.end_seq);
+    let seqs = start_seq..old.records.end_seq;
+    let written = write(&from, fresh.path(), segment_bytes, seqs, tell)
         .and_then(|counts| Ok((counts, checked(&fresh, verify(fresh.path())?)?)));
     let (counts, mut new) = written.map_err(|failure| fresh.unfinished(failure))?;
     new.trail = crate::escape::path(fresh.dest());
@@ -165,19 +168,20 @@ fn write(
     from: &TrailDir,
     to: &Path,
     segment_bytes: u64,
-    end_seq: u64,
+    seqs: Range<u64>,
     tell: &mut dyn FnMut(Step),
 ) -> Result<Counts, Failure> {
     // Nobody would make room while it waits.
     let options = Options { segment_bytes, on_full: OnFull::End, ..Options::default() };
     let trail = Trail::open(to, &options).map_err(|why| no_room(why.into()))?;
     let mut copier = Copier::new(from, &trail, tell);
+    copier.next = seqs.start;
     let mut copied = Ok(());
     stream::stream(from, &(0..u64::MAX), &mut |item| {
         copied = copier.item(&item);
         if copied.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
-    let copied = copied.and_then(|()| copier.end(end_seq));
+    let copied = copied.and_then(|()| copier.end(seqs.end));
     let counts = copier.counts;
     // If a record was not taken, this says why.
     trail.close().map_err(|why| no_room(why.into()))?;

@@ -27,11 +27,16 @@ fn graven() -> Command {
     command
 }
 
+/// A recorder that signs a checkpoint soon after each record.
 fn recorder(trail: &Path, args: &[&str]) -> Child {
+    started(trail, "20ms", args)
+}
+
+fn started(trail: &Path, interval: &str, args: &[&str]) -> Child {
     graven()
         .args(["record", "--source", "stdin", "--trail"])
         .arg(trail)
-        .args(["--segment-bytes", "1M", "--ring-bytes", "2M", "--checkpoint-interval", "20ms"])
+        .args(["--segment-bytes", "1M", "--ring-bytes", "2M", "--checkpoint-interval", interval])
         .args(args)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -40,9 +45,9 @@ fn recorder(trail: &Path, args: &[&str]) -> Child {
         .expect("it runs")
 }
 
-/// Runs `graven record` on these lines to its end.
+/// Runs `graven record` on these lines to its end, where the only checkpoint is.
 fn record(trail: &Path, args: &[&str], input: &str) -> Ran {
-    let mut child = recorder(trail, args);
+    let mut child = started(trail, "off", args);
     child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("it reads");
     common::ran(&child.wait_with_output().expect("it ends"))
 }
@@ -323,11 +328,19 @@ fn a_rollback_is_found_by_the_witness_and_by_its_checkpoint() {
     assert!(problems.iter().any(|it| it["kind"] == "rolled-back" && it["seq"] == 2), "{report:#}");
     // That is one that fits, but none that this trail has: nobody has seen it.
     assert_eq!(report["anchors"]["witnesses"][0]["size"], serde_json::Value::Null);
-    // Recording on the old state is durable, and ends with what the witness says.
-    let ran = record(&old, &["--witness", &option], "drei\n");
+    // Recording on the old state is durable, says so in the trail, and ends with it.
+    let mut child = recorder(&old, &["--witness", &option]);
+    let mut input = child.stdin.take().expect("a pipe");
+    writeln!(input, "drei").expect("it reads");
+    let own = "op=witness-disagrees witness=\"w\" seen=5 cause=rolled-back res=failed";
+    until("the trail says so", || on("show", &old, &[]).text().contains(own));
+    drop(input);
+    let ran = common::ran(&child.wait_with_output().expect("it ends"));
     assert_eq!(ran.code, 1, "{}", ran.stderr);
     assert!(ran.stderr.contains("it has seen 5 records of this trail"), "{}", ran.stderr);
-    assert_eq!(on("export", &old, &[]).text(), "one\ntwo\ndrei\n");
+    let exported = on("export", &old, &[]).text();
+    assert!(exported.contains("one\ntwo\n") && exported.contains("drei\n"), "{exported}");
+    assert_eq!(exported.matches(own).count(), 1, "{exported}");
 }
 
 /// What each of these answers is called, once, and that it stops nothing.

@@ -11,6 +11,8 @@ pub mod hash;
 pub mod keys;
 pub mod losses;
 pub mod own;
+pub mod policy;
+pub mod retention;
 pub mod rewrite;
 pub mod ring;
 mod room;
@@ -24,7 +26,7 @@ pub use engine::{Compress, OnFull};
 pub use error::{OpenError, WriteError};
 pub use room::{Room, RoomChange};
 pub use trail::{
-    Asker, CHECKPOINT_DEFAULT, CheckpointError, EPOCH_DEFAULT, EPOCH_SEGMENTS_DEFAULT,
+    Asker, CHECKPOINT_DEFAULT, CheckpointError, EPOCH_DEFAULT, EPOCH_SEGMENTS_DEFAULT, Exempt,
     IN_FLIGHT_DEFAULT, Observer, Opened, Options, RING_BYTES_DEFAULT, RING_BYTES_MAX,
     RING_BYTES_MIN, Summary, Ticket, Trail,
 };

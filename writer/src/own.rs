@@ -19,10 +19,8 @@ pub const START: u16 = 1200;
 pub const END: u16 = 1201;
 /// `DAEMON_ABORT`: recording ended because it could not go on, or a process of ours died.
 pub const ABORT: u16 = 1202;
-/// `DAEMON_CONFIG`: the configuration in force.
+/// `DAEMON_CONFIG`: the configuration in force, what was loaded by it, and that it was read again.
 pub const CONFIG: u16 = 1203;
-/// `DAEMON_RECONFIG`: the configuration was read again.
-pub const RECONFIG: u16 = 1204;
 /// `DAEMON_ROTATE`: a segment was sealed by request, or sealed segments were removed.
 pub const ROTATE: u16 = 1205;
 /// `DAEMON_RESUME`: recording goes on after it waited.

@@ -18,7 +18,7 @@ use graven_format::{Finding, FormatError};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::ops::ControlFlow;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 mod background;
@@ -171,6 +171,14 @@ impl Rewriter {
             return Ok(Rewritten::NotSettled);
         }
         let path = self.dir.join(segment.name());
+        // Held until the name is its successor's: whoever removes old segments does not remove it meanwhile, and what
+        // was removed does not come back.
+        let held = File::open(&path).map_err(io("open", &path))?;
+        match held.try_lock_shared() {
+            Ok(()) if held.metadata().map_err(io("look at", &path))?.nlink() > 0 => {}
+            Ok(()) | Err(TryLockError::WouldBlock) => return Ok(Rewritten::NotSettled),
+            Err(TryLockError::Error(source)) => return Err(io("lock", &path)(source)),
+        }
         let Some(follows) = read_header(&self.dir.join(next.name()))? else {
             return Ok(Rewritten::NotSettled);
         };
@@ -277,7 +285,6 @@ fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Rewrite
 
 /// Owner and mode stay what they were.
 fn copy_owner(from: &Path, to: &File) -> io::Result<()> {
-    use std::os::unix::fs::MetadataExt as _;
     let (old, new) = (fs::metadata(from)?, to.metadata()?);
     if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
         std::os::unix::fs::fchown(to, Some(old.uid()), Some(old.gid()))?;
@@ -352,7 +359,7 @@ fn check(
 }
 
 /// The header, or `None` if it is not (yet) one.
-fn read_header(path: &Path) -> Result<Option<SegmentHeader>, RewriteError> {
+pub(crate) fn read_header(path: &Path) -> Result<Option<SegmentHeader>, RewriteError> {
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(io("open", path))?;
     let most = u64::from(graven_format::consts::ALIGN_BYTES_MAX);
@@ -364,7 +371,7 @@ fn read_header(path: &Path) -> Result<Option<SegmentHeader>, RewriteError> {
 }
 
 /// The trailer at the end of the file, or `None` if it is not sealed.
-fn read_trailer(path: &Path) -> Result<Option<Trailer>, RewriteError> {
+pub(crate) fn read_trailer(path: &Path) -> Result<Option<Trailer>, RewriteError> {
     use std::os::unix::fs::FileExt as _;
     let file = File::open(path).map_err(io("open", path))?;
     let len = file.metadata().map_err(io("look at", path))?.len();

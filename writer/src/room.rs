@@ -6,6 +6,7 @@
 use crate::disk::Wake;
 use std::fmt;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 /// One thing to tell.
@@ -25,6 +26,8 @@ pub enum RoomChange {
 pub struct Room {
     state: Mutex<State>,
     changed: Condvar,
+    /// Whether the disk shall be asked for room now.
+    asked: AtomicBool,
     /// Ends the engine's sleep.
     wake: Arc<dyn Wake>,
     /// The records that are accepted and not durable.
@@ -62,8 +65,8 @@ impl Room {
         wake: Arc<dyn Wake>,
         unsettled: impl Fn() -> Range<u64> + Send + Sync + 'static,
     ) -> Self {
-        let (state, changed) = (Mutex::default(), Condvar::new());
-        Self { state, changed, wake, unsettled: Box::new(unsettled) }
+        let (state, changed, asked) = (Mutex::default(), Condvar::new(), AtomicBool::new(false));
+        Self { state, changed, asked, wake, unsettled: Box::new(unsettled) }
     }
 
     /// Whether the writer waits for room now.
@@ -88,6 +91,16 @@ impl Room {
         state.given_up = state.waits() && !state.over;
         drop(state);
         self.wake.wake();
+    }
+
+    /// Has the disk asked for room at once: somebody has just made some.
+    pub fn ask(&self) {
+        self.asked.store(true, Ordering::Release);
+        self.wake.wake();
+    }
+
+    pub(crate) fn take_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed) && self.asked.swap(false, Ordering::Acquire)
     }
 
     pub(crate) fn is_given_up(&self) -> bool {

@@ -32,12 +32,15 @@ use crate::engine::checkpoints::{Checkpoints, Published};
 use crate::engine::durability::{WaitError, Watermark};
 use crate::engine::metrics::{Metrics, Totals};
 use crate::engine::recover::Recovered;
+use crate::engine::requests::Requests;
 use crate::error::{OpenError, WriteError};
 use crate::keys::InForce;
 use crate::losses::Losses;
+use crate::policy::gate::{Dropped, Gate};
 use crate::ring::{Ring, RingStats};
 use crate::room::Room;
 use crate::source::{AppendError, Sink};
+use graven_format::loss::{Cause, Certainty, LossStatement};
 use graven_format::note::PublicKey;
 use graven_format::{Record, TrailId};
 use start::start;
@@ -108,7 +111,9 @@ struct Shared {
     watermark: Arc<Watermark>,
     metrics: Arc<Metrics>,
     room: Arc<Room>,
+    gate: Arc<Gate>,
     checkpoints: Arc<Checkpoints>,
+    requests: Arc<Requests>,
     losses: Arc<Losses>,
     opened: Arc<Opened>,
 }
@@ -193,12 +198,15 @@ impl Trail {
         &self.shared.opened
     }
 
-    /// Appends one record, waiting without limit while there is no room.
+    /// Appends one record, waiting without limit while there is no room, or while the [gate](Trail::gate) is
+    /// closed.
     ///
     /// # Errors
     /// [`AppendError`]; the record was not taken.
     pub fn append(&self, record: &Record<'_>) -> Result<Ticket<'_>, AppendError> {
-        let seq = Sink::append(self, record)?;
+        self.shared.gate.pass(record)?;
+        let seq = self.shared.ring.append(record)?;
+        self.shared.losses.note(record);
         Ok(Ticket { seq, watermark: &self.shared.watermark })
     }
 
@@ -207,6 +215,7 @@ impl Trail {
     /// # Errors
     /// [`AppendError::Full`] if there is not: the record was not taken and not dropped.
     pub fn try_append(&self, record: &Record<'_>) -> Result<Ticket<'_>, AppendError> {
+        self.shared.gate.try_pass(record)?;
         let seq = self.shared.ring.try_append(record)?;
         self.shared.losses.note(record);
         Ok(Ticket { seq, watermark: &self.shared.watermark })
@@ -250,6 +259,11 @@ impl Trail {
         self.asker().checkpoint()
     }
 
+    /// As [`Asker::seal_now`].
+    pub fn seal_now(&self) -> u64 {
+        self.asker().seal_now()
+    }
+
     /// Counts and latencies so far.
     #[must_use]
     pub fn totals(&self) -> Totals {
@@ -260,6 +274,18 @@ impl Trail {
     #[must_use]
     pub fn room(&self) -> Arc<Room> {
         Arc::clone(&self.shared.room)
+    }
+
+    /// What makes producers wait before the ring; it outlives the trail.
+    #[must_use]
+    pub fn gate(&self) -> Arc<Gate> {
+        Arc::clone(&self.shared.gate)
+    }
+
+    /// The way around the gate, for those who are trusted to use the reserve; it outlives the trail.
+    #[must_use]
+    pub fn exempt(&self) -> Exempt {
+        Exempt { shared: self.shared.clone() }
     }
 
     /// What the ring holds now.
@@ -278,7 +304,31 @@ impl Trail {
     /// Takes no more records, so that producers that wait or come later are refused; what was
     /// accepted becomes durable. [`Trail::close`] waits for that.
     pub fn stop(&self) {
+        self.shared.gate.end();
+        self.state_dropped();
+        // Who waits is refused.
         self.shared.ring.close();
+    }
+
+    fn take_all(&self, records: &[Record<'_>]) -> Result<(), AppendError> {
+        self.shared.ring.append_all(records)?;
+        records.iter().for_each(|record| self.shared.losses.note(record));
+        Ok(())
+    }
+
+    /// States what the gate has dropped, waiting as any record does. A ring that was closed before takes it not, and had
+    /// taken it then.
+    fn state_dropped(&self) {
+        let Some(dropped) = self.shared.gate.take_dropped() else { return };
+        let (certainty, range) = (Certainty::Exactly, None);
+        let Dropped { source, count, between_ns } = dropped;
+        let (cause, between_ns) = (Cause::Dropped, Some(between_ns));
+        let statement = LossStatement { source, cause, certainty, count, range, between_ns };
+        let now = clock::now();
+        let payload = statement.encode(now.realtime_ns);
+        let record = LossStatement::record(&payload, now.realtime_ns, now.boottime_ns);
+        // Storage that failed is told by whoever closes the trail.
+        let _ = self.exempt().append(&record);
     }
 
     /// Takes no more records, makes all that were accepted durable, and seals the trail. With
@@ -302,7 +352,7 @@ impl Trail {
     }
 }
 
-/// Asks the writer of a trail for checkpoints.
+/// Asks the writer of a trail for what is beside records: checkpoints, and the end of a segment.
 #[derive(Clone, Debug)]
 pub struct Asker {
     shared: Shared,
@@ -313,6 +363,48 @@ impl Asker {
     #[must_use]
     pub fn checkpoints(&self) -> Arc<Checkpoints> {
         Arc::clone(&self.shared.checkpoints)
+    }
+
+    /// Has the segment in use sealed as soon as all that has been accepted is in it, and says how many records that
+    /// is. What comes later goes to a new segment. Asked again before another record, it is the same seal; a trail
+    /// that has ended is sealed anyway.
+    #[must_use = "the records before this seq are those that it seals"]
+    pub fn seal_now(&self) -> u64 {
+        let seq = self.shared.ring.stats().next_seq;
+        self.shared.requests.seal(seq);
+        self.shared.ring.nudge();
+        seq
+    }
+
+    /// From now on a checkpoint comes when the oldest record that none covers is this old, or only when one is asked
+    /// for. What no checkpoint covers yet gets one now, so that no record waits as long as was asked for before.
+    pub fn set_checkpoint_interval(&self, interval: Option<Duration>) {
+        let ns = |it: Duration| u64::try_from(it.as_nanos()).unwrap_or(u64::MAX);
+        self.shared.requests.set_interval_ns(interval.map(ns));
+        let _ = self.shared.ring.cover();
+        self.shared.ring.nudge();
+    }
+
+    /// Records that have been accepted, and those among them that are durable: a writer that goes on brings the
+    /// second to the first.
+    #[must_use]
+    pub fn progress(&self) -> (u64, u64) {
+        let durable = self.shared.watermark.durable();
+        (self.shared.ring.stats().next_seq, durable)
+    }
+
+    /// Whether the writer waits for room on the disk.
+    #[must_use]
+    pub fn waits_for_room(&self) -> bool {
+        self.shared.room.is_missing()
+    }
+
+    /// Appends a record of the writer's own, if there is room for it now, and returns its `seq`.
+    ///
+    /// # Errors
+    /// [`AppendError`]; the record was not taken.
+    pub fn try_append(&self, record: &Record<'_>) -> Result<u64, AppendError> {
+        self.shared.ring.try_append(record)
     }
 
     /// A durable checkpoint over all that has been accepted: the newest, if it covers that, or else one
@@ -353,6 +445,17 @@ impl Asker {
     }
 }
 
+/// Graven's own records, from who outlives the trail: they are refused once it has ended.
+impl Sink for Asker {
+    fn next_seq(&self) -> u64 {
+        self.shared.ring.stats().next_seq
+    }
+
+    fn append(&self, record: &Record<'_>) -> Result<u64, AppendError> {
+        self.shared.ring.append(record)
+    }
+}
+
 impl Drop for Trail {
     fn drop(&mut self) {
         if let Some(engine) = self.engine.take() {
@@ -364,6 +467,67 @@ impl Drop for Trail {
 }
 
 impl Sink for Trail {
+    fn next_seq(&self) -> u64 {
+        Sink::next_seq(&*self.shared.ring)
+    }
+
+    /// A record that the gate drops is counted, and the seq is that of the next one that is taken.
+    fn append(&self, record: &Record<'_>) -> Result<u64, AppendError> {
+        match self.shared.gate.pass(record) {
+            Ok(()) => {
+                let seq = self.shared.ring.append(record)?;
+                self.shared.losses.note(record);
+                Ok(seq)
+            }
+            Err(_) => Ok(self.shared.ring.stats().next_seq),
+        }
+    }
+
+    fn append_all(&self, records: &[Record<'_>]) -> Result<(), AppendError> {
+        let mut rest = records;
+        // Whoever is stopped by the gate has given the ring what was before.
+        while let Some(at) = rest.iter().position(|record| self.shared.gate.stops(record)) {
+            let (before, from) = rest.split_at(at);
+            self.take_all(before)?;
+            Sink::append(self, &from[0])?;
+            rest = &from[1..];
+        }
+        self.take_all(rest)
+    }
+}
+
+/// Appends to a trail past its gate: Graven's own records, and those of producers that are trusted to go on while
+/// others wait, because their work is what ends it.
+#[derive(Clone, Debug)]
+pub struct Exempt {
+    shared: Shared,
+}
+
+impl Exempt {
+    /// Appends one record if there is room for it now.
+    ///
+    /// # Errors
+    /// [`AppendError::Full`] if there is not: the record was not taken and not dropped.
+    pub fn try_append(&self, record: &Record<'_>) -> Result<u64, AppendError> {
+        let seq = self.shared.ring.try_append(record)?;
+        self.shared.losses.note(record);
+        Ok(seq)
+    }
+
+    /// What has been stated as lost so far.
+    #[must_use]
+    pub fn losses(&self) -> &Losses {
+        &self.shared.losses
+    }
+
+    /// The durable watermark, to wait for.
+    #[must_use]
+    pub fn watermark(&self) -> Arc<Watermark> {
+        Arc::clone(&self.shared.watermark)
+    }
+}
+
+impl Sink for Exempt {
     fn append(&self, record: &Record<'_>) -> Result<u64, AppendError> {
         let seq = self.shared.ring.append(record)?;
         self.shared.losses.note(record);
@@ -403,6 +567,9 @@ fn engine_thread(
         if held_up && shared.0.room.is_given_up() {
             engine.give_up();
         }
+        if shared.0.room.take_asked() {
+            engine.ask_for_room();
+        }
         let turn = engine.turn(now);
         if engine.is_held_up() != held_up && !matches!(turn, Turn::Failed(_)) {
             held_up = !held_up;
@@ -424,6 +591,7 @@ impl Drop for AtEnd {
     fn drop(&mut self) {
         self.0.room.end();
         self.0.checkpoints.end();
+        self.0.gate.end();
         if !std::thread::panicking() {
             return;
         }

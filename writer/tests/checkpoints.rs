@@ -300,3 +300,24 @@ fn an_unsigned_trail_stays_unsigned_until_it_is_told() {
     trail.append(&record(b"two")).unwrap();
     assert!(trail.close().unwrap().checkpoint.is_some());
 }
+
+#[test]
+fn another_interval_counts_from_when_it_is_set() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let trail = Trail::open(dir.path(), &options()).unwrap();
+    let newest = || trail.checkpoints().newest().map_or(0, |it| it.size);
+    trail.append(&record(b"one")).unwrap().wait_durable().unwrap();
+    assert_eq!(newest(), 0, "no record gets a checkpoint for its age");
+    trail.asker().set_checkpoint_interval(Some(Duration::from_millis(10)));
+    eventually("what was there before is covered", || newest() == 1);
+    trail.append(&record(b"two")).unwrap().wait_durable().unwrap();
+    eventually("what comes later is covered", || newest() == 3);
+    trail.asker().set_checkpoint_interval(None);
+    let before = newest();
+    trail.append(&record(b"three")).unwrap().wait_durable().unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(newest(), before, "and none again");
+    trail.close().unwrap();
+    let read = read(dir.path());
+    assert_eq!((read.records, read.checkpoints), (3, 2));
+}

@@ -126,3 +126,43 @@ fn an_empty_run_leaves_no_segment() {
     names.sort();
     assert_eq!(names, ["identity", "lock"]);
 }
+
+#[test]
+fn a_segment_is_sealed_when_that_is_asked_for() {
+    for choice in [DiskChoice::Uring, DiskChoice::Sync] {
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let mut expected = Vec::new();
+        for _ in 0..2 {
+            let trail = Trail::open(dir.path(), &options(choice)).unwrap();
+            assert_eq!(trail.seal_now(), expected.len() as u64, "nothing is there to seal");
+            for n in 0..3 {
+                for _ in 0..40 {
+                    let bytes = vec![b'a' + n; 100];
+                    trail.append(&record(&bytes)).unwrap();
+                    expected.push(bytes);
+                }
+                let seq = trail.seal_now();
+                assert_eq!((seq, trail.seal_now()), (expected.len() as u64, seq));
+                trail.watermark().wait_past(seq - 1).unwrap();
+            }
+            trail.close().unwrap();
+        }
+        // `read_all` sees that each segment is sealed and begins where the last one ends.
+        assert_eq!(read_all(dir.path()), expected);
+        let mut firsts: Vec<u64> = fs::read_dir(dir.path())
+            .unwrap()
+            .filter_map(|entry| {
+                match Name::parse(&entry.unwrap().file_name().into_string().unwrap()) {
+                    Some(Name::Segment { first_seq, .. }) => Some(first_seq),
+                    _ => None,
+                }
+            })
+            .collect();
+        firsts.sort_unstable();
+        assert_eq!(
+            firsts,
+            [0, 40, 80, 120, 160, 200],
+            "one segment a request, and none without records"
+        );
+    }
+}

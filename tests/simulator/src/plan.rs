@@ -55,6 +55,8 @@ pub struct Plan {
     pub cadence: Option<Cadence>,
     /// Whether the store of keys fails at times.
     pub key_faults: bool,
+    /// Whether segments are sealed by request.
+    pub seals: bool,
 }
 
 impl Plan {
@@ -86,6 +88,7 @@ impl Plan {
             compress: rng.pick(&[Compress::Never, Compress::Auto, Compress::Always]),
             cadence: cadence(&mut rng),
             key_faults: rng.one_in(3),
+            seals: rng.one_in(3),
         }
     }
 

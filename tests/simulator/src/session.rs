@@ -214,6 +214,11 @@ impl<'a> Session<'a> {
         if self.left > 0 && self.rng.one_in(40) {
             self.ring.cover();
         }
+        if self.plan.seals && self.left > 0 && self.rng.one_in(30) {
+            self.engine.requests().seal(self.ring.stats().next_seq);
+            self.ring.nudge();
+            self.engine.disk().note("seals by request");
+        }
         let settled = self.watermark.durable() == self.oracle.accepted();
         if self.left == 0 && !self.closed && (settled || !self.drains) && self.rng.one_in(4) {
             self.closed = true;

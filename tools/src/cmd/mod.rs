@@ -4,6 +4,7 @@ pub mod check_proof;
 pub mod checkpoint;
 pub mod completions;
 pub mod compress;
+pub mod config;
 pub mod doctor;
 pub mod export;
 mod key;

@@ -1,30 +1,52 @@
 //! `graven record`.
 
+use crate::config::given::{self, Given};
+use crate::config::value::{Number, Word};
+use crate::config::{Config, read};
+use crate::daemon::control::{Clerk, Desk, Reloading};
+use crate::daemon::reload::{Checkpoints, Kernel, Part};
+use crate::daemon::rules::{self, Wanted, said_but_the_last};
+use crate::daemon::who::Who;
+use crate::daemon::{notify, process, records};
 use crate::diag::{Diagnostic, Level};
 use crate::exit::Exit;
+use crate::recording::housekeeping::{self, Housekeeping, Told};
 use crate::recording::room::{self, Ending, Words};
 use crate::recording::signals::{Signals, UntilStopped};
-use crate::recording::{Failure, TrailArgs, ack, kernel, sealed, summary};
+use crate::recording::{Failure, SpaceArgs, TrailArgs, ack, kernel, sealed, summary};
 use graven_format::consts::RECORD_PAYLOAD_BYTES_MAX;
 use graven_writer::rewrite::LEVEL_DEFAULT;
+use graven_writer::source::kaudit::DataSocket;
 use graven_writer::source::stream::{self, Refused, StreamError};
 use graven_writer::{Trail, clock};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Refused lines that are said before the rest is only counted.
 const REFUSED_SAID_MAX: u64 = 20;
 
 /// Arguments of `graven record`.
-#[derive(Debug, clap::Args)]
-#[command(after_help = AFTER_HELP)]
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = AFTER_HELP, mut_arg("trail", |it| {
+    it.required(false).required_unless_present("config").default_value("/").hide_default_value(true)
+}))]
 pub struct Args {
     #[command(flatten)]
+    given: Given,
+    /// Take what is not given here from this file, and be a daemon: `graven config show-default` prints one
+    /// that has everything
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
     trail: TrailArgs,
+    #[command(flatten)]
+    space: SpaceArgs,
     /// Where records come from
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, required_unless_present = "config", default_value_t = Source::Netlink,
+          hide_default_value = true)]
     source: Source,
     /// Print `durable N` whenever every record up to seq N is behind a barrier
     #[arg(long)]
@@ -45,14 +67,29 @@ pub enum Source {
     Netlink,
 }
 
+impl Source {
+    /// What its records say of where they come from.
+    fn of_records(self) -> graven_format::Source {
+        match self {
+            Self::Stdin => graven_format::Source::Stdin,
+            Self::Netlink => graven_format::Source::Netlink,
+        }
+    }
+}
+
 const AFTER_HELP: &str = "\
 From netlink, graven takes the place of auditd: it needs root and that no other audit daemon is \
 running, records every message byte for byte, turns auditing on, and gives everything back as it was \
-when SIGTERM, SIGINT or SIGHUP ends it. Rules are left to auditctl. What the kernel lost becomes a \
-loss statement.
+when SIGTERM or SIGINT ends it. Rules are left to auditctl, unless the configuration names a file of them. What the \
+kernel lost becomes a loss statement. That recording began and ended, and what it was told meanwhile and by whom, is \
+in the trail as auditd has it: DAEMON_START, DAEMON_END and others.
+
+With --config, SIGHUP has the file read again: what can be changed without a restart is, what cannot is named, and \
+a file that is wrong changes nothing. Without, SIGHUP ends recording as SIGTERM does. SIGUSR1 seals the segment in \
+use and begins another, SIGUSR2 goes on with what was suspended.
 
 From standard input, each line is one record, whatever bytes are in it. A line over 131072 bytes is refused: its \
-number is said, and a loss statement stands in its place. At the end of input, or on SIGTERM, SIGINT or SIGHUP, what \
+number is said, and a loss statement stands in its place. At the end of input, or on a signal that ends it, what \
 was read is made durable and the trail is sealed. While there is no room, which is said, that has to wait, and so does the end: it is \
 said how many records wait, and only another signal after that ends without them. What was acknowledged \
 is never among them. kill -9 costs nothing that was acknowledged either.
@@ -64,7 +101,8 @@ Exit codes:
   0  everything that was read is durable
   1  the trail is damaged, and recovery refuses to write over it; or everything that was read is durable, and a
      witness has seen another trail than this one
-  2  usage, or the trail cannot be opened (permission, no directory, locked, foreign), or standard input cannot be read,
+  2  usage, or something in the configuration or its rules is wrong (it is said with file, line and key), or the trail \
+     cannot be opened (permission, no directory, locked, foreign), or standard input cannot be read,
      or a thread cannot be started
   5  storage failed; the last `durable N` holds
   6  no room: for the first segment, or later if `--on-full end` was given or a second signal gave up the wait; the
@@ -76,24 +114,82 @@ Sealed segments are compressed in the background, when nothing else wants the pr
 compressed on their way to the disk while that is too slow: see --compress.
 
 Examples:
+  graven record --config /etc/graven/graven.toml
   graven record --trail /var/lib/graven/trail --source netlink
   graven record --trail /mnt/usb/trail --source netlink --compress always
   graven record --trail DIR --source netlink --checkpoint-to /mnt/elsewhere/checkpoints --witness @/etc/graven/w1
   tail -F app.log | graven record --trail /var/lib/graven/app --source stdin
   producer | graven record --trail DIR --source stdin --ack | while read _ seq; do release $seq; done";
 
-/// Records until the source ends or a signal comes.
-#[must_use]
-pub fn run(args: &Args) -> Exit {
-    match record(args) {
-        Ok(exit) => exit,
-        Err(failure) => failure.emit(),
+/// What is to be done, with all that the configuration says.
+struct Settled {
+    args: Args,
+    config: Config,
+    /// Who watches space, if anybody does.
+    told: Option<Told>,
+}
+
+impl Args {
+    /// These arguments and the configuration, each with what the other says.
+    ///
+    /// # Errors
+    /// The configuration cannot be read, or is wrong.
+    pub fn settled(&self) -> Result<(Self, Config), Failure> {
+        let mut args = self.clone();
+        let config = match &self.config {
+            Some(file) => read::load(file).map_err(|errors| said_but_the_last(file, errors))?,
+            None => Config::default(),
+        };
+        let config = args.settle(config);
+        Ok((args, config))
+    }
+
+    /// Whether space is watched: a daemon does, and who asked for it.
+    fn watches_space(&self) -> bool {
+        self.config.is_some() || self.space.is_given()
+    }
+
+    /// Puts what was given into `config`, and the rest of it here.
+    fn settle(&mut self, mut config: Config) -> Config {
+        given::settle(&mut config, &mut self.trail, &self.given);
+        if self.given.has("source") {
+            config.trail.source = Word(self.source);
+        }
+        if self.given.has("compress_sealed") {
+            config.trail.compress_sealed = Number(self.compress_sealed.into());
+        }
+        config.space = self.space.over(&config.space);
+        self.source = config.trail.source.0;
+        self.compress_sealed = i32::try_from(config.trail.compress_sealed.0).unwrap_or_default();
+        config
     }
 }
 
-fn record(args: &Args) -> Result<Exit, Failure> {
-    let signals = Signals::catch()
+/// Records until the source ends or a signal comes.
+#[must_use]
+pub fn run(args: &Args) -> Exit {
+    let settled = args.settled();
+    let recorded = settled.and_then(|(args, config)| record(Settled { args, config, told: None }));
+    recorded.unwrap_or_else(Failure::emit)
+}
+
+fn record(settled: Settled) -> Result<Exit, Failure> {
+    let Settled { args, config, .. } = &settled;
+    let signals = Signals::catch(args.config.is_some())
         .map_err(|why| Failure::new(Exit::CannotCheck, &format!("cannot catch signals: {why}")))?;
+    // All that is asked of the kernel is looked at before anything is changed.
+    let wanted = match args.source {
+        Source::Stdin => None,
+        Source::Netlink => Some(Wanted::read(&config.netlink)?),
+    };
+    if args.watches_space() {
+        housekeeping::check(&config.space, &args.trail)?;
+    }
+    let socket = wanted.as_ref().map(|it| kernel::open(&it.options));
+    let socket = socket.transpose()?;
+    if args.config.is_some() {
+        process::settle(config, args.trail.memory_bytes());
+    }
     let trail = args.trail.open()?;
     let level = Some(args.compress_sealed).filter(|level| *level > 0);
     // It ends after the trail was closed, at its next frame.
@@ -110,21 +206,33 @@ fn record(args: &Args) -> Result<Exit, Failure> {
         given_up: Exit::NoRoom,
         disagreed: Some(Exit::Damage),
     };
-    room::while_told(&args.trail, trail, words, |trail, ending| {
-        acknowledged(args, trail, signals, ending)
-    })
+    let housekeeping = args
+        .watches_space()
+        .then(|| Housekeeping::start(&config.space, &args.trail, args.source.of_records(), &trail));
+    let housekeeping = housekeeping.transpose()?;
+    let told = housekeeping.as_ref().map(|it| it.told(&args.trail));
+    let settled = &Settled { told, ..settled };
+    let recorded = room::while_told(&settled.args.trail, trail, words, |trail, ending| {
+        acknowledged(settled, socket.zip(wanted), trail, signals, ending)
+    });
+    if let Some(housekeeping) = housekeeping {
+        let failed = matches!(&recorded, Err(failure) if failure.exit == Exit::Storage);
+        housekeeping.end(failed);
+    }
+    recorded
 }
 
 /// Records beside the thread that acknowledges, if one was asked for.
 fn acknowledged(
-    args: &Args,
+    settled: &Settled,
+    kernel: Option<(DataSocket, Wanted)>,
     trail: Trail,
     signals: Signals,
     ending: Arc<Ending>,
 ) -> Result<Exit, Failure> {
     let watermark = trail.watermark();
     std::thread::scope(|scope| {
-        let acknowledger = if args.ack {
+        let acknowledger = if settled.args.ack {
             let watermark = &watermark;
             let acknowledge = move || ack::acknowledge(watermark, &mut io::stdout().lock());
             let builder = std::thread::Builder::new().name("graven-ack".to_owned());
@@ -134,9 +242,9 @@ fn acknowledged(
         } else {
             None
         };
-        let recorded = match args.source {
-            Source::Stdin => stdin(trail, signals, ending),
-            Source::Netlink => netlink(&args.trail, trail, signals, ending),
+        let recorded = match kernel {
+            None => stdin(settled, trail, signals, ending),
+            Some(kernel) => netlink(settled, kernel, trail, signals, ending),
         };
         // The watermark has ended with the trail, so this thread has too, or will at once.
         let acknowledged = acknowledger.map_or(Ok(()), |thread| {
@@ -152,10 +260,68 @@ fn acknowledged(
 }
 
 /// Records standard input to its end and closes the trail.
-fn stdin(trail: Trail, signals: Signals, ending: Arc<Ending>) -> Result<Exit, Failure> {
+fn stdin(
+    settled: &Settled,
+    trail: Trail,
+    signals: Signals,
+    ending: Arc<Ending>,
+) -> Result<Exit, Failure> {
     let (stopped, stop) = UnixStream::pair()
         .map_err(|why| Failure::new(Exit::CannotCheck, &format!("cannot make a socket: {why}")))?;
-    signals.watch(ending, || drop(stop)).map_err(no_thread)?;
+    let (desk, handed_in) = Desk::new();
+    signals.watch(ending, desk.clone(), || drop(stop)).map_err(no_thread)?;
+    let status = "recording standard input";
+    std::thread::scope(|scope| {
+        let _open = desk.open_until();
+        clerk(settled, &trail, None, status).start(scope, handed_in).map_err(no_thread)?;
+        told(settled, &trail, status)?;
+        read_stdin(trail, UntilStopped::new(Stdin, stopped))
+    })
+}
+
+/// Whoever does what signals ask for.
+fn clerk<'a>(
+    settled: &'a Settled,
+    trail: &Trail,
+    kernel: Option<Kernel<'a>>,
+    status: &str,
+) -> Clerk<'a> {
+    let Settled { args, config, told } = settled;
+    let reloading = args.config.as_ref().map(|file| {
+        let mut parts: Vec<Box<dyn Part + 'a>> =
+            vec![Box::new(Checkpoints::new(trail.asker(), config))];
+        if let Some(kernel) = kernel {
+            parts.push(Box::new(kernel));
+        }
+        if let Some(told) = told {
+            parts.push(Box::new(told.clone()));
+        }
+        let load = move || Ok(args.clone().settle(read::load(file)?));
+        Reloading { file: file.clone(), config: config.clone(), load: Box::new(load), parts }
+    });
+    // Nothing is ever suspended: producers wait for room, and go on by themselves. What there is an action for acts anew.
+    let told = told.clone();
+    let resume = move || {
+        told.iter().for_each(Told::resume);
+        true
+    };
+    let (status, quiet) = (status.to_owned(), args.trail.quiet);
+    Clerk { asker: trail.asker(), reloading, resume: Box::new(resume), status, quiet }
+}
+
+/// Tells the service manager that recording has begun, and from then on that it goes on.
+fn told(settled: &Settled, trail: &Trail, status: &str) -> Result<(), Failure> {
+    notify::watch(trail.asker()).map_err(no_thread)?;
+    notify::ready(status);
+    if let (Some(file), Source::Netlink) = (&settled.args.config, settled.args.source) {
+        let text = std::fs::read(file).unwrap_or_default();
+        let _ = records::config(file, &text, &Who::myself()).append(trail);
+    }
+    Ok(())
+}
+
+/// Records this input to its end and closes the trail.
+fn read_stdin(trail: Trail, mut input: UntilStopped<Stdin>) -> Result<Exit, Failure> {
     let mut refused_count = 0_u64;
     let mut refused = |it: Refused| {
         refused_count += 1;
@@ -167,7 +333,6 @@ fn stdin(trail: Trail, signals: Signals, ending: Arc<Ending>) -> Result<Exit, Fa
                 .emit();
         }
     };
-    let mut input = UntilStopped::new(Stdin, stopped);
     let read = stream::read_lines(&mut input, &trail, &clock::now, &mut refused);
     // What was read becomes durable however the reading ended; a failure of that is the graver one.
     let summary = trail.close().map_err(|error| match &read {
@@ -194,15 +359,18 @@ fn stdin(trail: Trail, signals: Signals, ending: Arc<Ending>) -> Result<Exit, Fa
 
 /// Records the kernel's audit messages until a signal comes, and closes the trail.
 fn netlink(
-    args: &TrailArgs,
+    settled: &Settled,
+    (socket, wanted): (DataSocket, Wanted),
     trail: Trail,
     signals: Signals,
     ending: Arc<Ending>,
 ) -> Result<Exit, Failure> {
+    let args = &settled.args.trail;
     let stop = Arc::new(kernel::stop()?);
     let asked = Arc::clone(&stop);
-    signals.watch(Arc::clone(&ending), move || asked.request()).map_err(no_thread)?;
-    let (daemon, past) = match kernel::attach(&args.trail, &trail) {
+    let (desk, handed_in) = Desk::new();
+    signals.watch(Arc::clone(&ending), desk.clone(), move || asked.request()).map_err(no_thread)?;
+    let (daemon, past) = match kernel::attach_over(socket, &wanted.options, &args.trail, &trail) {
         Ok(attached) => attached,
         Err(failure) => {
             // Nothing was recorded; why not is what matters now.
@@ -211,12 +379,31 @@ fn netlink(
         }
     };
     ending.board.tell_kernel(daemon.last_status());
-    if !args.quiet {
-        let pid = std::process::id();
-        Diagnostic::new(Level::Note, format!("recording kernel audit as pid {pid}")).emit();
-    }
-    let received = kernel::receive(&daemon, &trail, past, &stop);
+    let pid = std::process::id();
+    let status = format!("recording kernel audit as pid {pid}");
+    let myself = Who::myself();
+    let _ = records::start(&myself).append(&trail);
+    let received = std::thread::scope(|scope| {
+        let _open = desk.open_until();
+        if let Some(rules) = &wanted.rules {
+            rules::load(&daemon, rules, &trail)?;
+        }
+        let kernel = Kernel::new(&daemon, trail.asker(), wanted);
+        clerk(settled, &trail, Some(kernel), &status).start(scope, handed_in).map_err(no_thread)?;
+        told(settled, &trail, &status)?;
+        if !args.quiet {
+            Diagnostic::new(Level::Note, status.clone()).emit();
+        }
+        let received = kernel::receive(&daemon, &trail, past, &stop);
+        notify::stopping("making durable what was received");
+        received
+    });
     let received = kernel::detach(daemon, received);
+    // The last word. A trail that has failed takes none, and says so when it is closed.
+    let _ = match &received {
+        Ok(_) => records::ended(&desk.ended_by()).append(&trail),
+        Err(_) => records::aborted(&myself).append(&trail),
+    };
     // Storage that failed is why receiving failed, if it did.
     let written = trail.close().map_err(|error| kernel::written_less(error, &received))?;
     let received = received?;

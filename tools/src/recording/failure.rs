@@ -35,6 +35,13 @@ impl Failure {
         Self::new(exit, &format!("cannot start a thread: {why}")).help(THREADS_HELP)
     }
 
+    /// The same with where it is.
+    #[must_use]
+    pub fn at(mut self, place: impl Into<String>) -> Self {
+        self.diagnostic = self.diagnostic.at(place);
+        self
+    }
+
     /// The same with what to do.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {

@@ -3,7 +3,7 @@
 
 use crate::exit::Exit;
 use crate::recording::Failure;
-use graven_writer::source::kaudit::{AttachError, Daemon, Options};
+use graven_writer::source::kaudit::{AttachError, Daemon, DataSocket, Options};
 use graven_writer::source::netlink::{self, NetlinkError, Stop, Summary};
 use graven_writer::source::past::Past;
 use graven_writer::{Trail, WriteError, clock};
@@ -13,6 +13,14 @@ use std::path::Path;
 pub const PRODUCERS_WITHOUT_ROOM: &str = "processes wait in the system calls that are audited; nothing \
     is dropped here, and what the kernel drops once it has waited too long becomes a loss statement";
 
+/// Opens the socket that records will come from.
+///
+/// # Errors
+/// [`Failure`] with [`Exit::KernelAudit`].
+pub fn open(options: &Options) -> Result<DataSocket, Failure> {
+    DataSocket::open(options).map_err(|why| failure(&why.to_string()))
+}
+
 /// Takes the place of the audit daemon, and says what the trail in `dir`, which is open, has of earlier
 /// sessions. It is read before, so that no record waits for that.
 ///
@@ -20,8 +28,22 @@ pub const PRODUCERS_WITHOUT_ROOM: &str = "processes wait in the system calls tha
 /// [`Failure`] with [`Exit::KernelAudit`], and the kernel is then as it was; or the end of the trail cannot be
 /// read.
 pub fn attach(dir: &Path, trail: &Trail) -> Result<(Daemon, Past), Failure> {
+    let options = Options::default();
+    attach_over(open(&options)?, &options, dir, trail)
+}
+
+/// The same over a socket that was opened before.
+///
+/// # Errors
+/// As [`attach`].
+pub fn attach_over(
+    data: DataSocket,
+    options: &Options,
+    dir: &Path,
+    trail: &Trail,
+) -> Result<(Daemon, Past), Failure> {
     let past = Past::read(dir, trail.opened().boot_id, None, None)?;
-    let attached = Daemon::attach(&Options::default());
+    let attached = Daemon::attach_over(data, options);
     attached.map(|daemon| (daemon, past)).map_err(|why: AttachError| failure(&why.to_string()))
 }
 

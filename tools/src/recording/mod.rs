@@ -2,18 +2,24 @@
 //! acknowledgements.
 
 pub mod ack;
+pub mod actions;
 pub mod checkpoints;
 pub mod child;
 pub mod descendants;
 pub mod failure;
 pub mod forward;
+pub mod housekeeping;
 pub mod kernel;
 pub mod open;
+pub mod retention;
 pub mod room;
 pub mod sealed;
 pub mod signals;
+pub mod space;
 pub mod summary;
+pub mod system;
 pub mod witnesses;
 
 pub use failure::Failure;
 pub use open::TrailArgs;
+pub use space::SpaceArgs;

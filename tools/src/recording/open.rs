@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Options of every command that writes a trail.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct TrailArgs {
     /// The trail's directory; made if it does not exist
     #[arg(long, value_name = "DIR")]
@@ -116,6 +116,12 @@ pub enum DiskArg {
 }
 
 impl TrailArgs {
+    /// Memory that the writer will have fixed at its start, in bytes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        Options { ring_bytes: self.ring_bytes, ..Options::default() }.memory_bytes()
+    }
+
     /// Opens the trail and says what was found.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use crate::escape;
 use crate::exit::Exit;
 use crate::recording::{Failure, TrailArgs, checkpoints, summary, witnesses};
 use crate::status::{self, Board};
+use graven_writer::policy::gate::Gate;
 use graven_writer::{Room, RoomChange, Trail};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -46,6 +47,7 @@ pub struct Ending {
     /// Where its status is told.
     pub board: Arc<Board>,
     room: Arc<Room>,
+    gate: Arc<Gate>,
     stage: Mutex<Stage>,
     trail: PathBuf,
     segment_bytes: u64,
@@ -68,6 +70,7 @@ pub fn while_told<T>(
     let ending = Arc::new(Ending {
         board: Arc::clone(&board),
         room: trail.room(),
+        gate: trail.gate(),
         stage: Mutex::new(Stage::Recording),
         trail: args.trail.clone(),
         segment_bytes: args.segment_bytes,
@@ -83,8 +86,8 @@ pub fn while_told<T>(
         let recovered = !trail.opened().recovered.steps.is_empty();
         checkpoints::follow(scope, args, trail.asker(), recovered, words.no_thread)?;
         let trail_id = trail.opened().trail_id;
-        let (to_witnesses, exit) = (Arc::clone(&checkpoints), words.no_thread);
-        let disagreement = witnesses::follow(scope, args, trail_id, to_witnesses, exit)?;
+        let (asker, exit) = (trail.asker(), words.no_thread);
+        let disagreement = witnesses::follow(scope, args, trail_id, asker, exit)?;
         let _telling = status::tell(args, &board);
         let recorded = record(trail, ending);
         checkpoints::say_trouble(&checkpoints);
@@ -101,6 +104,8 @@ pub fn while_told<T>(
 impl Ending {
     /// A signal has come that means the recording.
     pub fn signal(&self) {
+        // What was read is accepted, whoever was to wait: nothing more comes.
+        self.gate.end();
         let before = std::mem::replace(&mut *self.stage(), Stage::Ending);
         match (self.room.is_missing(), before) {
             (true, Stage::Warned) => self.room.give_up(),
@@ -148,6 +153,11 @@ impl Ending {
                         self.segment_bytes
                     ))
             }
+            // That room is the reserve's.
+            RoomChange::Returned { .. } if self.gate.is_closed() => Diagnostic::new(
+                Level::Note,
+                "the reserve was given back: what was accepted becomes durable, and producers wait",
+            ),
             RoomChange::Returned { waited_ns } => {
                 let waited = summary::duration(waited_ns);
                 let title = format!("there is room again after {waited}: recording goes on");

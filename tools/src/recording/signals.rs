@@ -1,51 +1,66 @@
-//! Signals that end recording, and an input that they end.
+//! Signals while recording, and an input that they end.
 
+use crate::daemon::control::{Desk, Request};
+use crate::daemon::who::Who;
 use crate::recording::room::Ending;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::AsFd;
 use rustix::io::Errno;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::iterator::SignalsInfo;
+use signal_hook::iterator::exfiltrator::WithOrigin;
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-/// SIGINT, SIGTERM and SIGHUP, caught from now until the process ends.
+/// SIGINT, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2, caught from now until the process ends.
 #[derive(Debug)]
 pub struct Signals {
-    /// A byte for each that has come.
-    arrived: UnixStream,
+    arrived: SignalsInfo<WithOrigin>,
+    /// Whether SIGHUP has the configuration read again, and does not end recording.
+    reloads: bool,
 }
 
 impl Signals {
-    /// Catches them.
+    /// Catches them. SIGHUP ends recording unless it `reloads`.
     ///
     /// # Errors
     /// What the system says.
-    pub fn catch() -> io::Result<Self> {
-        let (arrived, sender) = UnixStream::pair()?;
-        for signal in
-            [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP]
-        {
-            signal_hook::low_level::pipe::register(signal, sender.try_clone()?)?;
-        }
-        Ok(Self { arrived })
+    pub fn catch(reloads: bool) -> io::Result<Self> {
+        let arrived = SignalsInfo::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2])?;
+        Ok(Self { arrived, reloads })
     }
 
-    /// Starts the thread that stops the source at the first signal, and tells `ending` of each. It is
-    /// not joined: no signal may ever come.
+    /// Starts the thread that stops the source at the first signal that ends recording, tells `ending` of each, and
+    /// hands all else in at the `desk`. It is not joined: no signal may ever come.
     ///
     /// # Errors
     /// What the system says.
     pub fn watch(
         self,
         ending: Arc<Ending>,
+        desk: Desk,
         stop: impl FnOnce() + Send + 'static,
     ) -> io::Result<()> {
-        let Self { mut arrived } = self;
+        let Self { mut arrived, reloads } = self;
         let mut stop = Some(stop);
         let watch = move || {
-            while arrived.read_exact(&mut [0]).is_ok() {
+            for origin in arrived.forever() {
+                let request = match origin.signal {
+                    SIGUSR1 => Some(Request::Seal),
+                    SIGUSR2 => Some(Request::Resume),
+                    SIGHUP if reloads => Some(Request::Reload),
+                    _ => None,
+                };
+                if let Some(request) = request {
+                    desk.hand_in(request, Who::signalled(&origin));
+                    continue;
+                }
                 if let Some(stop) = stop.take() {
+                    desk.set_ended_by(Who::sent(&origin));
                     stop();
+                    // The kernel may take its time to say more.
+                    desk.set_ended_by(Who::signalled(&origin));
                 }
                 ending.signal();
             }

@@ -11,7 +11,8 @@ use graven_format::lines::origin;
 use graven_format::name;
 use graven_format::note::SecretKey;
 use graven_format::segment::TrailId;
-use graven_writer::{Checkpoints, Published};
+use graven_writer::own::{self, Own};
+use graven_writer::{Asker, Published, clock};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::mem::{Discriminant, discriminant};
@@ -57,7 +58,7 @@ pub fn follow<'scope>(
     scope: &'scope Scope<'scope, '_>,
     args: &TrailArgs,
     trail_id: TrailId,
-    checkpoints: Arc<Checkpoints>,
+    asker: Asker,
     exit: Exit,
 ) -> Result<Disagreement, Failure> {
     let disagreement = Disagreement::default();
@@ -84,7 +85,7 @@ pub fn follow<'scope>(
     };
     thread::Builder::new()
         .name("graven-witness".to_owned())
-        .spawn_scoped(scope, move || work.run(&checkpoints))
+        .spawn_scoped(scope, move || work.run(&asker))
         .map_err(|why| Failure::thread(exit, &why).note("no record was taken"))?;
     Ok(disagreement)
 }
@@ -121,12 +122,14 @@ struct Link {
     wait: Duration,
     /// What was said of it and still is so.
     failing: Option<Discriminant<WitnessError>>,
+    /// Whether the trail says that it has seen another one.
+    recorded: bool,
 }
 
 impl Link {
     fn new(witness: Witness) -> Self {
         let (session, next) = (Session::new(witness), Instant::now());
-        Self { session, cosigned: None, next, wait: BACKOFF.0, failing: None }
+        Self { session, cosigned: None, next, wait: BACKOFF.0, failing: None, recorded: false }
     }
 
     fn has(&self, number: u64) -> bool {
@@ -174,7 +177,8 @@ struct Work {
 
 impl Work {
     /// Until the writer has ended and the last checkpoint is cosigned, or was tried for the time of one answer.
-    fn run(mut self, checkpoints: &Checkpoints) {
+    fn run(mut self, asker: &Asker) {
+        let checkpoints = asker.checkpoints();
         let mut given_up_at = None;
         loop {
             // Looked at before the newest: then nothing comes after it.
@@ -204,19 +208,14 @@ impl Work {
             }
             let until_end = given_up_at.map_or(self.timeout, |at| at - now);
             let timeout = self.timeout.min(until_end);
-            if !self.ask(newest, timeout, checkpoints) {
+            if !self.ask(newest, timeout, asker) {
                 thread::sleep(LOOK.min(until_end));
             }
         }
     }
 
     /// Asks those that are due, at once, and keeps what they have signed. Whether there was one.
-    fn ask(
-        &mut self,
-        newest: Arc<Published>,
-        timeout: Duration,
-        checkpoints: &Checkpoints,
-    ) -> bool {
+    fn ask(&mut self, newest: Arc<Published>, timeout: Duration, asker: &Asker) -> bool {
         let (now, number) = (Instant::now(), newest.number);
         let asking = Asking { dir: &self.keeper.dir, key: &self.key, newest, timeout };
         let due = |link: &&mut Link| link.next <= now && !link.has(number);
@@ -235,7 +234,7 @@ impl Work {
         let mut cosigned = false;
         for (answer, link) in answers {
             cosigned |= answer.is_ok();
-            say(link, answer, &self.key, checkpoints);
+            say(link, answer, &self.key, asker);
         }
         if cosigned {
             let lines = self.links.iter().filter(|link| link.has(number));
@@ -268,8 +267,9 @@ impl Link {
     }
 }
 
-/// Says once that a witness does not sign, and once that it does again.
-fn say(link: &mut Link, answer: Result<(), WitnessError>, key: &SecretKey, now: &Checkpoints) {
+/// Says once that a witness does not sign, and once that it does again. That it has seen another trail is said in
+/// the trail too.
+fn say(link: &mut Link, answer: Result<(), WitnessError>, key: &SecretKey, asker: &Asker) {
     let witness = link.session.witness();
     match answer {
         Ok(()) => {
@@ -280,7 +280,7 @@ fn say(link: &mut Link, answer: Result<(), WitnessError>, key: &SecretKey, now: 
         }
         // Another process had a newer one of this very trail cosigned.
         Err(WitnessError::Ahead { seen, .. })
-            if now.newest().is_some_and(|newest| newest.size >= seen) =>
+            if asker.checkpoints().newest().is_some_and(|newest| newest.size >= seen) =>
         {
             link.next = Instant::now();
         }
@@ -289,9 +289,27 @@ fn say(link: &mut Link, answer: Result<(), WitnessError>, key: &SecretKey, now: 
                 let said = diagnostic(witness, &why, key);
                 said.note("recording goes on, and the newest checkpoint is tried again").emit();
             }
+            if !link.recorded
+                && let Some(own) = own(witness, &why)
+            {
+                // A full ring has no room for it now: it is tried again with the next answer.
+                link.recorded = asker.try_append(&own.record()).is_ok();
+            }
             link.failing = Some(discriminant(&why));
         }
     }
+}
+
+/// What the trail says of a witness that has seen another one.
+fn own(witness: &Witness, why: &WitnessError) -> Option<Own> {
+    let (seen, word) = match why {
+        WitnessError::Forked { size } => (size, "forked"),
+        WitnessError::Ahead { seen, .. } => (seen, "rolled-back"),
+        _ => return None,
+    };
+    let own = Own::new(own::ERR, "witness-disagrees", clock::now());
+    let own = own.text("witness", witness.key.name().as_bytes()).field("seen", seen);
+    Some(own.field("cause", word).result(false))
 }
 
 /// Where cosigned checkpoints are kept: the newest in the trail's directory, and all where copies go.

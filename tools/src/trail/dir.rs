@@ -148,7 +148,8 @@ impl TrailDir {
                 | Name::WitnessKey
                 | Name::Checkpoint { .. }
                 | Name::Cosigned { .. }
-                | Name::Control => {}
+                | Name::Control
+                | Name::Reserve => {}
             }
         }
         if dir.identity.is_none() && dir.segments.is_empty() {

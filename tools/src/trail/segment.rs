@@ -13,6 +13,7 @@ use graven_format::recovery::Found;
 use graven_format::scan::{Event, Expect, Outcome, Prefix};
 use graven_format::trailer::Tally;
 use graven_format::{Finding, FindingKind, Flags, FormatError};
+use graven_writer::retention::Statement;
 use std::io;
 use std::ops::{ControlFlow, Range};
 use std::time::Duration;
@@ -85,6 +86,8 @@ pub struct SegmentRead {
     pub losses_left_out: u64,
     /// The serials of the kernel's audit in it.
     pub serials: Serials,
+    /// The last record in it that says which segments were removed from the trail's beginning.
+    pub retention: Option<(Stamp, Statement)>,
     /// Its keys, and the checkpoints in it.
     pub notes: Notes,
     /// If something is wrong in it: the seqs of those records that its trailer's root still covers.
@@ -121,6 +124,7 @@ struct Collector {
     losses: Vec<LossFound>,
     losses_left_out: u64,
     serials: Serials,
+    retention: Option<(Stamp, Statement)>,
     clocks: Clocks,
 }
 
@@ -136,6 +140,9 @@ impl Collector {
                 self.clocks.take(Times { seq: *seq, realtime_ns, boottime_ns });
                 self.findings[self.placed..].iter_mut().for_each(|it| it.after = Some(stamp));
                 self.placed = self.findings.len();
+                if let Some(statement) = Statement::parse(record) {
+                    self.retention = Some((stamp, statement));
+                }
                 if record.flags.contains(Flags::LOSS) {
                     let statement = LossStatement::parse(record.bytes).map(|(it, _)| it);
                     if let Ok(statement) = &statement {
@@ -208,6 +215,7 @@ pub fn read(
         losses,
         losses_left_out,
         serials,
+        retention,
         clocks,
         ..
     } = collector;
@@ -224,6 +232,7 @@ pub fn read(
         losses,
         losses_left_out,
         serials: serials.end(),
+        retention,
         notes: notes.map(|notes| notes.end(end_seq)).unwrap_or_default(),
         confirmed,
         roots: scanned.roots,
@@ -297,6 +306,7 @@ pub fn read_ends(dir: &TrailDir, file: &SegmentFile) -> io::Result<SegmentRead> 
         losses: Vec::new(),
         losses_left_out: 0,
         serials: Serials::default(),
+        retention: None,
         notes: Notes::default(),
         confirmed: Vec::new(),
         roots: Vec::new(),

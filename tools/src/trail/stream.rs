@@ -6,6 +6,7 @@ use crate::trail::scan::{self, How};
 use crate::trail::tail::Tail;
 use graven_format::scan::{Event, Expect};
 use graven_format::{Class, Finding, Record};
+use graven_writer::retention::Statement;
 use std::io;
 use std::ops::{ControlFlow, Range};
 
@@ -58,11 +59,14 @@ pub fn stream(
         .map(|read| read.outcome.announced)
         .max()
         .unwrap_or(0);
+    let mut head = Head::new(dir, &range);
     // The segments that may hold a record of the range, and what is missing before each of them.
     let mut end_seq = 0;
     for (index, file) in dir.segments.iter().enumerate() {
         let missing = end_seq.max(range.start)..file.first_seq.min(range.end);
-        if !missing.is_empty() && visit(Item::Missing { seqs: missing }).is_break() {
+        if index == 0 && head.missing.is_some() {
+            // What comes says whether it is.
+        } else if !missing.is_empty() && visit(Item::Missing { seqs: missing }).is_break() {
             return;
         }
         let next_first_seq = dir.segments.get(index + 1).map_or(u64::MAX, |next| next.first_seq);
@@ -73,7 +77,7 @@ pub fn stream(
         let at_end = index + tail.at_end >= dir.segments.len();
         let mut segment =
             Segment { file, announced, at_end, range: &range, end_seq: file.first_seq };
-        match segment.read(dir, visit) {
+        match segment.read(dir, &mut head, visit) {
             Ok(ControlFlow::Break(())) => return,
             Ok(ControlFlow::Continue(())) => end_seq = segment.end_seq,
             Err(why) => {
@@ -81,6 +85,33 @@ pub fn stream(
                     return;
                 }
             }
+        }
+    }
+    if let Some(seqs) = head.missing {
+        let _ = visit(Item::Missing { seqs });
+    }
+}
+
+/// The beginning of a trail, if it is not there.
+struct Head {
+    /// The number of the first segment that is there.
+    first: u64,
+    /// The seqs before it, unless a record says that they were removed.
+    missing: Option<Range<u64>>,
+}
+
+impl Head {
+    fn new(dir: &TrailDir, range: &Range<u64>) -> Self {
+        let first = dir.segments.first().filter(|first| first.segment > 0 && range.start == 0);
+        let missing = first.map(|first| 0..first.first_seq.min(range.end));
+        let missing = missing.filter(|missing| !missing.is_empty());
+        Self { first: first.map_or(0, |first| first.segment), missing }
+    }
+
+    fn take(&mut self, record: &Record<'_>) {
+        let says = self.missing.as_ref().and_then(|_| Statement::parse(record));
+        if says.is_some_and(|says| says.last_segment.saturating_add(1) >= self.first) {
+            self.missing = None;
         }
     }
 }
@@ -100,6 +131,7 @@ impl Segment<'_> {
     fn read(
         &mut self,
         dir: &TrailDir,
+        head: &mut Head,
         visit: &mut dyn FnMut(Item<'_>) -> ControlFlow<()>,
     ) -> io::Result<ControlFlow<()>> {
         let opened = dir.open_segment(self.file)?;
@@ -122,6 +154,7 @@ impl Segment<'_> {
                 }
                 Event::Record { seq, record, .. } => {
                     self.end_seq = seq + 1;
+                    head.take(&record);
                     if seq >= self.range.start {
                         ended = visit(Item::Record { file: self.file, seq, record });
                     }

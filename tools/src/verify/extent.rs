@@ -2,7 +2,7 @@
 
 use crate::verify::provable::{By, Provable};
 use crate::verify::report::{Report, Verdict};
-use crate::verify::scope::{Kind, Span};
+use crate::verify::scope::{Kind, Removed, Span};
 use crate::verify::text::count;
 use std::io;
 
@@ -79,6 +79,17 @@ pub(crate) fn verdict(report: &Report) -> Option<(String, &'static str)> {
     let seqs = scope.seqs_checked().unwrap_or_default();
     let records = count(report.records.intact, "record");
     Some((format!("{records} of seq {}..{}", seqs.start, seqs.end), rest))
+}
+
+/// What retention has removed, for the verdict.
+pub(crate) fn removed(report: &Report) -> String {
+    let Some(it) = &report.scope.removed else { return String::new() };
+    let Removed { first_segment, last_segment, end_seq: _, stated_by, time } = it;
+    let segments = match last_segment {
+        0 => "segment 0 was".to_owned(),
+        last => format!("segments {first_segment} to {last} were"),
+    };
+    format!("; {segments} removed by retention at {time}, as seq {stated_by} says")
 }
 
 fn rows(spans: &[Span], left_out: u64) -> String {

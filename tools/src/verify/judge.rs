@@ -28,6 +28,7 @@ use std::io;
 mod announced;
 mod chain;
 mod foreign;
+mod head;
 
 /// Most loss statements of a trail that are listed.
 const LOSSES_MAX: usize = 10_000;
@@ -56,6 +57,7 @@ pub(crate) struct Judge<'a> {
     chain: Chain,
     anchored: anchors::Seen,
     provable: Ranges,
+    head: head::Head,
 }
 
 /// Where a segment stands in the trail.
@@ -107,9 +109,12 @@ impl<'a> Judge<'a> {
             chain: Chain::new(options.key),
             anchored: anchors::Seen::default(),
             provable: Ranges::default(),
+            head: head::Head::default(),
         };
         judge.check_identity();
-        if let Some(key) = options.key.filter(|_| options.part || plan.older.start > 0) {
+        let headless = dir.segments.first().is_some_and(|first| first.segment > 0);
+        if let Some(key) = options.key.filter(|_| options.part || plan.older.start > 0 || headless)
+        {
             judge.chain.begin_later(keys::proven(dir, key));
         }
         plan.before.iter().for_each(|before| judge.neighbour(before, true));
@@ -150,6 +155,7 @@ impl<'a> Judge<'a> {
         if self.scope.kind != Kind::Range {
             self.check_foreign();
         }
+        self.settle_head();
         let end_seq = self.records.end_seq;
         self.scope.end(self.options, end_seq, &mut self.problems);
         let (signatures, anchors) = self.check_signatures();
@@ -177,6 +183,7 @@ impl<'a> Judge<'a> {
                 let file = self.file(file);
                 self.chain.segment(read, &file, place.end_seq, place.orphan, &mut self.problems);
                 self.anchored.take(read);
+                self.head.take(read, place.end_seq);
                 self.seen = self.seen.max(end_seq(read));
                 self.scope.read(read, end_seq(read).min(place.end_seq.max(read.file.first_seq)));
                 if !place.orphan {
@@ -402,7 +409,8 @@ impl<'a> Judge<'a> {
         } else {
             Verdict::Intact
         };
-        let from_start = self.scope.seqs_checked().is_none_or(|seqs| seqs.start == 0);
+        let from_start = self.scope.removed.is_some()
+            || self.scope.seqs_checked().is_none_or(|seqs| seqs.start == 0);
         let intact_prefix = self.problems.first_wrong().min(self.records.end_seq);
         self.records.intact_prefix = if from_start { intact_prefix } else { 0 };
         self.records.missing = self.problems.missing();

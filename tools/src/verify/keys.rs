@@ -213,6 +213,11 @@ impl Chain {
         }
     }
 
+    /// Whether a checkpoint whose signature is right covers this record, if the trail is signed.
+    pub(crate) fn covers(&self, seq: u64) -> bool {
+        self.first.is_none() || self.newest.is_some_and(|newest| newest.size > seq)
+    }
+
     /// What is to be reported when the records of these seqs were checked.
     pub(crate) fn report(self, seqs: Range<u64>) -> Signatures {
         let signed = self.first.is_some();

@@ -62,10 +62,27 @@ pub struct Scope {
     pub joined: Vec<String>,
     /// What was not checked. In a whole trail nothing: what is missing there is a problem.
     pub not_checked: Vec<Span>,
+    /// The trail's beginning, if retention has removed it as a record in the trail says: no problem.
+    pub removed: Option<Removed>,
     /// Whether the end of the trail was checked. That of a part cannot be: more may follow.
     pub end_checked: bool,
     /// Rows of segments that are not listed.
     pub left_out: u64,
+}
+
+/// The beginning of a trail, which is not there any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Removed {
+    /// The number of its first segment.
+    pub first_segment: u64,
+    /// The number of its last segment.
+    pub last_segment: u64,
+    /// One past the seq of its last record: the first that is there.
+    pub end_seq: u64,
+    /// The seq of the record that says so.
+    pub stated_by: u64,
+    /// When that was recorded.
+    pub time: String,
 }
 
 /// A row of segments.
@@ -249,6 +266,9 @@ impl Scope {
     /// Whether a tree of so many records ends in what was checked, or after the end of the trail.
     #[must_use]
     pub fn covers(&self, size: u64) -> bool {
+        if self.removed.as_ref().is_some_and(|removed| size < removed.end_seq) {
+            return false;
+        }
         let within = |span: &Span| (span.seq..=span.end_seq.unwrap_or(u64::MAX)).contains(&size);
         let after =
             self.checked.last().is_none_or(|last| last.end_seq.is_some_and(|end| end < size));
@@ -259,7 +279,8 @@ impl Scope {
     /// segments may stand in the trailer before them.
     #[must_use]
     pub fn has_note_place(&self, size: u64) -> bool {
-        self.kind == Kind::Trail || self.checked.iter().all(|span| span.seq != size)
+        let begins = self.removed.as_ref().is_some_and(|removed| removed.end_seq == size);
+        self.kind == Kind::Trail && !begins || self.checked.iter().all(|span| span.seq != size)
     }
 
     /// The seq from which on records were read, and where they end.

@@ -180,7 +180,7 @@ fn facts(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     fact("segments", text)?;
     let records = &report.records;
     let start = report.scope.seqs_checked().filter(|_| report.scope.kind != Kind::Trail);
-    let start = start.map_or(0, |seqs| seqs.start);
+    let start = start.map_or(begin(report), |seqs| seqs.start);
     fact("records", format!("{} intact of seq {start}..{}", records.intact, records.end_seq))?;
     if let (Some(first), Some(last)) = (&records.time_first, &records.time_last) {
         fact("time", format!("{first} to {last}"))?;
@@ -254,8 +254,8 @@ fn verdict(report: &Report, out: &mut dyn Write) -> io::Result<()> {
             (format!("{records}; {rest}"), format!("{records} are intact"), *rest)
         }
         None => (
-            format!("{all}, complete from seq 0 on"),
-            format!("seq 0..{} is intact", records.intact_prefix),
+            format!("{all}, complete from seq {} on{}", begin(report), extent::removed(report)),
+            format!("seq {}..{} is intact", begin(report), records.intact_prefix),
             "`graven export` writes every record that is",
         ),
     };
@@ -276,7 +276,8 @@ fn verdict(report: &Report, out: &mut dyn Write) -> io::Result<()> {
                     "{all} as written; what never arrived is said in {losses}, but for {unsaid}"
                 ),
             };
-            let rest = part.map_or(String::new(), |(_, rest)| format!("; {rest}"));
+            let rest =
+                part.map_or_else(|| extent::removed(report), |(_, rest)| format!("; {rest}"));
             (AnsiColor::Yellow, format!("intact, with losses: {text}{rest}"))
         }
         Verdict::TornTail => {
@@ -286,6 +287,11 @@ fn verdict(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     };
     let style = color.on_default().bold();
     writeln!(out, "{style}verdict   {text} (exit code {}){style:#}", report.exit_code)
+}
+
+/// The seq that the trail begins with.
+fn begin(report: &Report) -> u64 {
+    report.scope.removed.as_ref().map_or(0, |removed| removed.end_seq)
 }
 
 /// `1 record`, `2 records`.

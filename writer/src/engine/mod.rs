@@ -34,6 +34,7 @@ use graven_format::merkle::CompactRange;
 use graven_format::{Record, TrailId};
 use metrics::Metrics;
 use recover::Recovered;
+use requests::Requests;
 use segment::Active;
 pub use signer::{Cadence, Signing};
 use signer::{Hashed, Signer};
@@ -53,6 +54,7 @@ mod commit;
 pub mod durability;
 pub mod metrics;
 pub mod recover;
+pub mod requests;
 mod room;
 mod segment;
 mod signer;
@@ -140,6 +142,7 @@ pub struct Engine<D> {
     /// Nothing is signed without.
     signer: Option<Signer>,
     checkpoints: Arc<Checkpoints>,
+    requests: Arc<Requests>,
     completions: Vec<Completion>,
     /// Batches that are durable and announced, and not counted yet.
     settled: Vec<Batch<IoBuf>>,
@@ -193,6 +196,7 @@ impl<D: Disk> Engine<D> {
             closing: None,
             signer: None,
             checkpoints: Arc::new(Checkpoints::new(&recovered.note)),
+            requests: Arc::default(),
             completions: Vec::new(),
             settled: Vec::new(),
             failed: None,
@@ -212,6 +216,12 @@ impl<D: Disk> Engine<D> {
     #[must_use]
     pub fn checkpoints(&self) -> Arc<Checkpoints> {
         Arc::clone(&self.checkpoints)
+    }
+
+    /// What it can be asked for.
+    #[must_use]
+    pub fn requests(&self) -> Arc<Requests> {
+        Arc::clone(&self.requests)
     }
 
     /// Takes what has completed, moves the watermark, submits what can be. After the first
@@ -278,9 +288,11 @@ impl<D: Disk> Engine<D> {
         }
         self.completions = completions;
         self.advance();
+        self.take_interval();
         self.drive_signer();
         if self.closing.is_none() {
             went_on |= self.submit_batches();
+            went_on |= self.seal_if_asked();
             self.settle();
             // After the batches: one that waits for the next segment hurries its preparation, and
             // if nothing else is in flight no completion would come to go on with it.
@@ -381,7 +393,9 @@ impl<D: Disk> Engine<D> {
                 Given::Trailer(buf, segment) => {
                     self.trailer_buf = Some(buf);
                     sealed = Some(segment);
-                    if self.active.as_ref().is_some_and(|active| active.header.segment != segment) {
+                    // Closing down does more with the last one than close it.
+                    let is_active = |it: &Active| it.header.segment == segment;
+                    if self.closing.is_none() && !self.active.as_ref().is_some_and(is_active) {
                         let file = Spare::file(segment);
                         let id = self.submit(Op::Close { file });
                         self.closes.push((id, file));

@@ -25,6 +25,11 @@ impl<D: Disk> Engine<D> {
         self.giving_up = true;
     }
 
+    /// The next turn asks the disk for room again, if that is what is waited for.
+    pub fn ask_for_room(&mut self) {
+        self.spare.ask_again();
+    }
+
     /// Whether the disk is full and the writer was told to end then, or to wait no longer.
     pub(super) fn check_room(&mut self) -> Result<(), WriteError> {
         let given_up = std::mem::take(&mut self.giving_up);

@@ -116,6 +116,11 @@ impl Signer {
         (self.key.epoch, self.key.key.public().bytes())
     }
 
+    /// Checkpoints come at another interval from now on.
+    pub(super) fn set_interval_ns(&mut self, interval_ns: Option<u64>) {
+        self.cadence.interval_ns = interval_ns;
+    }
+
     /// Records were placed that no checkpoint covers.
     fn note_uncovered(&mut self, now: Now) {
         self.uncovered_since_ns.get_or_insert(now.boottime_ns);

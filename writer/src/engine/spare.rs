@@ -92,6 +92,13 @@ impl Spare {
         self.hurried = true;
     }
 
+    /// A wait for room ends: there may be some now.
+    pub(super) fn ask_again(&mut self) {
+        if matches!(self.step, Step::Wait(_)) {
+            self.step = Step::Wait(Some(0));
+        }
+    }
+
     /// When [`Spare::next_op`] has to be asked again even if nothing completes.
     pub(super) fn retry_at_ns(&self) -> Option<u64> {
         if let Step::Wait(until_ns) = self.step { until_ns } else { None }

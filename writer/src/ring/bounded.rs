@@ -242,6 +242,11 @@ where
         }
     }
 
+    /// Ends the engine's sleep, for what it is asked beside records.
+    pub fn nudge(&self) {
+        self.wake.wake();
+    }
+
     /// Returns a batch whose records are durable: its room goes to the producer that has waited
     /// longest. Batches may return in any order.
     pub fn recycle(&self, batch: Batch<B>) {

@@ -182,6 +182,61 @@ impl Control {
             .map_err(|errno| ControlError::new(operation, errno))
     }
 
+    /// A request that is answered with a message for each of many things, and an end.
+    pub(crate) fn list(
+        &mut self,
+        operation: &'static str,
+        kind: u16,
+    ) -> Result<Vec<Vec<u8>>, ControlError> {
+        self.exchange_all(kind).map_err(|errno| ControlError::new(operation, errno))
+    }
+
+    fn exchange_all(&mut self, kind: u16) -> Result<Vec<Vec<u8>>, Errno> {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.socket.send(&nlmsg::request(kind, self.sequence, &[]))?;
+        let mut deadline = Instant::now() + REPLY_TIME;
+        let (mut acknowledged, mut ended) = (false, false);
+        let mut replies = Vec::new();
+        let mut datagrams = Datagrams::new(REPLY_BYTES_MAX);
+        while !(acknowledged && ended) {
+            match self.socket.receive(&mut datagrams)? {
+                Received::Some => {
+                    // The kernel sends them as fast as they are taken.
+                    deadline = Instant::now() + REPLY_TIME;
+                    for (bytes, whole_len) in datagrams.iter() {
+                        match nlmsg::parse(bytes) {
+                            Some(Message::Ack { sequence, errno }) if sequence == self.sequence => {
+                                if errno != 0 {
+                                    return Err(Errno::from_raw_os_error(errno));
+                                }
+                                acknowledged = true;
+                            }
+                            Some(Message::Done { sequence }) => ended |= sequence == self.sequence,
+                            Some(Message::Reply { sequence, payload, .. })
+                                if sequence == self.sequence =>
+                            {
+                                if whole_len > bytes.len() {
+                                    return Err(Errno::MSGSIZE);
+                                }
+                                replies.push(payload.to_vec());
+                            }
+                            _ => {}
+                        }
+                    }
+                }
+                Received::Overrun => return Err(Errno::NOBUFS),
+                Received::Empty => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return Err(Errno::TIMEDOUT);
+                    }
+                    self.socket.wait(left)?;
+                }
+            }
+        }
+        Ok(replies)
+    }
+
     fn exchange(&mut self, kind: u16, payload: &[u8], wants_reply: bool) -> Result<Vec<u8>, Errno> {
         self.sequence = self.sequence.wrapping_add(1);
         self.socket.send(&nlmsg::request(kind, self.sequence, payload))?;

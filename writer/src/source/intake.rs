@@ -10,6 +10,8 @@ use super::nlmsg::{self, Message, Status};
 use super::past::Past;
 use super::window::{Gap, Missing, Tolerance, Window};
 use super::{AppendError, Sink};
+use crate::clock::Now;
+use crate::own::{self, Own};
 use marks::Places;
 
 mod marks;
@@ -228,11 +230,19 @@ impl<'a> Intake<'a> {
         for (bytes, whole_len) in datagrams {
             let (kind, payload) = match nlmsg::parse(bytes) {
                 Some(Message::Record { kind, payload }) => (kind, payload),
-                Some(Message::Replace) => {
-                    self.summary.takeovers += 1;
+                Some(Message::Replace { pid }) => {
+                    // The record of it stands behind what came before it.
+                    self.append_all(&mut records)?;
+                    self.record_takeover(pid)?;
                     continue;
                 }
-                Some(Message::Ack { .. } | Message::Reply { .. } | Message::Control) | None => {
+                Some(
+                    Message::Ack { .. }
+                    | Message::Reply { .. }
+                    | Message::Done { .. }
+                    | Message::Control,
+                )
+                | None => {
                     continue;
                 }
             };
@@ -337,6 +347,15 @@ impl<'a> Intake<'a> {
         self.summary.events = self.window.events();
         self.summary.drained = drained;
         Ok(self.summary)
+    }
+
+    /// Another process wanted this one's place; that it lives is why it did not get it.
+    fn record_takeover(&mut self, pid: Option<u32>) -> Result<(), AppendError> {
+        self.summary.takeovers += 1;
+        let Moment { realtime_ns, boottime_ns, .. } = self.now;
+        let own = Own::new(own::ERR, "takeover-attempt", Now { realtime_ns, boottime_ns });
+        let own = own.field("pid", pid.map_or_else(|| "?".to_owned(), |pid| pid.to_string()));
+        own.result(false).append(self.sink).map(drop)
     }
 
     fn state_missing(&mut self, missing: &Missing) -> Result<(), AppendError> {

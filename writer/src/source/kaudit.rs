@@ -8,12 +8,11 @@
 //! returns (see [`super::netlink::receive`]), so detaching finds nothing left to lose.
 
 use std::os::fd::AsFd as _;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use graven_format::kind;
 use rustix::io::Errno;
-use rustix::time::{ClockId, clock_getres};
 
 use super::calls::{ARCH_I386, ARCH_X86_64, CallSet};
 pub use super::control::ControlError;
@@ -21,7 +20,16 @@ use super::control::{AuditSocket, Control};
 use super::intake::{OPENING, Terms, heartbeat_text};
 use super::last_status::LastStatus;
 use super::mapped::{Mapped, Taker};
-use super::nlmsg::{self, MASK_WORDS, Message, Rule, RuleField, RuleList, Status, StatusChange};
+use super::nlmsg::{
+    self, MASK_WORDS, Message, Rule, RuleField, RuleList, SignalInfo, Status, StatusChange,
+};
+
+pub use limits::time_of;
+use limits::{LOCKED, needs, wanted};
+pub use ruleset::RuleChange;
+
+mod limits;
+mod ruleset;
 
 /// The key in every record that a rule of ours makes.
 pub const RULE_KEY: &str = "graven";
@@ -35,6 +43,8 @@ pub struct Options {
     /// How long a producer waits for room in that queue before the kernel drops its record.
     /// At most ten minutes, which is the kernel's own limit.
     pub backlog_wait: Duration,
+    /// What the kernel does when it loses a record: 0 nothing, 1 a message, 2 a panic; as it is without.
+    pub failure: Option<u32>,
     /// Receive memory of the socket, in bytes: it bridges the time in which the receiver is kept
     /// from running. A queued record takes about 900 bytes.
     pub receive_buffer_bytes: usize,
@@ -48,6 +58,7 @@ impl Default for Options {
         Self {
             backlog_limit: 8192,
             backlog_wait: Duration::from_secs(60),
+            failure: None,
             receive_buffer_bytes: 64 << 20,
             mapped_bytes: 4 << 20,
         }
@@ -89,9 +100,15 @@ pub enum AttachError {
         /// The process id that is still registered.
         pid: u32,
     },
-    /// The configuration is locked until the next boot.
-    #[error("the audit configuration is locked (enabled 2); help: only a reboot unlocks it")]
-    Locked,
+    /// The configuration is locked until the next boot, and is not as it would have to be.
+    #[error(
+        "the audit configuration is locked (enabled 2), and {needs}; help: only a reboot unlocks it: let the rules that \
+         lock it set this before, or ask for what there is"
+    )]
+    Locked {
+        /// What would have to be changed.
+        needs: String,
+    },
     /// A request failed otherwise.
     #[error(transparent)]
     Control(#[from] ControlError),
@@ -132,6 +149,33 @@ pub fn status() -> Result<Status, AttachError> {
     Control::open().and_then(|mut control| control.status()).map_err(refused)
 }
 
+/// The socket that records will come from, before anything does: it takes a capability to have as much memory as
+/// it needs, which can be given up afterwards.
+#[derive(Debug)]
+pub struct DataSocket {
+    socket: AuditSocket,
+    /// See [`Daemon`].
+    mapped: Option<Result<Mapped, Errno>>,
+    receive_buffer_bytes: usize,
+}
+
+impl DataSocket {
+    /// Opens it with as much receive memory as is asked for, or is granted, and with mapped memory.
+    ///
+    /// # Errors
+    /// Audit is not offered here, or the request failed.
+    pub fn open(options: &Options) -> Result<Self, AttachError> {
+        let failed = |operation| move |errno| refused(ControlError::new(operation, errno));
+        let socket = AuditSocket::open().map_err(failed("open"))?;
+        let granted = socket.enlarge(options.receive_buffer_bytes);
+        let granted = granted.map_err(failed("enlarge socket"))?;
+        socket.stay_open_after_overrun().map_err(failed("set socket option"))?;
+        let mapped =
+            (options.mapped_bytes > 0).then(|| Mapped::attach(&socket, options.mapped_bytes));
+        Ok(Self { socket, mapped, receive_buffer_bytes: granted })
+    }
+}
+
 /// Whether records can be left in mapped memory here, tried on a socket of our own.
 ///
 /// # Errors
@@ -151,7 +195,8 @@ pub struct Daemon {
     control: Mutex<Control>,
     rules: Mutex<Vec<Rule>>,
     before: Status,
-    ours: StatusChange,
+    ours: Mutex<StatusChange>,
+    loaded: Mutex<Option<RuleChange>>,
     pid: u32,
     receive_buffer_bytes: usize,
     given_back: bool,
@@ -164,25 +209,29 @@ impl Daemon {
     /// # Errors
     /// [`AttachError`]; the kernel is then as it was.
     pub fn attach(options: &Options) -> Result<Self, AttachError> {
+        Self::attach_over(DataSocket::open(options)?, options)
+    }
+
+    /// The same over a socket that was opened before.
+    ///
+    /// # Errors
+    /// As [`Daemon::attach`].
+    pub fn attach_over(data: DataSocket, options: &Options) -> Result<Self, AttachError> {
+        let DataSocket { socket: data, mapped, receive_buffer_bytes } = data;
         let mut control = Control::open().map_err(refused)?;
         let before = control.status().map_err(refused)?;
         let pid = std::process::id();
-        if before.enabled == 2 {
-            return Err(AttachError::Locked);
-        }
         if before.pid != 0
             && let Some(comm) = comm(before.pid)
         {
             return Err(AttachError::Held { pid: before.pid, comm });
         }
-        let failed = |operation| move |errno| ControlError::new(operation, errno);
-        let data = AuditSocket::open().map_err(failed("open"))?;
-        let receive_buffer_bytes =
-            data.enlarge(options.receive_buffer_bytes).map_err(failed("enlarge socket"))?;
-        data.stay_open_after_overrun().map_err(failed("set socket option"))?;
-        let mapped =
-            (options.mapped_bytes > 0).then(|| Mapped::attach(&data, options.mapped_bytes));
         let ours = wanted(&before, options);
+        if before.enabled == LOCKED
+            && let Some(needs) = needs(&before, &ours)
+        {
+            return Err(AttachError::Locked { needs });
+        }
         // From here on, dropping gives back.
         let daemon = Self {
             data,
@@ -190,7 +239,8 @@ impl Daemon {
             control: Mutex::new(control),
             rules: Mutex::new(Vec::new()),
             before,
-            ours,
+            ours: Mutex::new(ours),
+            loaded: Mutex::new(None),
             pid,
             receive_buffer_bytes,
             given_back: false,
@@ -199,8 +249,10 @@ impl Daemon {
         // The records of all other changes have somebody to go to.
         daemon.register()?;
         daemon.set("set queue limits", &ours)?;
-        let enable = StatusChange { enabled: Some(1), ..StatusChange::default() };
-        daemon.set("enable", &enable)?;
+        if before.enabled != LOCKED {
+            let enable = StatusChange { enabled: Some(1), ..StatusChange::default() };
+            daemon.set("enable", &enable)?;
+        }
         daemon.write_heartbeat(OPENING).map_err(refused)?;
         Ok(daemon)
     }
@@ -255,7 +307,8 @@ impl Daemon {
     /// and each limit that is restored another; all come behind the closing marker, to nobody.
     pub(crate) fn terms(&self) -> Terms {
         let left_on = self.before.enabled != 0;
-        let limits = [self.ours.rate_limit, self.ours.backlog_limit, self.ours.backlog_wait_ticks];
+        let ours = *self.ours.lock().unwrap_or_else(PoisonError::into_inner);
+        let limits = [ours.rate_limit, ours.failure, ours.backlog_limit, ours.backlog_wait_ticks];
         let own = 1 + limits.iter().flatten().count() as u64;
         let own = if left_on { own } else { 0 };
         Terms { pid: self.pid, lost: self.before.lost, left_on, own }
@@ -331,12 +384,19 @@ impl Daemon {
         }
     }
 
-    /// Removes every rule that this daemon added. Rules that are gone already are no error.
+    /// Removes every rule that this daemon added or had loaded, and puts back what loading removed. Rules that are
+    /// gone already are no error.
     ///
     /// # Errors
-    /// The kernel refused; the rules that it refused to remove are tried again by the next call.
+    /// The kernel refused; what it refused is tried again by the next call.
     pub fn remove_rules(&self) -> Result<(), ControlError> {
-        self.remove_rules_past(0)
+        let removed = self.remove_rules_past(0);
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(change) = &*loaded {
+            change.undo(&mut self.control())?;
+            *loaded = None;
+        }
+        removed
     }
 
     fn remove_rules_past(&self, keep: usize) -> Result<(), ControlError> {
@@ -402,8 +462,10 @@ impl Daemon {
         let same = |now: Option<u32>, ours: Option<u32>, before: Option<u32>| {
             (ours.is_some() && now == ours).then_some(before).flatten()
         };
-        let (before, ours) = (&self.before, &self.ours);
+        let before = &self.before;
+        let ours = *self.ours.lock().unwrap_or_else(PoisonError::into_inner);
         let limits = StatusChange {
+            failure: same(Some(now.failure), ours.failure, Some(before.failure)),
             rate_limit: same(Some(now.rate_limit), ours.rate_limit, Some(before.rate_limit)),
             backlog_limit: same(
                 Some(now.backlog_limit),
@@ -446,32 +508,14 @@ impl Drop for Daemon {
     }
 }
 
-/// What to change while attached; nothing that is already so, to leave no trace of no change.
-fn wanted(before: &Status, options: &Options) -> StatusChange {
-    let mut change = StatusChange::default();
-    // A limit of 0 means none, which is more.
-    if before.backlog_limit != 0 && before.backlog_limit < options.backlog_limit {
-        change.backlog_limit = Some(options.backlog_limit);
-    }
-    // A rate limit drops records by design.
-    if before.rate_limit != 0 {
-        change.rate_limit = Some(0);
-    }
-    let ticks = ticks(options.backlog_wait);
-    if before.backlog_wait_ticks.is_some_and(|before| before != ticks) {
-        change.backlog_wait_ticks = Some(ticks);
-    }
-    change
-}
-
-/// A time in the kernel's ticks, at most what the kernel takes. The coarse clock advances once a
-/// tick, so that its resolution is a tick's length.
-fn ticks(time: Duration) -> u32 {
-    const WAIT_MAX: Duration = Duration::from_secs(600);
-    let resolution = clock_getres(ClockId::RealtimeCoarse);
-    let tick_ns = u128::try_from(resolution.tv_nsec).unwrap_or(0).max(1);
-    let ticks = time.min(WAIT_MAX).as_nanos() / tick_ns;
-    u32::try_from(ticks).unwrap_or(u32::MAX)
+/// Who signalled the daemon last, and the last of its signals only: the kernel keeps no more.
+///
+/// # Errors
+/// The request failed, or nobody has.
+pub fn signal_info() -> Result<SignalInfo, ControlError> {
+    const OPERATION: &str = "get signal info";
+    let reply = Control::open()?.call(OPERATION, nlmsg::SIGNAL_INFO, &[], true)?;
+    SignalInfo::parse(&reply).ok_or(ControlError::new(OPERATION, Errno::SRCH))
 }
 
 /// The name of a living process.
@@ -495,39 +539,6 @@ fn refused(error: ControlError) -> AttachError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_what_is_too_small_is_changed() {
-        let options = Options::default();
-        let before = Status {
-            backlog_limit: 64,
-            rate_limit: 100,
-            backlog_wait_ticks: Some(0),
-            ..Status::default()
-        };
-        let change = wanted(&before, &options);
-        assert_eq!(change.backlog_limit, Some(8192));
-        assert_eq!(change.rate_limit, Some(0));
-        assert_eq!(change.backlog_wait_ticks, Some(ticks(Duration::from_secs(60))));
-        let large = Status { backlog_limit: 100_000, ..Status::default() };
-        assert_eq!(
-            wanted(&large, &options),
-            StatusChange::default(),
-            "no wait time on old kernels"
-        );
-        let unlimited = Status { backlog_limit: 0, ..Status::default() };
-        assert_eq!(wanted(&unlimited, &options).backlog_limit, None);
-    }
-
-    #[test]
-    fn a_minute_is_a_minute_of_ticks() {
-        let minute = ticks(Duration::from_secs(60));
-        assert!(
-            [6_000, 15_000, 18_000, 60_000].iter().any(|&hz| minute.abs_diff(hz) < 20),
-            "{minute}"
-        );
-        assert_eq!(ticks(Duration::from_secs(86_400)), ticks(Duration::from_secs(600)));
-    }
 
     #[test]
     fn a_living_process_has_a_name() {

@@ -59,4 +59,8 @@ pub enum AppendError {
     /// There is no room now. Only `try_append` says this.
     #[error("the ring is full")]
     Full,
+    /// A policy that was asked for drops records now: this one is counted, and gone. No [`Sink`] of a trail
+    /// says this.
+    #[error("dropped and counted, as disk_full asks for")]
+    Dropped,
 }

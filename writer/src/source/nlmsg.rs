@@ -16,6 +16,8 @@ pub const HEADER_BYTES: usize = 16;
 /// Messages start on multiples of this inside a datagram.
 const ALIGN_BYTES: usize = 4;
 
+/// `NLMSG_DONE`: the end of a reply of several messages.
+const TYPE_DONE: u16 = 3;
 /// `NLMSG_ERROR`: an acknowledgement, with 0 or a negative errno.
 const TYPE_ERROR: u16 = 2;
 /// First type that is a message of a protocol and not of netlink itself.
@@ -34,10 +36,14 @@ pub const SET: u16 = 1001;
 const USER: u16 = 1005;
 /// `AUDIT_LOGIN`: a record, although its number lies among the commands.
 const LOGIN: u16 = 1006;
+/// `AUDIT_SIGNAL_INFO`: asks who signalled the daemon last.
+pub const SIGNAL_INFO: u16 = 1010;
 /// `AUDIT_ADD_RULE`.
 pub const ADD_RULE: u16 = 1011;
 /// `AUDIT_DEL_RULE`.
 pub const DEL_RULE: u16 = 1012;
+/// `AUDIT_LIST_RULES`: answered with a message a rule, and an end.
+pub const LIST_RULES: u16 = 1013;
 /// First type of the ranges that hold records only.
 const RECORD_MIN: u16 = 1100;
 
@@ -67,9 +73,18 @@ pub enum Message<'a> {
         /// The reply.
         payload: &'a [u8],
     },
-    /// The kernel asks whether the registered daemon lives. Receiving it is the answer.
-    Replace,
-    /// Netlink's own filler, or the end of a reply of several parts.
+    /// The kernel asks whether the registered daemon lives, because another process wants its place. Receiving
+    /// it is the answer.
+    Replace {
+        /// That process, where the kernel says it.
+        pid: Option<u32>,
+    },
+    /// The end of a reply of several messages.
+    Done {
+        /// The request's sequence.
+        sequence: u32,
+    },
+    /// Netlink's own filler.
     Control,
 }
 
@@ -81,6 +96,9 @@ pub fn parse(datagram: &[u8]) -> Option<Message<'_>> {
     let kind = u16::from_ne_bytes([header[4], header[5]]);
     let sequence = u32_at(header, 8)?;
     if kind < TYPE_PROTOCOL_MIN {
+        if kind == TYPE_DONE {
+            return Some(Message::Done { sequence });
+        }
         if kind != TYPE_ERROR {
             return Some(Message::Control);
         }
@@ -89,7 +107,7 @@ pub fn parse(datagram: &[u8]) -> Option<Message<'_>> {
     }
     let payload = payload(datagram, length);
     Some(if kind == kind::REPLACE {
-        Message::Replace
+        Message::Replace { pid: u32_at(payload, 0) }
     } else if kind >= RECORD_MIN || kind == USER || kind == LOGIN {
         Message::Record { kind, payload }
     } else {
@@ -227,6 +245,8 @@ impl Status {
 pub struct StatusChange {
     /// See [`Status::enabled`].
     pub enabled: Option<u32>,
+    /// See [`Status::failure`].
+    pub failure: Option<u32>,
     /// See [`Status::pid`].
     pub pid: Option<u32>,
     /// See [`Status::rate_limit`].
@@ -238,6 +258,33 @@ pub struct StatusChange {
 }
 
 impl StatusChange {
+    /// What puts back everything that this changed.
+    #[must_use]
+    pub fn undone(&self, before: &Status) -> Self {
+        let back = |ours: Option<u32>, before: u32| ours.map(|_| before);
+        Self {
+            enabled: back(self.enabled, before.enabled),
+            failure: back(self.failure, before.failure),
+            pid: back(self.pid, before.pid),
+            rate_limit: back(self.rate_limit, before.rate_limit),
+            backlog_limit: back(self.backlog_limit, before.backlog_limit),
+            backlog_wait_ticks: self.backlog_wait_ticks.and(before.backlog_wait_ticks),
+        }
+    }
+
+    /// This, and what `other` changes that this does not.
+    #[must_use]
+    pub fn over(&self, other: &Self) -> Self {
+        Self {
+            enabled: self.enabled.or(other.enabled),
+            failure: self.failure.or(other.failure),
+            pid: self.pid.or(other.pid),
+            rate_limit: self.rate_limit.or(other.rate_limit),
+            backlog_limit: self.backlog_limit.or(other.backlog_limit),
+            backlog_wait_ticks: self.backlog_wait_ticks.or(other.backlog_wait_ticks),
+        }
+    }
+
     /// The payload of the request.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -246,6 +293,7 @@ impl StatusChange {
         let mut words = [0_u32; WORDS];
         for (value, index, bit) in [
             (self.enabled, 1, 0x01),
+            (self.failure, 2, 0x02),
             (self.pid, 3, 0x04),
             (self.rate_limit, 4, 0x08),
             (self.backlog_limit, 5, 0x10),
@@ -257,6 +305,27 @@ impl StatusChange {
             }
         }
         words.iter().flat_map(|word| word.to_ne_bytes()).collect()
+    }
+}
+
+/// Who signalled the daemon, as the kernel saw it: `struct audit_sig_info`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SignalInfo {
+    /// The login uid, or the uid where there is no login.
+    pub uid: u32,
+    /// The process.
+    pub pid: u32,
+    /// Its security context; empty where there is none.
+    pub context: Vec<u8>,
+}
+
+impl SignalInfo {
+    /// Reads what `AUDIT_SIGNAL_INFO` is answered with; `None` also if nobody has signalled yet.
+    #[must_use]
+    pub fn parse(payload: &[u8]) -> Option<Self> {
+        let (uid, pid) = (u32_at(payload, 0)?, u32_at(payload, 4)?);
+        let context = payload[8..].split(|byte| *byte == 0).next().unwrap_or_default().to_vec();
+        (pid != 0).then_some(Self { uid, pid, context })
     }
 }
 
@@ -383,8 +452,14 @@ mod tests {
             let reply = Message::Reply { sequence: 9, kind, payload: b"abcd" };
             assert_eq!(parse(&bytes), Some(reply));
         }
-        assert_eq!(parse(&datagram(16, kind::REPLACE, 0, b"")), Some(Message::Replace));
-        assert_eq!(parse(&datagram(16, 3, 0, b"")), Some(Message::Control));
+        assert_eq!(
+            parse(&datagram(16, kind::REPLACE, 0, b"")),
+            Some(Message::Replace { pid: None })
+        );
+        let asked = datagram(20, kind::REPLACE, 0, &7_u32.to_ne_bytes());
+        assert_eq!(parse(&asked), Some(Message::Replace { pid: Some(7) }));
+        assert_eq!(parse(&datagram(16, 3, 5, b"")), Some(Message::Done { sequence: 5 }));
+        assert_eq!(parse(&datagram(16, 1, 0, b"")), Some(Message::Control));
         let refused = datagram(36, TYPE_ERROR, 7, &(-1_i32).to_ne_bytes());
         assert_eq!(parse(&refused), Some(Message::Ack { sequence: 7, errno: 1 }));
         assert_eq!(parse(&datagram(16, TYPE_ERROR, 7, b"abc")), None);

@@ -80,8 +80,19 @@ pub(super) fn start(
         engine = engine.with_signing(signing);
     }
     let (checkpoints, opened) = (engine.checkpoints(), Arc::new(opened));
+    let requests = engine.requests();
     let losses = Arc::default();
-    let shared = Shared { ring, watermark, metrics, room, checkpoints, losses, opened };
+    let shared = Shared {
+        ring,
+        watermark,
+        metrics,
+        room,
+        gate: Arc::default(),
+        checkpoints,
+        requests,
+        losses,
+        opened,
+    };
     prepare_first(&mut engine)?;
     Ok((engine, shared))
 }

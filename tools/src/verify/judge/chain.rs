@@ -15,7 +15,11 @@ impl Judge<'_> {
     pub(super) fn check_place(&mut self, before: Option<&Before<'_>>, file: &SegmentFile) {
         let due = before.map_or(Some(0), |before| before.file.segment.checked_add(1));
         let part = self.scope.kind == Kind::Part;
-        if part && before.is_none() {
+        if before.is_none() && (part || file.segment > 0) {
+            // Of a range it is said that what is before was not checked.
+            if self.scope.kind == Kind::Trail {
+                self.head.is_missing(file);
+            }
             return;
         }
         if due == Some(file.segment) {
@@ -130,7 +134,7 @@ impl Judge<'_> {
         let file = self.file(&read.file);
         let damage = |kind, message: String| Problem::new(Class::Damage, kind, message);
         let Some(before) = before else {
-            if self.scope.kind == Kind::Part && read.file.segment > 0 {
+            if read.file.segment > 0 {
                 return;
             }
             if let Some(header) = read.outcome.header.as_ref().filter(|it| it.prev_crc != 0) {

@@ -1,0 +1,24 @@
+use super::schema::section;
+use super::value::{Bytes, Number, Time};
+use std::path::PathBuf;
+use std::time::Duration;
+
+section! {
+    /// The kernel's audit while graven is its daemon. All of it is put back as it was at the end. The defaults
+    /// are for losing nothing.
+    pub struct NetlinkSection in "netlink" {
+        /// Least length of the kernel's queue before producers wait, in records. A longer one is left alone.
+        [reload] backlog_limit: Number<1, 10_000_000> = Number(8192);
+        /// How long a producer waits for room in that queue before the kernel drops its record.
+        [reload] backlog_wait_time: Time<0, 600_000> = Time(Duration::from_secs(60));
+        /// What the kernel does when it loses a record: 0 nothing, 1 a message in its log, 2 a panic of the
+        /// machine. Left as it is unless set.
+        [reload] failure: Option<Number<0, 2>> = None, like "1";
+        /// A file of rules as `auditctl -R` reads it, loaded when recording begins and taken back when it ends.
+        /// Its lines -b, -f and --backlog_wait_time count before the keys here. `auditctl` does the loading.
+        /// -e 0 and -e 2 are refused, and so is -f 2 unless failure = 2.
+        [reload] rules: Option<PathBuf> = None, like "\"/etc/audit/audit.rules\"";
+        /// Receive memory of the socket: it bridges the time in which the receiver is kept from running.
+        [restart] receive_buffer: Bytes<{ 64 << 10 }, { 1 << 30 }> = Bytes(64 << 20);
+    }
+}
