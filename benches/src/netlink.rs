@@ -130,6 +130,7 @@ pub(crate) fn netlink(
 
 fn run(seconds: f64, start: impl FnOnce(()) -> Result<Box<dyn Consumer>>) -> Result<Round> {
     auditctl(&["-D"])?;
+    auditctl(&["-e", "0"])?;
     let consumer = start(())?;
     auditctl(&["-b", "8192"])?;
     auditctl(&[

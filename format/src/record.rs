@@ -5,7 +5,7 @@
 //! | offset | size | field |
 //! |---|---|---|
 //! | 0 | 4 | `payload_len`: bytes of payload, at most [`RECORD_PAYLOAD_BYTES_MAX`] |
-//! | 4 | 2 | `kind`: the audit message type number |
+//! | 4 | 2 | `kind`: the audit message type number; of source `socket`, the number of the connection |
 //! | 6 | 1 | `source`: see [`Source`] |
 //! | 7 | 1 | `flags`: see [`Flags`] |
 //! | 8 | 8 | `realtime_ns`: nanoseconds since 1970 when the record was taken from its source |
@@ -34,7 +34,7 @@ pub enum Source {
     Stdin = 4,
     /// The Unix socket for applications.
     Socket = 5,
-    /// An imported log.
+    /// What another daemon, or the kernel's multicast, handed on as lines of a log, best effort.
     Import = 6,
 }
 
@@ -126,7 +126,8 @@ impl core::ops::BitOr for Flags {
 pub struct Record<'a> {
     /// Where it came from.
     pub source: Source,
-    /// The audit message type number; 0 where the source has none.
+    /// The audit message type number; 0 where the source has none. Of [`Source::Socket`] it is the number
+    /// of the connection, 1 to 999, which the newest `DAEMON_ACCEPT` record before says more of.
     pub kind: u16,
     /// Its properties.
     pub flags: Flags,

@@ -9,7 +9,9 @@
 //! - `GRAVEN_E2E_KEPT_ROUNDS`: rounds of a storm in which keeper or writer is killed, 4 unless told otherwise.
 //! - `GRAVEN_E2E_INJECT_ALL`: inject into every system call and not into a sample.
 
+mod applications;
 mod away;
+mod beside;
 mod daemon;
 mod errors;
 mod flips;

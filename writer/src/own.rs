@@ -25,6 +25,10 @@ pub const CONFIG: u16 = 1203;
 pub const ROTATE: u16 = 1205;
 /// `DAEMON_RESUME`: recording goes on after it waited.
 pub const RESUME: u16 = 1206;
+/// `DAEMON_ACCEPT`: somebody connected to a socket of ours.
+pub const ACCEPT: u16 = 1207;
+/// `DAEMON_CLOSE`: such a connection ended.
+pub const CLOSE: u16 = 1208;
 /// `DAEMON_ERR`: a condition of storage or of a source, and the action taken.
 pub const ERR: u16 = 1209;
 

@@ -32,7 +32,8 @@ pub enum Format {
 
 const AFTER_HELP: &str = "\
 What came from the kernel is written as auditd writes it, `type=NAME msg=audit(…): …`, without the EOE records \
-that auditd leaves out too. What came from standard input is written byte for byte, with the line feeds it had. \
+that auditd leaves out too; so is what came through auditd or by multicast, whose lines are as auditd made them. What \
+came from standard input is written byte for byte, with the line feeds it had. \
 Graven's own records, such as loss statements, are lines of type DAEMON_ERR; checkpoints, which no source \
 gave, are left out.
 
@@ -71,6 +72,8 @@ pub fn write_raw(out: &mut dyn Write, record: &Record<'_>) -> io::Result<()> {
             out.write_all(record.bytes)?;
             out.write_all(b"\n")
         }
+        // auditd gives it to its plugins, and leaves it out of its log as well.
+        Source::Import if record.kind == kind::EOE => Ok(()),
         Source::Stdin | Source::Socket | Source::Import => {
             out.write_all(record.bytes)?;
             if record.flags.contains(Flags::UNTERMINATED) { Ok(()) } else { out.write_all(b"\n") }

@@ -12,11 +12,12 @@ use crate::diag::{Diagnostic, Level};
 use crate::exit::Exit;
 use crate::kept::writer::Link;
 use crate::kept::{self, Inherited, RingFull, guard, keeper};
+use crate::recording::beside::{self, Beside, BesideArgs};
 use crate::recording::housekeeping::{self, Housekeeping, Told};
 use crate::recording::open::parse_bytes;
 use crate::recording::room::{self, Ending, Words};
 use crate::recording::signals::{Signals, UntilStopped};
-use crate::recording::{Failure, SpaceArgs, TrailArgs, ack, kernel, sealed, summary};
+use crate::recording::{Failure, SpaceArgs, TrailArgs, ack, kernel, listen, sealed, summary};
 use crate::status::Board;
 use graven_format::consts::RECORD_PAYLOAD_BYTES_MAX;
 use graven_writer::keeper::{MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, Role};
@@ -74,6 +75,8 @@ pub struct Args {
     /// Which of its processes this is: only graven itself says so
     #[arg(long, hide = true, value_parser = str::parse::<Inherited>)]
     inherited: Option<Inherited>,
+    #[command(flatten)]
+    beside: BesideArgs,
 }
 
 fn parse_ring_bytes(text: &str) -> Result<u64, String> {
@@ -92,6 +95,26 @@ pub enum Source {
     Stdin,
     /// The kernel's audit messages, as its one audit daemon, until a signal comes
     Netlink,
+    /// auditd's records on standard input, as its plugin, until it ends; best effort
+    Plugin,
+    /// auditd's records from the socket of its plugin af_unix, until a signal comes; best effort
+    AfUnix,
+    /// What the kernel sends to whoever listens, beside auditd, until a signal comes; best effort
+    Multicast,
+    /// Records of applications over a Unix socket, until a signal comes
+    Socket,
+}
+
+impl Source {
+    const fn beside(self) -> Option<Beside> {
+        match self {
+            Self::Stdin | Self::Netlink => None,
+            Self::Plugin => Some(Beside::Plugin),
+            Self::AfUnix => Some(Beside::AfUnix),
+            Self::Multicast => Some(Beside::Multicast),
+            Self::Socket => Some(Beside::Socket),
+        }
+    }
 }
 
 impl Source {
@@ -100,6 +123,8 @@ impl Source {
         match self {
             Self::Stdin => graven_format::Source::Stdin,
             Self::Netlink => graven_format::Source::Netlink,
+            Self::Plugin | Self::AfUnix | Self::Multicast => graven_format::Source::Import,
+            Self::Socket => graven_format::Source::Socket,
         }
     }
 }
@@ -123,6 +148,14 @@ was read is made durable and the trail is sealed. While there is no room, which 
 said how many records wait, and only another signal after that ends without them. What was acknowledged \
 is never among them. kill -9 costs nothing that was acknowledged either.
 
+From plugin and af-unix, each record is the line that auditd writes to its log. What is no record of auditd's is kept as it \
+came, and its offset is said. auditd may drop what its queue for plugins does not hold, and the kernel what does not fit the \
+socket of multicast: events that are missing by their serials become loss statements, and the trail says that these sources are \
+best effort. A plugin ends when auditd closes its input; SIGHUP and SIGUSR1 do nothing to it.
+
+Over the socket, each record is answered when it is durable: docs/socket.md has the protocol. With --listen, applications and the kernel \
+write to one trail.
+
 `durable N` on standard output means that the records 0 to N survive whatever happens next. Lines may be coalesced; \
 the last one is always printed. If nobody reads them any more, recording goes on and the exit code is 2.
 
@@ -136,7 +169,7 @@ Exit codes:
   5  storage failed; the last `durable N` holds
   6  no room: for the first segment, or later if `--on-full end` was given or a second signal gave up the wait; the
      last `durable N` holds, and what was accepted and not made durable is counted
-  7  some input was refused; everything else is durable
+  7  some input was refused (a line that is too long); everything else is durable
   8  kernel audit is not available, or another daemon holds it
 
 Sealed segments are compressed in the background, when nothing else wants the processor or the disk. Frames are \
@@ -146,6 +179,8 @@ Examples:
   graven record --config /etc/graven/graven.toml
   graven record --trail /var/lib/graven/trail --source netlink
   graven record --trail /mnt/usb/trail --source netlink --compress always
+  graven record --trail /var/lib/graven/trail --source netlink --listen /run/graven/socket --group adm
+  graven record --trail /var/lib/graven/app --source socket --path /run/graven/socket
   graven record --trail DIR --source netlink --checkpoint-to /mnt/elsewhere/checkpoints --witness @/etc/graven/w1
   tail -F app.log | graven record --trail /var/lib/graven/app --source stdin
   producer | graven record --trail DIR --source stdin --ack | while read _ seq; do release $seq; done";
@@ -237,8 +272,8 @@ fn in_its_role(args: &Args) -> Result<Exit, Failure> {
     let memory_bytes = args.trail.memory_bytes();
     let keeper = keeper::Options { config, text: text.as_deref(), memory_bytes };
     match (args.source, inherited) {
-        (Source::Stdin, _) => record(settled, None),
         (Source::Netlink, None) => {
+            args.beside.check(args.source.beside(), true)?;
             // What is wrong is said before anything is changed.
             if args.watches_space() {
                 housekeeping::check(&config.space, &args.trail)?;
@@ -252,21 +287,29 @@ fn in_its_role(args: &Args) -> Result<Exit, Failure> {
             link.end(exit);
             Ok(exit)
         }
+        _ => record(settled, None),
     }
 }
 
 /// Records until the source ends. From the kernel through `link`, to the keeper.
 fn record(settled: Settled, link: Option<&Link>) -> Result<Exit, Failure> {
     let Settled { args, config, .. } = &settled;
-    let mut signals = Signals::catch(args.config.is_some())
+    let beside = args.source.beside();
+    let listens = matches!(args.source, Source::Netlink | Source::Multicast);
+    args.beside.check(beside, listens)?;
+    let signals = match args.source {
+        Source::Plugin => Signals::catch_as_plugin(),
+        _ => Signals::catch(args.config.is_some()),
+    };
+    let mut signals = signals
         .map_err(|why| Failure::new(Exit::CannotCheck, &format!("cannot catch signals: {why}")))?;
     if let Some(link) = link {
         signals = signals.passed_on_by(link.session().clone());
     }
     // All that is asked of the kernel is looked at before anything is changed.
     let wanted = match args.source {
-        Source::Stdin => None,
         Source::Netlink => Some(wanted(config, link)?),
+        _ => None,
     };
     if args.watches_space() {
         housekeeping::check(&config.space, &args.trail)?;
@@ -279,9 +322,14 @@ fn record(settled: Settled, link: Option<&Link>) -> Result<Exit, Failure> {
     // It ends after the trail was closed, at its next frame.
     let _compressing =
         level.and_then(|level| sealed::in_background(&args.trail.trail, &trail, level));
+    let waits = beside.map_or("", Beside::producers_without_room);
     let (source, producers) = match args.source {
         Source::Stdin => ("stdin", "whoever writes the input waits; nothing is dropped"),
         Source::Netlink => ("netlink", kernel::PRODUCERS_WITHOUT_ROOM),
+        Source::Plugin => ("plugin", waits),
+        Source::AfUnix => ("af-unix", waits),
+        Source::Multicast => ("multicast", waits),
+        Source::Socket => ("socket", waits),
     };
     let words = Words {
         producers,
@@ -341,9 +389,10 @@ fn acknowledged(
         } else {
             None
         };
-        let recorded = match kernel {
-            None => stdin(settled, trail, signals, ending),
-            Some(kernel) => netlink(settled, kernel, trail, signals, ending),
+        let recorded = match (settled.args.source.beside(), kernel) {
+            (Some(source), _) => beside_auditd(settled, source, trail, signals, ending),
+            (None, None) => stdin(settled, trail, signals, ending),
+            (None, Some(kernel)) => netlink(settled, kernel, trail, signals, ending),
         };
         // The watermark has ended with the trail, so this thread has too, or will at once.
         let acknowledged = acknowledger.map_or(Ok(()), |thread| {
@@ -376,6 +425,27 @@ fn stdin(
         clerk(settled, &trail, &board, None, status).start(scope, handed_in).map_err(no_thread)?;
         told(settled, &trail, status)?;
         read_stdin(trail, UntilStopped::new(Stdin, stopped))
+    })
+}
+
+/// Records what comes from beside the kernel's own socket until it ends, and closes the trail.
+fn beside_auditd(
+    settled: &Settled,
+    source: Beside,
+    trail: Trail,
+    signals: Signals,
+    ending: Arc<Ending>,
+) -> Result<Exit, Failure> {
+    let (desk, handed_in) = Desk::new();
+    let board = Arc::clone(&ending.board);
+    let status = "recording";
+    std::thread::scope(|scope| {
+        let _open = desk.open_until();
+        let clerk = clerk(settled, &trail, &board, None, status);
+        clerk.start(scope, handed_in).map_err(no_thread)?;
+        told(settled, &trail, status)?;
+        let Args { beside, trail: args, .. } = &settled.args;
+        beside::record(source, beside, args, trail, (signals, desk.clone()), ending)
     })
 }
 
@@ -503,7 +573,10 @@ fn netlink(
         if !args.quiet {
             Diagnostic::new(Level::Note, status.clone()).emit();
         }
-        let received = link.receive(kept, &trail, past, &stop);
+        let listening = settled.args.beside.listening(None);
+        let received = listen::while_served(listening.as_ref(), &trail, args.quiet, || {
+            link.receive(kept, &trail, past, &stop)
+        });
         notify::stopping("making durable what was received");
         received
     });

@@ -9,7 +9,7 @@ use crate::time::rfc3339;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use graven_format::kind::{self, Kind};
-use graven_format::{Flags, Record};
+use graven_format::{Flags, Record, Source};
 use serde::Serialize;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -32,7 +32,9 @@ pub struct Args {
 }
 
 const AFTER_HELP: &str = "\
-Prints seq, time, source, type and payload, one record a line. Bytes that could confuse a terminal are escaped, on \
+Prints seq, time, source, type and payload, one record a line. A record of source `socket` has the number of the \
+application's connection for a type: who it was is in the DAEMON_ACCEPT record with that number before it. What is of \
+source `import` came through auditd or by multicast, best effort. Bytes that could confuse a terminal are escaped, on \
 a pipe too; `graven export` gives them as they are. In JSON the payload is {\"text\": …}, or {\"bytes\": …} in \
 base64 if it is no UTF-8.
 
@@ -63,10 +65,11 @@ pub fn run(args: &Args) -> Exit {
 pub(crate) fn write_text(out: &mut dyn Write, seq: u64, record: &Record<'_>) -> io::Result<()> {
     let time = rfc3339(record.realtime_ns);
     write!(out, "{seq} {time} {} ", record.source.name())?;
-    match record.kind {
+    match (record.source, record.kind) {
         // What has no type shows none.
-        0 => write!(out, "-")?,
-        kind => write!(out, "{}", Kind(kind))?,
+        (_, 0) => write!(out, "-")?,
+        (Source::Socket, client) => write!(out, "client[{client}]")?,
+        (_, kind) => write!(out, "{}", Kind(kind))?,
     }
     writeln!(out, " {}", Escaped(record.bytes))
 }
@@ -114,7 +117,7 @@ pub(crate) fn json<'a>(seq: u64, record: &Record<'a>) -> Line<'a> {
         boottime_ns: record.boottime_ns,
         source: record.source.name(),
         source_seq: record.source_seq,
-        kind: kind::name(record.kind),
+        kind: kind::name(record.kind).filter(|_| record.source != Source::Socket),
         type_number: record.kind,
         flags: flags
             .into_iter()

@@ -3,6 +3,7 @@
 
 pub mod ack;
 pub mod actions;
+pub mod beside;
 pub mod checkpoints;
 pub mod child;
 pub mod descendants;
@@ -10,6 +11,7 @@ pub mod failure;
 pub mod forward;
 pub mod housekeeping;
 pub mod kernel;
+pub mod listen;
 pub mod open;
 pub mod retention;
 pub mod room;

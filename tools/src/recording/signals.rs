@@ -14,6 +14,7 @@ use signal_hook::low_level::siginfo::Origin;
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 /// Two signals of one end come within this time.
@@ -55,6 +56,20 @@ impl Signals {
     #[must_use]
     pub fn ends(&self, signal: i32) -> bool {
         request_of(signal, self.reloads).is_none()
+    }
+
+    /// Catches what ends a plugin of auditd, and ignores what auditd and people send to all its plugins:
+    /// SIGHUP to read their configurations again and SIGUSR1 to say how they are.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn catch_as_plugin() -> io::Result<Self> {
+        let ignored = Arc::new(AtomicBool::new(false));
+        for signal in [SIGHUP, SIGUSR1] {
+            signal_hook::flag::register(signal, Arc::clone(&ignored))?;
+        }
+        let arrived = SignalsInfo::new([SIGINT, SIGTERM])?;
+        Ok(Self { arrived, reloads: false, passed_on: None })
     }
 
     /// Starts the thread that stops the source at the first signal that ends recording, tells `ending` of each, and

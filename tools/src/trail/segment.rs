@@ -12,7 +12,7 @@ use graven_format::merkle::Hash;
 use graven_format::recovery::Found;
 use graven_format::scan::{Event, Expect, Outcome, Prefix};
 use graven_format::trailer::Tally;
-use graven_format::{Finding, FindingKind, Flags, FormatError};
+use graven_format::{Finding, FindingKind, Flags, FormatError, Source};
 use graven_writer::retention::Statement;
 use std::io;
 use std::ops::{ControlFlow, Range};
@@ -84,6 +84,8 @@ pub struct SegmentRead {
     pub losses: Vec<LossFound>,
     /// Those that were not kept.
     pub losses_left_out: u64,
+    /// Intact records whose source promises no completeness.
+    pub best_effort: u64,
     /// The serials of the kernel's audit in it.
     pub serials: Serials,
     /// The last record in it that says which segments were removed from the trail's beginning.
@@ -123,6 +125,7 @@ struct Collector {
     last: Option<Stamp>,
     losses: Vec<LossFound>,
     losses_left_out: u64,
+    best_effort: u64,
     serials: Serials,
     retention: Option<(Stamp, Statement)>,
     clocks: Clocks,
@@ -136,6 +139,7 @@ impl Collector {
                 self.first.get_or_insert(stamp);
                 self.last = Some(stamp);
                 self.records += 1;
+                self.best_effort += u64::from(record.source == Source::Import);
                 let (realtime_ns, boottime_ns) = (record.realtime_ns, record.boottime_ns);
                 self.clocks.take(Times { seq: *seq, realtime_ns, boottime_ns });
                 self.findings[self.placed..].iter_mut().for_each(|it| it.after = Some(stamp));
@@ -214,6 +218,7 @@ pub fn read(
         last,
         losses,
         losses_left_out,
+        best_effort,
         serials,
         retention,
         clocks,
@@ -231,6 +236,7 @@ pub fn read(
         last,
         losses,
         losses_left_out,
+        best_effort,
         serials: serials.end(),
         retention,
         notes: notes.map(|notes| notes.end(end_seq)).unwrap_or_default(),
@@ -305,6 +311,7 @@ pub fn read_ends(dir: &TrailDir, file: &SegmentFile) -> io::Result<SegmentRead> 
         last: None,
         losses: Vec::new(),
         losses_left_out: 0,
+        best_effort: 0,
         serials: Serials::default(),
         retention: None,
         notes: Notes::default(),

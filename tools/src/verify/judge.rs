@@ -275,6 +275,7 @@ impl<'a> Judge<'a> {
             0
         };
         self.records.intact += read.records - unannounced;
+        self.records.best_effort += read.best_effort;
         self.records.unannounced += unannounced;
         self.first = self.first.or(read.first);
         self.last = read.last.or(self.last);

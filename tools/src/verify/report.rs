@@ -137,6 +137,9 @@ pub struct Records {
     pub end_seq: u64,
     /// Records that are known to be missing or unreadable.
     pub missing: u64,
+    /// Of the intact ones, those of sources that promise no completeness: what came through auditd or by
+    /// multicast.
+    pub best_effort: u64,
     /// Intact records that were never announced and that recovery removes.
     pub unannounced: u64,
     /// Time of the first intact record.

@@ -182,6 +182,10 @@ fn facts(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let start = report.scope.seqs_checked().filter(|_| report.scope.kind != Kind::Trail);
     let start = start.map_or(begin(report), |seqs| seqs.start);
     fact("records", format!("{} intact of seq {start}..{}", records.intact, records.end_seq))?;
+    if records.best_effort > 0 {
+        let text = count(records.best_effort, "record");
+        fact("imported", format!("{text}, best effort: auditd and multicast may drop unsaid"))?;
+    }
     if let (Some(first), Some(last)) = (&records.time_first, &records.time_last) {
         fact("time", format!("{first} to {last}"))?;
     }

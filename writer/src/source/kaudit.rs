@@ -52,7 +52,8 @@ pub struct Options {
     /// from running. A queued record takes about 900 bytes.
     pub receive_buffer_bytes: usize,
     /// Memory in which the kernel leaves records where they need not be received, in bytes: a power of two
-    /// and of pages, or 0 to receive each. What finds no room in it goes into the socket.
+    /// and of pages, or 0 to receive each. What finds no room in it goes into the socket. Each is received
+    /// as well if audit was on before.
     pub mapped_bytes: usize,
 }
 
@@ -173,8 +174,11 @@ impl DataSocket {
         let granted = socket.enlarge(options.receive_buffer_bytes);
         let granted = granted.map_err(failed("enlarge socket"))?;
         socket.stay_open_after_overrun().map_err(failed("set socket option"))?;
-        let mapped =
-            (options.mapped_bytes > 0).then(|| Mapped::attach(&socket, options.mapped_bytes));
+        // While audit is on, that a filter was loaded is an event itself: with nobody registered yet, it would be
+        // lost, and so would be that it ends.
+        let is_off = Control::open().and_then(|mut it| it.status()).map_err(refused)?.enabled == 0;
+        let wanted = is_off && options.mapped_bytes > 0;
+        let mapped = wanted.then(|| Mapped::attach(&socket, options.mapped_bytes));
         Ok(Self { socket, mapped, receive_buffer_bytes: granted })
     }
 }

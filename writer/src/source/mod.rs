@@ -7,11 +7,15 @@ pub(crate) mod intake;
 pub mod kaudit;
 mod last_status;
 pub(crate) mod mapped;
+pub mod multicast;
 pub mod netlink;
 mod netlink_options;
 pub mod nlmsg;
 pub mod past;
+pub mod plugin;
+mod serials;
 pub mod session;
+pub mod socket;
 pub mod stream;
 pub mod window;
 
