@@ -73,11 +73,12 @@ impl Statement {
             return None;
         }
         next("first-segment")?;
-        let last_segment = next("last-segment")?.parse().ok()?;
-        let end_seq = next("end-seq")?.parse().ok()?;
+        let last_segment = number(next("last-segment")?)?;
+        let end_seq = number(next("end-seq")?)?;
         let digits = next("root")?;
         let mut root = [0; 32];
-        if digits.len() != 64 || !digits.is_ascii() {
+        // A sign would be read as a digit.
+        if digits.len() != 64 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return None;
         }
         for (byte, at) in root.iter_mut().zip((0..64).step_by(2)) {
@@ -85,6 +86,11 @@ impl Statement {
         }
         Some(Self { last_segment, end_seq, root })
     }
+}
+
+/// A number as it is written here: digits, and nothing before them.
+fn number(text: &str) -> Option<u64> {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 
 /// Segments that are to be removed.
@@ -264,6 +270,7 @@ mod tests {
         assert_eq!(Statement::parse(&Record { source: Source::Stdin, ..record }), None);
         for other in [
             text.replace("last-segment=7", "last-segment=x"),
+            text.replace("end-seq=900", "end-seq=+900"),
             text.replace("root=ab", "root=é"),
             text.replace("root=ab", "root=+1"),
             text.replace("op=retention", "op=rotate"),

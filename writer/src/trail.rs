@@ -366,7 +366,7 @@ impl Asker {
     }
 
     /// Has the segment in use sealed as soon as all that has been accepted is in it, and says how many records that
-    /// is. What comes later goes to a new segment. Asked again before another record, it is the same seal; a trail
+    /// is. What comes later goes to a new segment, but for what is taken before the writer gets to it. Asked again before another record, it is the same seal; a trail
     /// that has ended is sealed anyway.
     #[must_use = "the records before this seq are those that it seals"]
     pub fn seal_now(&self) -> u64 {

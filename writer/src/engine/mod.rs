@@ -291,6 +291,8 @@ impl<D: Disk> Engine<D> {
         self.take_interval();
         self.drive_signer();
         if self.closing.is_none() {
+            // What was asked for before these records came does not wait for them.
+            went_on |= self.seal_if_asked();
             went_on |= self.submit_batches();
             went_on |= self.seal_if_asked();
             self.settle();
