@@ -80,7 +80,6 @@ fn what_the_kernel_held_before_the_daemon_arrives() {
 /// With the kernel's own limit of 64 records the queue overflows, which it counts and whose serials are
 /// missing between those that arrive.
 #[test]
-#[ignore = "the window over serials begins at Graven's own marker, behind what the kernel held"]
 fn what_the_kernel_could_not_hold_is_stated() {
     let script = "watch\nopen 40\nauditctl -s\nrecord\nopen 30\nfinish\numount /mnt\n";
     let (Some(kernel), dir) = (kernel(Line::V6_12), temp_dir()) else { return };

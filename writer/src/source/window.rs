@@ -15,8 +15,9 @@
 //! [`Tolerance::time_ns`], or at once when it lies [`SPAN`] serials back.
 //!
 //! # Where it starts and ends
-//! At the serial of a marker record that Graven itself sends, so that nothing from before the
-//! registration is missed and nothing at the end goes unnoticed. See [`Window::start`].
+//! What is owed begins at the serial of a marker record that Graven itself sends, and ends at that of another, so
+//! that nothing at the edges goes unnoticed. Of what came before the first the lowest serial is where
+//! judging begins. See [`Window::start`].
 //!
 //! # Where it goes on
 //! A window can be built again from the records and statements of a trail, behind a place up to which
@@ -189,35 +190,49 @@ impl Window {
             self.head = full + 1;
         }
         let state = &mut self.states[(full % SPAN) as usize];
-        self.events += u64::from(*state == 0);
+        self.events += u64::from(*state == 0 && full > self.opening);
         *state |= bits;
     }
 
-    /// Says that `serial` is the marker that was sent once registration had settled: what is
-    /// at or below it is not judged, what is above it is owed to us.
+    /// Says that `serial` is the marker that was sent once registration had settled: what is above it is
+    /// owed to us, and what came before it begins somewhere: what is missing from there on was lost with no
+    /// daemon, for instance by a kernel that held records since its boot and had no room. Returns whether
+    /// anything is missing there so far. Events at or below the marker may have begun before anybody took
+    /// records: they are not called partial.
     ///
     /// Until then nothing is given up, because events
-    /// above the marker may arrive before it.
-    pub fn start(&mut self, serial: u32) {
+    /// above the marker may arrive before it. Started once more, it goes on as it does.
+    pub fn start(&mut self, serial: u32) -> bool {
         if self.opening == u64::MAX {
             self.note(serial, kind::TRUSTED_APP);
             self.opening = self.widen(serial);
             let since = self.next.max(self.opening + 1)..self.head;
             self.events = since.map(|full| u64::from(self.state(full) & !STATED != 0)).sum();
-            return;
+            return false;
+        }
+        if self.started {
+            return false;
         }
         if !self.primed || self.widen(serial) >= self.head {
             self.note(serial, kind::TRUSTED_APP);
         }
         let marker = self.widen(serial);
-        while self.next <= marker {
-            self.states[(self.next % SPAN) as usize] = 0;
+        while self.next < marker && self.state(self.next) == 0 {
             self.next += 1;
         }
-        self.events = (self.next..self.head).map(|full| u64::from(self.state(full) != 0)).sum();
+        let mut missing = false;
+        for full in self.next..=marker {
+            match &mut self.states[(full % SPAN) as usize] {
+                0 => missing = true,
+                state => *state |= STATED,
+            }
+        }
+        self.opening = marker;
+        self.events = (marker + 1..self.head).map(|full| u64::from(self.state(full) != 0)).sum();
         self.open.clear();
         self.missing = Missing::default();
         self.started = true;
+        missing
     }
 
     /// Tells the time and takes what has been given up by now.

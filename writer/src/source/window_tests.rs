@@ -63,17 +63,34 @@ fn a_late_serial_fills_its_hole() {
 }
 
 #[test]
-fn nothing_at_or_below_the_marker_is_judged() {
+fn what_is_missing_between_the_first_serial_and_the_marker_was_lost_without_a_daemon() {
     let mut window = Window::new(TOLERANCE);
-    // Above the marker (20), yet before it: 22 and 21 must not be forgotten, 19 must not be missed.
-    for serial in [22, 18, 21, 20] {
+    // Above the marker (20), yet before it: 22 and 21 must not be forgotten. Of 15 and below nobody knows.
+    for serial in [22, 16, 18, 21, 20] {
         window.note(serial, OTHER);
     }
-    window.start(20);
+    assert!(window.start(20), "17 and 19 are not here yet");
     window.note(23, OTHER);
-    assert!(window.tick(0).is_empty());
+    assert!(window.tick(0).is_empty(), "they may still come");
+    window.note(17, OTHER);
+    let missing = finish(&mut window);
+    assert_eq!((missing.absent, missing.gaps), (vec![Gap { first: 19, last: 19 }], vec![]));
+    assert_eq!(window.events(), 3, "those above the marker");
+}
+
+#[test]
+fn an_event_that_began_before_the_marker_is_not_partial() {
+    let mut window = Window::new(TOLERANCE);
+    // Nobody took the beginning of 18, nor of 19, whose end comes behind the marker.
+    for (serial, kind) in [(18, kind::EOE), (19, OTHER), (20, kind::TRUSTED_APP)] {
+        window.note(serial, kind);
+    }
+    assert!(!window.start(20));
+    for (serial, kind) in [(19, kind::EOE), (21, kind::SYSCALL), (21, kind::EOE)] {
+        window.note(serial, kind);
+    }
+    assert!(window.is_complete_to(21));
     assert!(finish(&mut window).is_empty());
-    assert_eq!(window.events(), 3);
 }
 
 #[test]
@@ -261,7 +278,7 @@ proptest! {
             now_ns += u64::from(pause_ns);
             match call {
                 0 => drop(window.tick(now_ns)),
-                1 => window.start(serial),
+                1 => drop(window.start(serial)),
                 2 => {
                     let _ = window.is_complete_to(serial);
                 }

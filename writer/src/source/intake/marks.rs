@@ -36,10 +36,12 @@ impl Places {
 impl Intake<'_> {
     /// The opening marker arrived.
     pub(crate) fn start(&mut self, serial: u32) -> Result<(), AppendError> {
-        self.window.start(serial);
+        let held = self.window.start(serial);
         self.opened = true;
         if !self.goes_on {
-            self.whole_at_ns = self.now.realtime_ns;
+            // What is missing among records that the kernel had held since it began may be as old as that.
+            let since_boot_ns = if held { self.now.boottime_ns } else { 0 };
+            self.whole_at_ns = self.now.realtime_ns.saturating_sub(since_boot_ns);
         }
         // What the counter rose by since the last session is explained by what is missing, or is not,
         // once that is known.
