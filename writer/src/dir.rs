@@ -84,6 +84,13 @@ impl LockedDir {
         self.lock.as_fd()
     }
 
+    /// Lets the lock go at once. Nothing that was asked of the disk may be under way any more: io_uring holds the
+    /// lock's file for a moment longer than it works.
+    pub(crate) fn unlock(&self) {
+        // One that cannot be let go ends with the file.
+        let _ = self.lock.unlock();
+    }
+
     /// The trail's id.
     #[must_use]
     pub fn trail_id(&self) -> TrailId {

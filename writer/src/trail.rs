@@ -392,6 +392,10 @@ fn engine_thread(
     let (mut engine, shared) = match start(dir, options) {
         Ok(started) => started,
         Err(error) => {
+            if !matches!(error, OpenError::Io { .. } | OpenError::Write(_)) {
+                // It refused before it asked the disk for more than it had waited for.
+                dir.unlock();
+            }
             // Nobody listens only if the caller's thread has died.
             let _ = opened.send(Err(error));
             return Ok(());
@@ -416,7 +420,10 @@ fn engine_thread(
         match turn {
             Turn::Again => {}
             Turn::Sleep { until_ns } => sleep(&mut engine, until_ns),
-            Turn::Finished => return Ok(()),
+            Turn::Finished => {
+                dir.unlock();
+                return Ok(());
+            }
             Turn::Failed(error) => return Err(error),
         }
     }
