@@ -2,6 +2,7 @@
 //! killed, is stated when the next one begins, exactly.
 
 use crate::rig::audit::{Rule, Turn, auditctl};
+use crate::rig::kept::Kept;
 use crate::rig::{Running, has, on, record_from, temp_dir};
 use rustix::process::Signal;
 use std::path::Path;
@@ -88,11 +89,12 @@ fn what_a_killed_daemon_had_and_what_came_until_the_next_is_stated_exactly() {
     let besides = recorded(&trail);
     assert!(besides > 0);
 
+    let kept = Kept::of(&trail);
     let mut killed = daemon(&trail);
     let before = killed.acknowledged();
     let producers = [producer(OPENS_EACH), producer(OPENS_EACH)];
     killed.wait_until("a storm", |it| it.acknowledged() > before.map(|seq| seq + 50_000));
-    killed.signal(Signal::KILL);
+    kept.kill_both();
     drop(killed);
     let missed = recorded(&trail);
     std::thread::sleep(std::time::Duration::from_millis(100));
@@ -124,6 +126,8 @@ fn what_comes_between_two_sessions_is_stated_if_audit_was_left_on() {
     let Some(turn) = Turn::take() else { return };
     let dir = temp_dir();
     let trail = dir.path().join("trail");
+    // Nothing goes on recording if this fails.
+    let _kept = Kept::of(&trail);
     let Some(rule) = Rule::opens_by(UID) else { return };
     // Audit off between them: nothing was owed.
     end(daemon(&trail));

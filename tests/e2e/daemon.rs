@@ -2,6 +2,7 @@
 //! that all is as it was afterwards.
 
 use crate::rig::audit::{Rule, Turn};
+use crate::rig::kept::{Kept, Role};
 use crate::rig::{HANG, Ran, Running, graven, has, on, run, temp_dir};
 use rustix::process::Signal;
 use std::path::{Path, PathBuf};
@@ -23,12 +24,15 @@ fn rule(uid: u32, key: &str) -> String {
 
 /// The files of a daemon.
 struct Files {
+    /// Nothing goes on recording if a test fails.
+    kept: Kept,
     dir: tempfile::TempDir,
 }
 
 impl Files {
     fn new(rules: &str, more: &str) -> Self {
-        let files = Self { dir: temp_dir() };
+        let dir = temp_dir();
+        let files = Self { kept: Kept::by(&dir.path().join("graven.toml")), dir };
         std::fs::write(files.rules(), rules).expect("written");
         let (trail, rules) = (files.trail(), files.rules());
         let text = format!(
@@ -109,7 +113,8 @@ fn a_daemon_loads_its_rules_and_puts_everything_back() {
     let status = Command::new("auditctl").arg("-s").output().expect("auditctl").stdout;
     let status = String::from_utf8(status).expect("text");
     assert!(status.contains("failure 0") && status.contains("backlog_limit 9000"), "{status}");
-    check_what_it_may(running.pid());
+    check_what_it_may(files.kept.pid(Role::Keeper), 2);
+    check_what_it_may(files.kept.pid(Role::Writer), 5);
     open_as(UID);
     files.eventually("key=\"e2e-one\"");
 
@@ -144,7 +149,7 @@ fn a_daemon_loads_its_rules_and_puts_everything_back() {
 }
 
 /// Capabilities, memory and priority of every thread.
-fn check_what_it_may(pid: u32) {
+fn check_what_it_may(pid: u32, threads_min: u32) {
     const AUDIT_WRITE: u64 = 1 << 29;
     const AUDIT_CONTROL: u64 = 1 << 30;
     const IPC_LOCK: u64 = 1 << 14;
@@ -161,7 +166,7 @@ fn check_what_it_may(pid: u32) {
         }
         threads += 1;
     }
-    assert!(threads >= 5, "{threads}");
+    assert!(threads >= threads_min, "{threads}");
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
     let locked = status.lines().find_map(|line| line.strip_prefix("VmLck:")).expect("a line");
     assert_ne!(locked.trim(), "0 kB", "its memory is locked");

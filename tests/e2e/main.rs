@@ -6,6 +6,7 @@
 //! Environment
 //! - `GRAVEN_E2E_SEED`: the seed of everything random; printed with every failure.
 //! - `GRAVEN_E2E_KILL_ROUNDS`: rounds of kill -9, 200 unless told otherwise.
+//! - `GRAVEN_E2E_KEPT_ROUNDS`: rounds of a storm in which keeper or writer is killed, 4 unless told otherwise.
 //! - `GRAVEN_E2E_INJECT_ALL`: inject into every system call and not into a sample.
 
 mod applications;
@@ -17,6 +18,7 @@ mod flips;
 mod full;
 mod inject;
 mod input;
+mod kept;
 mod kill;
 mod rig;
 mod salvage;

@@ -76,6 +76,20 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// The exit of a process of ours that ended with this number.
+    #[must_use]
+    pub fn of(code: u8) -> Self {
+        let known = [
+            Self::Success,
+            Self::Damage,
+            Self::Storage,
+            Self::NoRoom,
+            Self::Refused,
+            Self::KernelAudit,
+        ];
+        known.into_iter().find(|exit| exit.code() == code).unwrap_or(Self::CannotCheck)
+    }
+
     /// The number that the process ends with.
     #[must_use]
     pub const fn code(self) -> u8 {

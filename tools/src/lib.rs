@@ -13,6 +13,7 @@ pub mod doctor;
 pub mod escape;
 pub mod exit;
 pub mod fresh;
+pub mod kept;
 pub mod keys;
 pub mod output;
 pub mod prove;

@@ -8,6 +8,7 @@ pub mod disk;
 pub mod engine;
 pub mod error;
 pub mod hash;
+pub mod keeper;
 pub mod keys;
 pub mod losses;
 pub mod own;

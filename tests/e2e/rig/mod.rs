@@ -3,6 +3,7 @@
 pub(crate) mod audit;
 pub(crate) mod failing;
 pub(crate) mod feeder;
+pub(crate) mod kept;
 pub(crate) mod lines;
 pub(crate) mod mount;
 pub(crate) mod random;

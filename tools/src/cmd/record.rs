@@ -1,24 +1,27 @@
 //! `graven record`.
 
 use crate::config::given::{self, Given};
-use crate::config::value::{Number, Word};
+use crate::config::value::{Bytes, Number, Word};
 use crate::config::{Config, read};
 use crate::daemon::control::{Clerk, Desk, Reloading};
 use crate::daemon::reload::{Checkpoints, Kernel, Part};
-use crate::daemon::rules::{self, Wanted, said_but_the_last};
+use crate::daemon::rules::{Wanted, said_but_the_last};
 use crate::daemon::who::Who;
 use crate::daemon::{notify, process, records};
 use crate::diag::{Diagnostic, Level};
 use crate::exit::Exit;
+use crate::kept::writer::Link;
+use crate::kept::{self, Inherited, RingFull, guard, keeper};
 use crate::recording::beside::{self, Beside, BesideArgs};
 use crate::recording::housekeeping::{self, Housekeeping, Told};
+use crate::recording::open::parse_bytes;
 use crate::recording::room::{self, Ending, Words};
 use crate::recording::signals::{Signals, UntilStopped};
 use crate::recording::{Failure, SpaceArgs, TrailArgs, ack, kernel, listen, sealed, summary};
 use crate::status::Board;
 use graven_format::consts::RECORD_PAYLOAD_BYTES_MAX;
+use graven_writer::keeper::{MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, Role};
 use graven_writer::rewrite::LEVEL_DEFAULT;
-use graven_writer::source::kaudit::DataSocket;
 use graven_writer::source::stream::{self, Refused, StreamError};
 use graven_writer::{Trail, clock};
 use std::io;
@@ -58,8 +61,31 @@ pub struct Args {
     #[arg(long, value_name = "LEVEL", default_value_t = LEVEL_DEFAULT,
           value_parser = clap::value_parser!(i32).range(0..=19))]
     compress_sealed: i32,
+    /// Bytes of memory that the keeper holds the kernel's records in, 8M to 64G: so much, and about ten times as
+    /// much while it is compressed under pressure, is bridged while the writer or its disk stalls
+    #[arg(long, value_name = "BYTES", value_parser = parse_ring_bytes, default_value = "256M")]
+    keeper_ring: u64,
+    /// What to do when that memory is nearly full
+    #[arg(long, value_enum, default_value_t = RingFull::Block, value_name = "ACTION")]
+    ring_full: RingFull,
+    /// A cgroup to freeze then: a directory with cgroup.freeze (v2) or freezer.state (v1); may be given several times. One
+    /// that holds a process of graven, or process 1, is left alone
+    #[arg(long, value_name = "PATH")]
+    freeze_cgroup: Vec<PathBuf>,
+    /// Which of its processes this is: only graven itself says so
+    #[arg(long, hide = true, value_parser = str::parse::<Inherited>)]
+    inherited: Option<Inherited>,
     #[command(flatten)]
     beside: BesideArgs,
+}
+
+fn parse_ring_bytes(text: &str) -> Result<u64, String> {
+    let bytes = parse_bytes(text)?;
+    if (MEMORY_BYTES_MIN..=MEMORY_BYTES_MAX).contains(&bytes) {
+        Ok(bytes)
+    } else {
+        Err("expected 8M to 64G".to_owned())
+    }
 }
 
 /// Where records come from.
@@ -107,7 +133,9 @@ const AFTER_HELP: &str = "\
 From netlink, graven takes the place of auditd: it needs root and that no other audit daemon is \
 running, records every message byte for byte, turns auditing on, and gives everything back as it was \
 when SIGTERM or SIGINT ends it. Rules are left to auditctl, unless the configuration names a file of them. What the \
-kernel lost becomes a loss statement. That recording began and ended, and what it was told meanwhile and by whom, is \
+kernel lost becomes a loss statement. It is two processes: a keeper, which takes from the kernel into memory, and a \
+writer. Each starts the other again if it is killed, and nothing is lost by that; a signal may go to either. While the \
+storage fails the keeper holds the records, and the writer is started again and again: see --keeper-ring and --ring-full. That recording began and ended, and what it was told meanwhile and by whom, is \
 in the trail as auditd has it: DAEMON_START, DAEMON_END and others.
 
 With --config, SIGHUP has the file read again: what can be changed without a restart is, what cannot is named, and \
@@ -166,15 +194,17 @@ struct Settled {
 }
 
 impl Args {
-    /// These arguments and the configuration, each with what the other says.
+    /// These arguments and the configuration of this text, each with what the other says.
     ///
     /// # Errors
-    /// The configuration cannot be read, or is wrong.
-    pub fn settled(&self) -> Result<(Self, Config), Failure> {
+    /// The configuration is wrong.
+    pub fn settled(&self, text: Option<&str>) -> Result<(Self, Config), Failure> {
         let mut args = self.clone();
-        let config = match &self.config {
-            Some(file) => read::load(file).map_err(|errors| said_but_the_last(file, errors))?,
-            None => Config::default(),
+        let config = match (&self.config, text) {
+            (Some(file), Some(text)) => {
+                read::parse(text).map_err(|errors| said_but_the_last(file, errors))?
+            }
+            _ => Config::default(),
         };
         let config = args.settle(config);
         Ok((args, config))
@@ -194,6 +224,16 @@ impl Args {
         if self.given.has("compress_sealed") {
             config.trail.compress_sealed = Number(self.compress_sealed.into());
         }
+        let netlink = &mut config.netlink;
+        if self.given.has("keeper_ring") {
+            netlink.keeper_ring = Bytes(self.keeper_ring);
+        }
+        if self.given.has("ring_full") {
+            netlink.ring_full = Word(self.ring_full);
+        }
+        if self.given.has("freeze_cgroup") {
+            netlink.freeze_cgroups.clone_from(&self.freeze_cgroup);
+        }
         config.space = self.space.over(&config.space);
         self.source = config.trail.source.0;
         self.compress_sealed = i32::try_from(config.trail.compress_sealed.0).unwrap_or_default();
@@ -204,12 +244,55 @@ impl Args {
 /// Records until the source ends or a signal comes.
 #[must_use]
 pub fn run(args: &Args) -> Exit {
-    let settled = args.settled();
-    let recorded = settled.and_then(|(args, config)| record(Settled { args, config, told: None }));
-    recorded.unwrap_or_else(Failure::emit)
+    in_its_role(args).unwrap_or_else(Failure::emit)
 }
 
-fn record(settled: Settled) -> Result<Exit, Failure> {
+/// Does what this process is for: from the kernel, recording is more than one.
+fn in_its_role(args: &Args) -> Result<Exit, Failure> {
+    let inherited = match args.inherited {
+        None => None,
+        Some(Inherited::Guard { end }) => return guard::guard(end, &args.freeze_cgroup),
+        Some(Inherited::Peer { role, fds }) => Some((role, kept::open(fds)?)),
+    };
+    // What has begun goes on by the configuration that was in force, whatever its file says by now.
+    let in_force = match &inherited {
+        None => None,
+        Some((_, (shared, _))) => kept::config(shared)?,
+    };
+    let text = match (&args.config, in_force) {
+        (None, _) => None,
+        (Some(_), Some(text)) => Some(text),
+        (Some(file), None) => {
+            Some(read::text(file).map_err(|errors| said_but_the_last(file, errors))?)
+        }
+    };
+    let (args, config) = args.settled(text.as_deref())?;
+    let settled = Settled { args, config, told: None };
+    let Settled { args, config, .. } = &settled;
+    let memory_bytes = args.trail.memory_bytes();
+    let keeper = keeper::Options { config, text: text.as_deref(), memory_bytes };
+    match (args.source, inherited) {
+        (Source::Netlink, None) => {
+            args.beside.check(args.source.beside(), true)?;
+            // What is wrong is said before anything is changed.
+            if args.watches_space() {
+                housekeeping::check(&config.space, &args.trail)?;
+            }
+            keeper::begin(&keeper)
+        }
+        (Source::Netlink, Some((Role::Keeper, shared))) => keeper::go_on(&keeper, shared),
+        (Source::Netlink, Some((Role::Writer, shared))) => {
+            let link = Link::new(shared)?;
+            let exit = record(settled, Some(&link)).unwrap_or_else(Failure::emit);
+            link.end(exit);
+            Ok(exit)
+        }
+        _ => record(settled, None),
+    }
+}
+
+/// Records until the source ends. From the kernel through `link`, to the keeper.
+fn record(settled: Settled, link: Option<&Link>) -> Result<Exit, Failure> {
     let Settled { args, config, .. } = &settled;
     let beside = args.source.beside();
     let listens = matches!(args.source, Source::Netlink | Source::Multicast);
@@ -218,18 +301,19 @@ fn record(settled: Settled) -> Result<Exit, Failure> {
         Source::Plugin => Signals::catch_as_plugin(),
         _ => Signals::catch(args.config.is_some()),
     };
-    let signals = signals
+    let mut signals = signals
         .map_err(|why| Failure::new(Exit::CannotCheck, &format!("cannot catch signals: {why}")))?;
+    if let Some(link) = link {
+        signals = signals.passed_on_by(link.session().clone());
+    }
     // All that is asked of the kernel is looked at before anything is changed.
     let wanted = match args.source {
-        Source::Netlink => Some(Wanted::read(&config.netlink)?),
+        Source::Netlink => Some(wanted(config, link)?),
         _ => None,
     };
     if args.watches_space() {
         housekeeping::check(&config.space, &args.trail)?;
     }
-    let socket = wanted.as_ref().map(|it| kernel::open(&it.options));
-    let socket = socket.transpose()?;
     if args.config.is_some() {
         process::settle(config, args.trail.memory_bytes());
     }
@@ -261,7 +345,7 @@ fn record(settled: Settled) -> Result<Exit, Failure> {
     let told = housekeeping.as_ref().map(|it| it.told(&args.trail));
     let settled = &Settled { told, ..settled };
     let recorded = room::while_told(&settled.args.trail, trail, words, |trail, ending| {
-        acknowledged(settled, socket.zip(wanted), trail, signals, ending)
+        acknowledged(settled, link.zip(wanted), trail, signals, ending)
     });
     if let Some(housekeeping) = housekeeping {
         let failed = matches!(&recorded, Err(failure) if failure.exit == Exit::Storage);
@@ -270,10 +354,25 @@ fn record(settled: Settled) -> Result<Exit, Failure> {
     recorded
 }
 
+/// What is asked of the kernel. A writer that goes on where another stopped does not need the file of rules: they are
+/// loaded.
+fn wanted(config: &Config, link: Option<&Link>) -> Result<Wanted, Failure> {
+    let read = Wanted::read(&config.netlink);
+    match (read, link) {
+        (Err(failure), Some(link)) if link.is_opened() => {
+            let _ = failure.note("the rules that are loaded stay in force").emit();
+            let mut without = config.netlink.clone();
+            without.rules = None;
+            Wanted::read(&without)
+        }
+        (read, _) => read,
+    }
+}
+
 /// Records beside the thread that acknowledges, if one was asked for.
 fn acknowledged(
     settled: &Settled,
-    kernel: Option<(DataSocket, Wanted)>,
+    kernel: Option<(&Link, Wanted)>,
     trail: Trail,
     signals: Signals,
     ending: Arc<Ending>,
@@ -355,20 +454,28 @@ fn clerk<'a>(
     settled: &'a Settled,
     trail: &Trail,
     board: &Arc<Board>,
-    kernel: Option<Kernel<'a>>,
+    kernel: Option<(Kernel<'a>, &'a Link)>,
     status: &str,
 ) -> Clerk<'a> {
     let Settled { args, config, told } = settled;
     let reloading = args.config.as_ref().map(|file| {
         let mut parts: Vec<Box<dyn Part + 'a>> =
             vec![Box::new(Checkpoints::new(trail.asker(), Arc::clone(board), config))];
+        let (kernel, link) = kernel.unzip();
         if let Some(kernel) = kernel {
             parts.push(Box::new(kernel));
         }
         if let Some(told) = told {
             parts.push(Box::new(told.clone()));
         }
-        let load = move || Ok(args.clone().settle(read::load(file)?));
+        let load = move || {
+            let text = read::text(file)?;
+            let config = read::parse(&text)?;
+            if let Some(link) = link {
+                link.note_config(&text);
+            }
+            Ok(args.clone().settle(config))
+        };
         Reloading { file: file.clone(), config: config.clone(), load: Box::new(load), parts }
     });
     // Nothing is ever suspended: producers wait for room, and go on by themselves. What there is an action for acts anew.
@@ -432,7 +539,7 @@ fn read_stdin(trail: Trail, mut input: UntilStopped<Stdin>) -> Result<Exit, Fail
 /// Records the kernel's audit messages until a signal comes, and closes the trail.
 fn netlink(
     settled: &Settled,
-    (socket, wanted): (DataSocket, Wanted),
+    (link, wanted): (&Link, Wanted),
     trail: Trail,
     signals: Signals,
     ending: Arc<Ending>,
@@ -441,27 +548,25 @@ fn netlink(
     let stop = Arc::new(kernel::stop()?);
     let asked = Arc::clone(&stop);
     let (desk, handed_in) = Desk::new();
+    if link.is_stopping() {
+        stop.request();
+        ending.signal();
+    }
     signals.watch(Arc::clone(&ending), desk.clone(), move || asked.request()).map_err(no_thread)?;
-    let (daemon, past) = match kernel::attach_over(socket, &wanted.options, &args.trail, &trail) {
-        Ok(attached) => attached,
-        Err(failure) => {
-            // Nothing was recorded; why not is what matters now.
-            let _ = trail.close();
-            return Err(failure);
-        }
-    };
+    let daemon = link.daemon();
+    let (kept, past) = link.take_up(args, &trail)?;
     ending.board.tell_kernel(daemon.last_status());
-    let pid = std::process::id();
+    let pid = link.registered();
     let status = format!("recording kernel audit as pid {pid}");
     let myself = Who::myself();
     let _ = records::start(&myself).append(&trail);
     let received = std::thread::scope(|scope| {
         let _open = desk.open_until();
         if let Some(rules) = &wanted.rules {
-            rules::load(&daemon, rules, &trail)?;
+            link.load(rules, &trail)?;
         }
-        let kernel = Kernel::new(&daemon, trail.asker(), wanted);
-        clerk(settled, &trail, &ending.board, Some(kernel), &status)
+        let kernel = Kernel::new(daemon, trail.asker(), wanted);
+        clerk(settled, &trail, &ending.board, Some((kernel, link)), &status)
             .start(scope, handed_in)
             .map_err(no_thread)?;
         told(settled, &trail, &status)?;
@@ -470,12 +575,11 @@ fn netlink(
         }
         let listening = settled.args.beside.listening(None);
         let received = listen::while_served(listening.as_ref(), &trail, args.quiet, || {
-            kernel::receive(&daemon, &trail, past, &stop)
+            link.receive(kept, &trail, past, &stop)
         });
         notify::stopping("making durable what was received");
         received
     });
-    let received = kernel::detach(daemon, received);
     // The last word. A trail that has failed takes none, and says so when it is closed.
     let _ = match &received {
         Ok(_) => records::ended(&desk.ended_by()).append(&trail),

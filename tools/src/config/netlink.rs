@@ -1,5 +1,6 @@
 use super::schema::section;
-use super::value::{Bytes, Number, Time};
+use super::value::{Bytes, Number, Time, Word};
+use crate::kept::RingFull;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,5 +21,14 @@ section! {
         [reload] rules: Option<PathBuf> = None, like "\"/etc/audit/audit.rules\"";
         /// Receive memory of the socket: it bridges the time in which the receiver is kept from running.
         [restart] receive_buffer: Bytes<{ 64 << 10 }, { 1 << 30 }> = Bytes(64 << 20);
+        /// Memory in which the keeper holds records while the writer or its disk stalls: so much, and about ten times as
+        /// much once it is compressed.
+        [restart] keeper_ring: Bytes<{ 8 << 20 }, { 64 << 30 }> = Bytes(256 << 20);
+        /// What to do when that memory is nearly full: "block" takes nothing more, so that the kernel makes producers wait
+        /// for backlog_wait_time; "freeze" freezes the cgroups of freeze_cgroups before that, until half of it is free.
+        [restart] ring_full: Word<RingFull> = Word(RingFull::Block);
+        /// Cgroups to freeze then: directories with cgroup.freeze (v2) or freezer.state (v1). One that holds a process of
+        /// graven, or process 1, is left alone.
+        [restart] freeze_cgroups: Vec<PathBuf> = Vec::new();
     }
 }

@@ -43,18 +43,25 @@ impl ConfigError {
 /// # Errors
 /// All that is wrong with it, in the order of its lines.
 pub fn load(file: &Path) -> Result<Config, Vec<ConfigError>> {
+    parse(&text(file)?)
+}
+
+/// The text of a file that may be a configuration.
+///
+/// # Errors
+/// It cannot be read, is too long, or no text.
+pub fn text(file: &Path) -> Result<String, Vec<ConfigError>> {
     let unreadable = |what: String, help: &str| {
         vec![ConfigError { at: None, key: None, what, help: help.to_owned() }]
     };
     let sample = "`graven config show-default` prints a file to begin with";
     let bytes = read_bounded(file, FILE_BYTES_MAX)
         .map_err(|why| unreadable(format!("cannot read the configuration: {why}"), sample))?;
-    let text = String::from_utf8(bytes).map_err(|why| {
+    String::from_utf8(bytes).map_err(|why| {
         let at = why.utf8_error().valid_up_to();
         let what = format!("the configuration is no UTF-8 from byte {at} on");
         unreadable(what, "write it in UTF-8, as TOML has it")
-    })?;
-    parse(&text)
+    })
 }
 
 /// A file that is no longer than `max` bytes.

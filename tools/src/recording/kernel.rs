@@ -3,7 +3,7 @@
 
 use crate::exit::Exit;
 use crate::recording::Failure;
-use graven_writer::source::kaudit::{AttachError, Daemon, DataSocket, Options};
+use graven_writer::source::kaudit::{AttachError, ControlError, Daemon, DataSocket, Options};
 use graven_writer::source::netlink::{self, NetlinkError, Stop, Summary};
 use graven_writer::source::past::Past;
 use graven_writer::{Trail, WriteError, clock};
@@ -43,8 +43,15 @@ pub fn attach_over(
     trail: &Trail,
 ) -> Result<(Daemon, Past), Failure> {
     let past = Past::read(dir, trail.opened().boot_id, None, None)?;
-    let attached = Daemon::attach_over(data, options);
-    attached.map(|daemon| (daemon, past)).map_err(|why: AttachError| failure(&why.to_string()))
+    become_daemon(data, options).map(|daemon| (daemon, past))
+}
+
+/// Takes the place of the audit daemon.
+///
+/// # Errors
+/// [`Failure`] with [`Exit::KernelAudit`]; the kernel is then as it was.
+pub fn become_daemon(data: DataSocket, options: &Options) -> Result<Daemon, Failure> {
+    Daemon::attach_over(data, options).map_err(|why: AttachError| failure(&why.to_string()))
 }
 
 /// A failure of kernel audit. Its text may end with what to do.
@@ -102,10 +109,14 @@ pub fn written_less(error: WriteError, received: &Result<Summary, Failure>) -> F
 pub fn detach(daemon: Daemon, received: Result<Summary, Failure>) -> Result<Summary, Failure> {
     let detached = daemon.detach();
     let summary = received?;
-    detached.map_err(|why| {
-        failure(&format!("giving kernel audit back: {why}"))
-            .note("everything that was received is in the trail")
-            .help("`graven doctor` shows the state that the kernel is in")
-    })?;
+    detached.map_err(|why| not_given_back(&why))?;
     Ok(summary)
+}
+
+/// The kernel is not as it was found.
+#[must_use]
+pub fn not_given_back(why: &ControlError) -> Failure {
+    failure(&format!("giving kernel audit back: {why}"))
+        .note("everything that was received is in the trail")
+        .help("`graven doctor` shows the state that the kernel is in")
 }

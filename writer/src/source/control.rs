@@ -51,6 +51,8 @@ pub(crate) enum Received {
     Some,
     /// Nothing is there.
     Empty,
+    /// Whether something is there is not known now. A socket always knows.
+    Later,
     /// The socket overran since the last look.
     Overrun,
 }
@@ -131,6 +133,12 @@ pub(crate) fn receive(
             Err(Errno::NOBUFS) => return Ok(Received::Overrun),
             Err(errno) => return Err(errno),
         }
+    }
+}
+
+impl From<OwnedFd> for AuditSocket {
+    fn from(fd: OwnedFd) -> Self {
+        Self { fd }
     }
 }
 
@@ -225,7 +233,7 @@ impl Control {
                     }
                 }
                 Received::Overrun => return Err(Errno::NOBUFS),
-                Received::Empty => {
+                Received::Empty | Received::Later => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left.is_zero() {
                         return Err(Errno::TIMEDOUT);
@@ -269,7 +277,7 @@ impl Control {
                     }
                 }
                 Received::Overrun => {}
-                Received::Empty => {
+                Received::Empty | Received::Later => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left.is_zero() {
                         return Err(Errno::TIMEDOUT);

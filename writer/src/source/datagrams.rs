@@ -8,10 +8,64 @@ use std::os::fd::{AsFd, AsRawFd};
 use rustix::io::Errno;
 
 /// Datagrams that one call takes at most.
-const SLOTS: usize = 32;
+pub(crate) const SLOTS: usize = 32;
+
+/// Longest datagram taken whole. The kernel's longest audit text is below 9 KiB.
+pub(crate) const SLOT_BYTES: usize = 64 * 1024;
 
 /// Space between slots, so that their starts do not all compete for the same lines of the cache.
-const STAGGER_BYTES: usize = 320;
+pub(crate) const STAGGER_BYTES: usize = 320;
+
+/// Memory for one call: a header, a vector and a slot for each datagram.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Places {
+    /// [`SLOTS`] headers; the kernel writes to each how long its datagram was.
+    pub(crate) headers: *mut libc::mmsghdr,
+    /// [`SLOTS`] vectors.
+    pub(crate) vectors: *mut libc::iovec,
+    /// [`SLOTS`] slots, each followed by [`STAGGER_BYTES`].
+    pub(crate) slots: *mut u8,
+    /// Bytes of a slot.
+    pub(crate) slot_bytes: usize,
+}
+
+impl Places {
+    /// Takes what is there without waiting, at most `limit` datagrams, and says how many it was.
+    ///
+    /// # Safety
+    /// The three parts are writable, aligned and as long as said, and nobody else uses them during the call.
+    pub(crate) unsafe fn receive(&self, socket: &impl AsFd, limit: usize) -> Result<usize, Errno> {
+        for at in 0..SLOTS {
+            // SAFETY: the caller has made room for all slots.
+            let slot = unsafe { self.slots.add(at * (self.slot_bytes + STAGGER_BYTES)) };
+            // SAFETY: and for as many vectors,
+            let vector = unsafe { self.vectors.add(at) };
+            // SAFETY: and headers.
+            let header = unsafe { self.headers.add(at) };
+            // SAFETY: the vector is in the caller's memory.
+            unsafe {
+                vector.write(libc::iovec { iov_base: slot.cast(), iov_len: self.slot_bytes })
+            };
+            // SAFETY: an mmsghdr of zeros is one that asks for nothing.
+            let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
+            message.msg_hdr.msg_iov = vector;
+            message.msg_hdr.msg_iovlen = 1;
+            // SAFETY: the header is in the caller's memory.
+            unsafe { header.write(message) };
+        }
+        // SAFETY: each message names one vector and that one slot, which nothing else uses meanwhile.
+        let taken = unsafe {
+            libc::recvmmsg(
+                socket.as_fd().as_raw_fd(),
+                self.headers,
+                limit.min(SLOTS) as libc::c_uint,
+                libc::MSG_DONTWAIT | libc::MSG_TRUNC,
+                std::ptr::null_mut(),
+            )
+        };
+        usize::try_from(taken).map_err(|_| super::netlink_options::last_error())
+    }
+}
 
 /// The datagrams that the last call brought.
 #[derive(Debug)]
@@ -40,34 +94,19 @@ impl Datagrams {
     /// `AGAIN` if nothing is there; nothing is held then.
     pub(crate) fn receive(&mut self, socket: &impl AsFd, limit: usize) -> Result<(), Errno> {
         self.clear();
-        let mut slots = self.memory.chunks_exact_mut(self.slot_bytes + STAGGER_BYTES);
-        let mut places: [libc::iovec; SLOTS] = std::array::from_fn(|_| {
-            let slot = slots.next().unwrap_or_default();
-            let iov_len = self.slot_bytes.min(slot.len());
-            libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len }
-        });
-        let mut messages: [libc::mmsghdr; SLOTS] = std::array::from_fn(|at| {
-            // SAFETY: an mmsghdr of zeros is one that asks for nothing.
-            let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
-            message.msg_hdr.msg_iov = &raw mut places[at];
-            message.msg_hdr.msg_iovlen = 1;
-            message
-        });
-        // SAFETY: each message names one place, which lives through the call, and each place the
-        // bytes of one slot, which nothing else reads or writes meanwhile.
-        let taken = unsafe {
-            libc::recvmmsg(
-                socket.as_fd().as_raw_fd(),
-                messages.as_mut_ptr(),
-                limit.min(SLOTS) as libc::c_uint,
-                libc::MSG_DONTWAIT | libc::MSG_TRUNC,
-                std::ptr::null_mut(),
-            )
+        // SAFETY: headers and vectors of zeros are valid ones.
+        let mut headers: [libc::mmsghdr; SLOTS] = unsafe { std::mem::zeroed() };
+        // SAFETY: the same.
+        let mut vectors: [libc::iovec; SLOTS] = unsafe { std::mem::zeroed() };
+        let places = Places {
+            headers: headers.as_mut_ptr(),
+            vectors: vectors.as_mut_ptr(),
+            slots: self.memory.as_mut_ptr(),
+            slot_bytes: self.slot_bytes,
         };
-        let Ok(taken) = usize::try_from(taken) else {
-            return Err(super::netlink_options::last_error());
-        };
-        self.whole_lens.extend(messages[..taken].iter().map(|message| message.msg_len as usize));
+        // SAFETY: all three are exclusively borrowed here, and the memory was made for these slots.
+        let taken = unsafe { places.receive(socket, limit) }?;
+        self.whole_lens.extend(headers[..taken].iter().map(|message| message.msg_len as usize));
         Ok(())
     }
 

@@ -91,8 +91,8 @@ pub(crate) fn heartbeat_text(number: u64) -> String {
 /// What a session has to know of how this process is the audit daemon.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Terms {
-    /// The process that writes heartbeats and markers.
-    pub(crate) pid: u32,
+    /// The processes that write heartbeats and markers: the one that is registered, and this one.
+    pub(crate) pids: [u32; 2],
     /// The kernel's counter when it registered.
     pub(crate) lost: u32,
     /// Whether audit stays on afterwards.
@@ -182,6 +182,13 @@ impl<'a> Intake<'a> {
     /// Whether the opening marker is behind it.
     pub(crate) fn is_opened(&self) -> bool {
         self.opened
+    }
+
+    /// Giving everything back makes so many events more.
+    pub(crate) fn makes_more(&mut self, events: u64) {
+        if self.terms.left_on {
+            self.terms.own += events;
+        }
     }
 
     pub(crate) fn set_now(&mut self, now: Moment) {
@@ -294,7 +301,7 @@ impl<'a> Intake<'a> {
     fn see(&mut self, kind: u16, payload: &[u8], serial: u32) -> Option<Seen> {
         match kind {
             kind::TRUSTED_APP => {
-                let number = heartbeat_number(payload, self.terms.pid)?;
+                let number = self.heartbeat(payload)?;
                 self.summary.heartbeats += 1;
                 Some(Seen::Heartbeat { number, serial })
             }
@@ -303,6 +310,10 @@ impl<'a> Intake<'a> {
             }
             _ => None,
         }
+    }
+
+    fn heartbeat(&self, payload: &[u8]) -> Option<u64> {
+        self.terms.pids.iter().find_map(|pid| heartbeat_number(payload, *pid))
     }
 
     /// The kernel's counters were read.

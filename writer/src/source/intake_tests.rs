@@ -37,7 +37,7 @@ const PID: u32 = 77;
 const SEC_NS: u64 = 1_000_000_000;
 
 fn terms(lost: u32) -> Terms {
-    Terms { pid: PID, lost, left_on: true, own: 1 }
+    Terms { pids: [PID; 2], lost, left_on: true, own: 1 }
 }
 
 fn datagram(kind: u16, text: &str) -> Vec<u8> {

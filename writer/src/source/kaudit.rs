@@ -21,13 +21,16 @@ use super::intake::{OPENING, Terms, heartbeat_text};
 use super::last_status::LastStatus;
 use super::mapped::{Mapped, Taker};
 use super::nlmsg::{
-    self, MASK_WORDS, Message, Rule, RuleField, RuleList, SignalInfo, Status, StatusChange,
+    self, MASK_WORDS, Message, Rule, RuleAction, RuleField, RuleList, SignalInfo, Status,
+    StatusChange,
 };
 
+pub use heir::{EXEMPT_KEY, Handed};
 pub use limits::time_of;
 use limits::{LOCKED, needs, wanted};
-pub use ruleset::RuleChange;
+pub use ruleset::{RuleChange, RuleNotes};
 
+mod heir;
 mod limits;
 mod ruleset;
 
@@ -201,6 +204,7 @@ pub struct Daemon {
     before: Status,
     ours: Mutex<StatusChange>,
     loaded: Mutex<Option<RuleChange>>,
+    notes: Option<Box<dyn RuleNotes>>,
     pid: u32,
     receive_buffer_bytes: usize,
     given_back: bool,
@@ -245,6 +249,7 @@ impl Daemon {
             before,
             ours: Mutex::new(ours),
             loaded: Mutex::new(None),
+            notes: None,
             pid,
             receive_buffer_bytes,
             given_back: false,
@@ -254,6 +259,7 @@ impl Daemon {
         daemon.register()?;
         daemon.set("set queue limits", &ours)?;
         if before.enabled != LOCKED {
+            daemon.forget_exempt()?;
             let enable = StatusChange { enabled: Some(1), ..StatusChange::default() };
             daemon.set("enable", &enable)?;
         }
@@ -315,7 +321,7 @@ impl Daemon {
         let limits = [ours.rate_limit, ours.failure, ours.backlog_limit, ours.backlog_wait_ticks];
         let own = 1 + limits.iter().flatten().count() as u64;
         let own = if left_on { own } else { 0 };
-        Terms { pid: self.pid, lost: self.before.lost, left_on, own }
+        Terms { pids: [self.pid, std::process::id()], lost: self.before.lost, left_on, own }
     }
 
     /// Receive memory that the kernel granted, in bytes; less than asked for without CAP_NET_ADMIN.
@@ -348,7 +354,10 @@ impl Daemon {
             Scope::Session(session) => RuleField::Session(session),
             Scope::Uid(uid) => RuleField::Uid(uid),
         };
-        let rule = |list, fields, mask| Rule { list, fields, mask, key: RULE_KEY.into() };
+        let rule = |list, fields, mask| {
+            let (action, key) = (RuleAction::Always, RULE_KEY.into());
+            Rule { list, action, fields, mask, key }
+        };
         let before = self.rules().len();
         for (arch, mask) in [(ARCH_X86_64, calls.x86_64), (ARCH_I386, calls.i386)] {
             let fields = vec![RuleField::Arch(arch), who];
@@ -399,6 +408,7 @@ impl Daemon {
         if let Some(change) = &*loaded {
             change.undo(&mut self.control())?;
             *loaded = None;
+            self.note(None);
         }
         removed
     }
@@ -463,6 +473,12 @@ impl Daemon {
         } else {
             Ok(())
         };
+        let limits = self.restore_limits(&now);
+        rules.and(enabled.map(drop)).and(unregistered).and(limits)
+    }
+
+    /// Puts back the limits that are still as they were set.
+    fn restore_limits(&self, now: &Status) -> Result<(), ControlError> {
         let same = |now: Option<u32>, ours: Option<u32>, before: Option<u32>| {
             (ours.is_some() && now == ours).then_some(before).flatten()
         };
@@ -483,8 +499,7 @@ impl Daemon {
             ),
             ..StatusChange::default()
         };
-        let limits = self.set("restore queue limits", &limits);
-        rules.and(enabled.map(drop)).and(unregistered).and(limits)
+        self.set("restore queue limits", &limits)
     }
 
     fn set(&self, operation: &'static str, change: &StatusChange) -> Result<(), ControlError> {

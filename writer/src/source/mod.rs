@@ -3,7 +3,7 @@
 pub mod calls;
 pub(crate) mod control;
 pub(crate) mod datagrams;
-mod intake;
+pub(crate) mod intake;
 pub mod kaudit;
 mod last_status;
 pub(crate) mod mapped;

@@ -31,7 +31,7 @@
 //! 5. The caller detaches; there is nothing left in the socket that is owed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc;
+use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -42,6 +42,7 @@ use super::intake::{CLOSING, Intake, Moment, OPENING, Seen};
 use super::kaudit::Daemon;
 use super::past::Past;
 use super::{AppendError, Sink};
+use crate::keeper::{Kept, MemoryError, Progress, SharedFeed};
 use feed::{Feed, SocketFeed};
 use pulse::{Command, Pulse, Report};
 pub use stop::Stop;
@@ -77,6 +78,9 @@ pub enum NetlinkError {
     /// The socket failed.
     #[error("receiving audit records failed: {0}")]
     Socket(Errno),
+    /// The memory that the keeper shares with this process cannot be read, or the keeper cannot go on.
+    #[error(transparent)]
+    Kept(#[from] MemoryError),
     /// The opening marker, which attaching wrote, did not come back.
     #[error(
         "the opening marker did not come back within {} s, so that no loss could be found; help: \
@@ -124,6 +128,30 @@ pub fn receive_through(
     let feed = SocketFeed::new(daemon, now, tap);
     let intake = Intake::new(sink, daemon.terms(), past, feed.now());
     receive_from(feed, daemon, stop, intake)
+}
+
+/// Receives what the keeper took from the socket of `daemon` and holds in its shared memory, and tells it what is
+/// durable; see [`receive`].
+///
+/// # Errors
+/// See [`receive`].
+pub fn receive_kept<P: Progress>(
+    daemon: &Daemon,
+    progress: &P,
+    past: Past,
+    kept: Kept<'_>,
+    stop: &Stop,
+) -> Result<Summary, NetlinkError> {
+    let trouble = OnceLock::new();
+    let mut terms = daemon.terms();
+    if past.taken_up {
+        // The session has accounted for what the counter had risen by.
+        terms.lost = daemon.status().map_or(past.lost, |status| status.lost);
+    }
+    let feed = SharedFeed::new(kept, progress, past.netlink_records(), &trouble)?;
+    let intake = Intake::new(progress, terms, past, feed.now());
+    let received = receive_from(feed, daemon, stop, intake);
+    received.map_err(|error| trouble.get().map_or(error, |why| why.clone().into()))
 }
 
 /// Receives from `feed` what `daemon` is owed until asked to stop, then drains.
@@ -185,6 +213,17 @@ enum Stage {
     Done(u32, bool),
 }
 
+/// What a look at the feed has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Looked {
+    /// There may be more.
+    More,
+    /// The socket was empty.
+    Empty,
+    /// Nothing is known to be there, or not to be there.
+    Later,
+}
+
 struct Receiver<'a, F> {
     feed: F,
     stop: &'a Stop,
@@ -207,7 +246,8 @@ impl<F: Feed> Receiver<'_, F> {
     fn run(mut self) -> Result<Summary, NetlinkError> {
         let mut traffic_when_empty = 0;
         loop {
-            let empty = self.take_batch()?;
+            let looked = self.take_batch()?;
+            let empty = looked == Looked::Empty;
             self.traffic.store(self.intake.traffic(), Ordering::Relaxed);
             while let Ok(report) = self.reports.try_recv() {
                 self.report(report);
@@ -223,9 +263,10 @@ impl<F: Feed> Receiver<'_, F> {
             if let Stage::Done(last, drained) = self.stage {
                 self.overruns_ns = 0;
                 self.look_at_overruns();
+                self.intake.makes_more(self.feed.own_events());
                 return Ok(self.intake.finish(last, drained)?);
             }
-            if empty {
+            if looked != Looked::More {
                 let traffic = self.intake.traffic();
                 let gained = traffic - std::mem::replace(&mut traffic_when_empty, traffic);
                 let busy = gained >= PAUSE_RECORDS_MIN;
@@ -251,8 +292,8 @@ impl<F: Feed> Receiver<'_, F> {
         }
     }
 
-    /// Takes what is there, at most a batch; true if the socket is empty.
-    fn take_batch(&mut self) -> Result<bool, NetlinkError> {
+    /// Takes what is there, at most a batch.
+    fn take_batch(&mut self) -> Result<Looked, NetlinkError> {
         for _ in 0..BATCH_CALLS {
             let received = self.feed.take().map_err(NetlinkError::Socket)?;
             self.look_at_the_clock();
@@ -264,10 +305,11 @@ impl<F: Feed> Receiver<'_, F> {
                     }
                 }
                 Received::Overrun => self.intake.overrun(),
-                Received::Empty => return Ok(true),
+                Received::Empty => return Ok(Looked::Empty),
+                Received::Later => return Ok(Looked::Later),
             }
         }
-        Ok(false)
+        Ok(Looked::More)
     }
 
     fn seen(&mut self, seen: Seen) -> Result<(), AppendError> {

@@ -30,6 +30,9 @@ const CHUNK_BYTES: usize = 512 * 1024;
 /// trail that had one long ago, and only other sources since, need not be read whole.
 const QUIET_SEGMENTS_MAX: usize = 16;
 
+/// Records of what a keeper told that are remembered.
+const TOLD_MAX: usize = 4096;
+
 /// A place in a trail from which on the window over serials can be built again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settled {
@@ -68,6 +71,10 @@ pub struct Past {
     pub(super) count_from: Option<u64>,
     /// How many they are.
     pub(super) counted: u64,
+    /// Where the last mark of a session was seen.
+    said_at: Option<u64>,
+    /// What a keeper told, at or behind that seq.
+    told: Vec<Vec<u8>>,
 }
 
 impl Past {
@@ -120,6 +127,18 @@ impl Past {
         self
     }
 
+    /// The records at or behind the seq that was asked for that say what a keeper told.
+    #[must_use]
+    pub fn told(&self) -> &[Vec<u8>] {
+        &self.told
+    }
+
+    /// Whether the last session has no end and something in it was said at or behind this seq.
+    #[must_use]
+    pub fn is_in_session_since(&self, seq: u64) -> bool {
+        self.open && self.said_at >= Some(seq)
+    }
+
     /// Looks for the last mark to begin at: the index of the segment from which on to read, and the place.
     fn look_back(
         &mut self,
@@ -169,12 +188,16 @@ impl Past {
         self.window = Some(Window::at(TOLERANCE, at.serial, at.halves));
         self.lost = at.lost;
         self.open = true;
+        self.said_at = Some(at.by);
     }
 
     /// Takes a record that the trail has, of which those from `at` on build the window.
     fn account(&mut self, seq: u64, record: &Record<'_>, at: Option<Settled>) {
         let counts = self.count_from.is_some_and(|from| seq >= from);
         self.counted += u64::from(counts && record.source == Source::Netlink);
+        if counts && is_told(record) && self.told.len() < TOLD_MAX {
+            self.told.push(record.bytes.to_vec());
+        }
         if let Some(at) = at.filter(|at| seq >= at.seq) {
             self.take(seq, record, at.by);
         }
@@ -195,6 +218,7 @@ impl Past {
                 self.stated(&said, seq >= accounted);
             }
         } else if let Some(mark) = Mark::read(record) {
+            self.said_at = Some(seq);
             self.mark(&mark);
         }
     }
@@ -246,6 +270,14 @@ impl Past {
             }
         }
     }
+}
+
+/// Whether a record says what a keeper told. They are few.
+fn is_told(record: &Record<'_>) -> bool {
+    let starts: [&[u8]; 4] = [b"ring-full", b"ring-room", b"keeper-died", b"writer-died"];
+    record.source == Source::Graven
+        && memchr::memmem::find(record.bytes, b":0): op=")
+            .is_some_and(|at| starts.iter().any(|start| record.bytes[at + 8..].starts_with(start)))
 }
 
 /// What to begin at after this mark: `Some(None)` is that nothing is owed, `None` that nothing is known.

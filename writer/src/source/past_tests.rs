@@ -166,7 +166,7 @@ fn at(now_ns: u64) -> Moment {
 }
 
 fn terms() -> Terms {
-    Terms { pid: PID, lost: 0, left_on: true, own: 0 }
+    Terms { pids: [PID; 2], lost: 0, left_on: true, own: 0 }
 }
 
 /// The places that a keeper would have been told of, and where the trail was before each record.

@@ -29,7 +29,15 @@ impl Daemon {
         }
         self.set("set queue limits", &change)?;
         *ours = wanted;
+        if let Some(notes) = &self.notes {
+            notes.note_limits(&wanted);
+        }
         Ok(())
+    }
+
+    /// Takes up what another process has changed of the limits.
+    pub fn take_up_limits(&self, changed: StatusChange) {
+        *self.ours.lock().unwrap_or_else(PoisonError::into_inner) = changed;
     }
 }
 

@@ -3,20 +3,26 @@
 //! Graven does not read rules: whoever loads a file of them (`auditctl -R`) does so between two listings, and
 //! what is put back are the kernel's own bytes.
 
-use super::{ControlError, Daemon};
+use super::{ControlError, Daemon, EXEMPT_KEY};
 use crate::source::control::Control;
-use crate::source::nlmsg;
+use crate::source::nlmsg::{self, StatusChange};
 use rustix::io::Errno;
 use std::sync::PoisonError;
 
 /// Most times that putting back is begun anew because somebody changes rules meanwhile.
 const ROUNDS_MAX: usize = 3;
 
-/// The key of rules that exempt Graven's own processes: `-D` in a file of rules does not mean them.
-const EXEMPT_KEY: &str = "graven-exempt";
-
 /// One rule as the kernel lists it: a `struct audit_rule_data` with the texts behind it.
 type RawRule = Vec<u8>;
+
+/// Remembers what was changed in the kernel, for whoever has to take it back if this process dies.
+pub trait RuleNotes: std::fmt::Debug + Send + Sync {
+    /// From now on this has to be taken back; or nothing.
+    fn note(&self, change: Option<&RuleChange>);
+
+    /// The limits are these of ours now.
+    fn note_limits(&self, ours: &StatusChange);
+}
 
 /// The rules before and after a change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,6 +35,43 @@ impl RuleChange {
     /// What was done to the rules between two listings.
     fn between(before: Vec<RawRule>, after: Vec<RawRule>) -> Self {
         Self { before, after }
+    }
+
+    /// As words and bytes, to be read back by [`RuleChange::decode`].
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for rules in [&self.before, &self.after] {
+            bytes.extend((rules.len() as u64).to_le_bytes());
+            for rule in rules {
+                bytes.extend((rule.len() as u64).to_le_bytes());
+                bytes.extend(rule);
+            }
+        }
+        bytes
+    }
+
+    /// Reads what [`RuleChange::encode`] has made; `None` of anything else.
+    #[must_use]
+    pub fn decode(mut bytes: &[u8]) -> Option<Self> {
+        fn number(bytes: &mut &[u8]) -> Option<usize> {
+            let (word, rest) = bytes.split_first_chunk::<8>()?;
+            *bytes = rest;
+            usize::try_from(u64::from_le_bytes(*word)).ok()
+        }
+        let mut rules = || {
+            let count = number(&mut bytes)?;
+            let mut rules = Vec::new();
+            for _ in 0..count {
+                let len = number(&mut bytes)?;
+                let (rule, rest) = bytes.split_at_checked(len)?;
+                bytes = rest;
+                rules.push(rule.to_vec());
+            }
+            Some(rules)
+        };
+        let (before, after) = (rules()?, rules()?);
+        bytes.is_empty().then_some(Self { before, after })
     }
 
     /// Rules that it added.
@@ -108,12 +151,15 @@ impl Daemon {
             last.undo(&mut self.control())?;
         }
         let before = list(&mut self.control())?;
+        // What is done from here on is known to nobody else until it is all done.
+        self.note(Some(&RuleChange { before: before.clone(), after: Vec::new() }));
         if clear {
             remove_all(&mut self.control(), &before)?;
         }
         let returned = load();
         let change = RuleChange::between(before, list(&mut self.control())?);
         if returned.is_ok() {
+            self.note(Some(&change));
             *loaded = Some(change);
         } else {
             change.undo(&mut self.control())?;
@@ -121,8 +167,37 @@ impl Daemon {
                 last.redo(&mut self.control())?;
                 *loaded = Some(last);
             }
+            self.note(loaded.as_ref());
         }
         Ok(returned)
+    }
+
+    /// Has what is done to the rules remembered.
+    #[must_use]
+    pub fn with_notes(mut self, notes: Box<dyn RuleNotes>) -> Self {
+        self.notes = Some(notes);
+        self
+    }
+
+    pub(super) fn note(&self, change: Option<&RuleChange>) {
+        if let Some(notes) = &self.notes {
+            notes.note(change);
+        }
+    }
+
+    /// Takes up what a process has done to the rules that is dead: it is taken back when this daemon ends. A
+    /// change in whose middle it died is what is there now.
+    ///
+    /// # Errors
+    /// The kernel did not say what rules there are.
+    pub fn take_up(&self, change: RuleChange) -> Result<(), ControlError> {
+        let change = if change.after.is_empty() {
+            RuleChange { after: list(&mut self.control())?, ..change }
+        } else {
+            change
+        };
+        *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = Some(change);
+        Ok(())
     }
 
     /// What the rules that were loaded have changed; none if none are.
@@ -132,19 +207,22 @@ impl Daemon {
     }
 }
 
-/// The rules of the kernel, in the order in which it judges by them.
+/// The rules of the kernel, in the order in which it judges by them, but for those that exempt our own processes:
+/// they stand in front of all others, and come and go with the processes.
 fn list(control: &mut Control) -> Result<Vec<RawRule>, ControlError> {
-    control.list("list rules", nlmsg::LIST_RULES)
+    let is_ours = |rule: &RawRule| rule.ends_with(EXEMPT_KEY.as_bytes());
+    let mut rules = control.list("list rules", nlmsg::LIST_RULES)?;
+    rules.retain(|rule| !is_ours(rule));
+    Ok(rules)
 }
 
 fn without(rules: &[RawRule], others: &[RawRule]) -> Vec<RawRule> {
     rules.iter().filter(|rule| !others.contains(rule)).cloned().collect()
 }
 
-/// Removes these rules, but for those that exempt our own processes.
+/// Removes these rules.
 fn remove_all(control: &mut Control, rules: &[RawRule]) -> Result<(), ControlError> {
-    let is_ours = |rule: &RawRule| rule.ends_with(EXEMPT_KEY.as_bytes());
-    rules.iter().rev().filter(|rule| !is_ours(rule)).try_for_each(|rule| delete(control, rule))
+    rules.iter().rev().try_for_each(|rule| delete(control, rule))
 }
 
 fn delete(control: &mut Control, rule: &RawRule) -> Result<(), ControlError> {

@@ -199,7 +199,7 @@ impl<'a> Taker<'a> {
                 }
                 return Ok(about_to_come());
             }
-            Received::Overrun => {}
+            Received::Overrun | Received::Later => {}
         }
         Ok(received)
     }

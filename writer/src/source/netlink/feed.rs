@@ -40,6 +40,11 @@ pub(crate) trait Feed {
     /// How often the kernel had found the socket full by then; `None` where it does not count.
     fn failed_sends(&mut self) -> Option<u32>;
 
+    /// Events that ending for good will make, beside those of a single process, while audit stays on.
+    fn own_events(&self) -> u64 {
+        0
+    }
+
     /// Everything up to this place is settled: who begins again begins there.
     fn settled(&mut self, settled: &Settled);
 

@@ -1,0 +1,302 @@
+//! Keeper and writer on the real kernel: either may be killed or stopped at any moment, and not one event is
+//! lost or doubled; both together are a gap that the next start states.
+
+use crate::rig::audit::{Rule, Turn};
+use crate::rig::kept::{Kept, Role};
+use crate::rig::random::Random;
+use crate::rig::{Ran, Running, graven, has, number, on, record_from, run, skip, temp_dir};
+use rustix::process::Signal;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The user whose calls are audited; nobody else has this number.
+const UID: u32 = 54_331;
+
+/// Rounds of a campaign, each with one kill.
+const ROUNDS: u64 = 4;
+
+const FILE: &str = "/dev/null";
+
+/// Opens that make a round long enough for a kill in its middle.
+const OPENS: u32 = 5000;
+
+fn daemon(trail: &Path, options: &[&str]) -> Running {
+    let mut command = record_from("netlink", trail);
+    command.args(["--keeper-ring", "8M"]).args(options);
+    let mut running = Running::start(&mut command, Stdio::null());
+    running.wait_until("the opening marker", |it| it.acknowledged().is_some());
+    assert!(!running.has_ended(), "{}", running.said());
+    running
+}
+
+/// A process that opens a file so many times, and makes an event each time; with a pause after each, in seconds.
+fn opener(opens: u32, pause: Option<&str>) -> Running {
+    let id = UID.to_string();
+    let pause = pause.map_or(String::new(), |pause| format!("sleep {pause};"));
+    let text = format!("i=0; while [ $i -lt {opens} ]; do i=$((i+1)); : <{FILE}; {pause} done");
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "sh", "-c", &text]);
+    Running::start(&mut command, Stdio::null())
+}
+
+/// How many events of the openers the trail has, each of which is there once.
+fn events(trail: &Path) -> usize {
+    let exported = run(graven().arg("export").arg(trail).args(["--format", "raw"]), b"").expect(0);
+    let name = format!("name=\"{FILE}\"");
+    let mut seen: HashMap<String, u32> = HashMap::new();
+    for line in
+        exported.text().lines().filter(|it| it.starts_with("type=PATH ") && it.contains(&name))
+    {
+        let stamp =
+            line.split_once("msg=").and_then(|(_, rest)| rest.split_once(": ")).expect("a stamp").0;
+        *seen.entry(stamp.to_owned()).or_default() += 1;
+    }
+    let doubled: Vec<_> = seen.iter().filter(|(_, count)| **count > 1).take(3).collect();
+    assert!(doubled.is_empty(), "doubled: {doubled:?}");
+    seen.len()
+}
+
+/// Ends recording, whichever process the signal reaches, and checks that all is there.
+fn end_and_check(kept: &Kept, running: Running, trail: &Path, expected: u32) -> Ran {
+    kept.signal(Role::Keeper, Signal::TERM);
+    kept.wait_for_end();
+    let ran = running.end();
+    let verified = on("verify", trail, &[]);
+    assert_eq!(verified.code(), 0, "{}{}{}", verified.text(), verified.stderr, ran.stderr);
+    assert_eq!(events(trail), expected as usize, "{}", ran.stderr);
+    ran
+}
+
+fn exempting_rules() -> String {
+    let listed = Command::new("auditctl").arg("-l").output().expect("auditctl");
+    let text = String::from_utf8_lossy(&listed.stdout).into_owned();
+    text.lines().filter(|line| line.contains("graven-exempt")).collect()
+}
+
+#[test]
+fn either_may_be_killed_in_a_storm_and_not_one_event_is_lost_or_doubled() {
+    if !has("setpriv") {
+        return;
+    }
+    let Some(_turn) = Turn::take() else { return };
+    let Some(rule) = Rule::opens_by(UID) else { return };
+    let seed = Random::seed();
+    eprintln!("GRAVEN_E2E_SEED={seed}");
+    let mut random = Random::new(seed);
+    let dir = temp_dir();
+    let trail = dir.path().join("trail");
+    let kept = Kept::of(&trail);
+    let running = daemon(&trail, &[]);
+    let rounds = number("GRAVEN_E2E_KEPT_ROUNDS").unwrap_or(ROUNDS);
+    let mut killed = Vec::new();
+    for round in 0..rounds {
+        let openers = [opener(OPENS, None), opener(OPENS, None)];
+        std::thread::sleep(Duration::from_millis(random.below(400)));
+        let role = if round % 2 == 0 { Role::Writer } else { Role::Keeper };
+        killed.push((role, kept.signal(role, Signal::KILL)));
+        for opener in openers {
+            opener.end().expect(0);
+        }
+        // Its successor is there before it is looked for.
+        kept.pid(role);
+    }
+    drop(rule);
+    let expected = 2 * OPENS * u32::try_from(rounds).expect("small");
+    let ran = end_and_check(&kept, running, &trail, expected);
+    let exported = on("export", &trail, &["--format", "raw"]).expect(0).text();
+    for (role, pid) in killed {
+        let name = if role == Role::Writer { "writer" } else { "keeper" };
+        assert!(
+            exported.contains(&format!("op={name}-died pid={pid}")),
+            "{role:?} {pid}: {}",
+            ran.stderr
+        );
+    }
+    assert_eq!(exempting_rules(), "", "no rule of ours stays");
+}
+
+#[test]
+fn a_writer_stopped_for_three_seconds_loses_nothing() {
+    if !has("setpriv") {
+        return;
+    }
+    let Some(_turn) = Turn::take() else { return };
+    let Some(rule) = Rule::opens_by(UID) else { return };
+    let dir = temp_dir();
+    let trail = dir.path().join("trail");
+    let kept = Kept::of(&trail);
+    let running = daemon(&trail, &[]);
+    // A thousand and more a second, for longer than the stop.
+    let begun = Instant::now();
+    kept.signal(Role::Writer, Signal::STOP);
+    let mut opens = 0;
+    while begun.elapsed() < Duration::from_secs(3) {
+        opener(100, None).end().expect(0);
+        opens += 100;
+    }
+    kept.signal(Role::Writer, Signal::CONT);
+    eprintln!("{opens} events while the writer was stopped");
+    assert!(opens > 1000, "{opens}");
+    drop(rule);
+    let ran = end_and_check(&kept, running, &trail, opens);
+    assert_eq!(ran.code(), 0, "{}", ran.stderr);
+}
+
+#[test]
+fn both_killed_is_a_gap_that_the_next_start_states() {
+    if !has("setpriv") {
+        return;
+    }
+    let Some(turn) = Turn::take() else { return };
+    let Some(rule) = Rule::opens_by(UID) else { return };
+    let dir = temp_dir();
+    let trail = dir.path().join("trail");
+    let kept = Kept::of(&trail);
+    let running = daemon(&trail, &[]);
+    opener(500, None).end().expect(0);
+    running_has(&kept, &running);
+    kept.kill_both();
+    drop(running);
+    // Nobody receives these.
+    opener(300, None).end().expect(0);
+    let running = daemon(&trail, &[]);
+    opener(500, None).end().expect(0);
+    drop(rule);
+    kept.signal(Role::Keeper, Signal::TERM);
+    kept.wait_for_end();
+    running.end().expect(0);
+    // The next start has found what the killed ones had set, and has given that back.
+    turn.put_back();
+    let verified = on("verify", &trail, &[]);
+    assert_eq!(verified.code(), 4, "{}{}", verified.text(), verified.stderr);
+    assert!(verified.text().contains("no-daemon"), "{}", verified.text());
+    let there = events(&trail);
+    assert!((500..=1000).contains(&there), "{there}");
+    assert_eq!(exempting_rules(), "", "what the killed ones left is removed too");
+}
+
+/// Gives what was made the time to become durable.
+fn running_has(kept: &Kept, running: &Running) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while running.acknowledged().is_none_or(|seq| seq < 500 * 5) {
+        assert!(Instant::now() < deadline, "{:?} {}", kept.processes(), running.said());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A new cgroup that can be frozen, in either hierarchy; it is removed on drop.
+struct Cgroup {
+    path: PathBuf,
+    file: &'static str,
+}
+
+impl Cgroup {
+    /// `None` if this machine has no such hierarchy, which is then said.
+    fn new(root: &str, file: &'static str) -> Option<Self> {
+        let path = Path::new(root).join(format!("graven-e2e-{}", std::process::id()));
+        if std::fs::create_dir(&path).is_ok() && path.join(file).exists() {
+            return Some(Self { path, file });
+        }
+        let _ = std::fs::remove_dir(&path);
+        None
+    }
+
+    fn any() -> Vec<Self> {
+        let places = [
+            ("/sys/fs/cgroup/freezer", "freezer.state"),
+            ("/sys/fs/cgroup/unified", "cgroup.freeze"),
+            ("/sys/fs/cgroup", "cgroup.freeze"),
+        ];
+        let made: Vec<Self> =
+            places.into_iter().filter_map(|(root, file)| Self::new(root, file)).collect();
+        if made.is_empty() {
+            skip("no cgroup can be made here that could be frozen");
+        }
+        made
+    }
+
+    fn take(&self, running: &Running) {
+        std::fs::write(self.path.join("cgroup.procs"), running.pid().to_string())
+            .expect("it takes it");
+    }
+
+    fn is_frozen(&self) -> bool {
+        let text = std::fs::read_to_string(self.path.join(self.file)).expect("its state");
+        matches!(text.trim(), "1" | "FROZEN" | "FREEZING")
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // Its processes have ended, or end now.
+        for _ in 0..200 {
+            if std::fs::remove_dir(&self.path).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        eprintln!("{} could not be removed", self.path.display());
+    }
+}
+
+#[track_caller]
+fn wait_for(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what} does not come");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn producers_are_frozen_while_the_memory_is_full_and_thawed_even_by_our_death() {
+    if !has("setpriv") {
+        return;
+    }
+    let Some(turn) = Turn::take() else { return };
+    let cgroups = Cgroup::any();
+    if cgroups.is_empty() {
+        return;
+    }
+    let Some(rule) = Rule::opens_by(UID) else { return };
+    let dir = temp_dir();
+    let trail = dir.path().join("trail");
+    let kept = Kept::of(&trail);
+    let mut options = vec!["--ring-full", "freeze"];
+    for cgroup in &cgroups {
+        options.extend(["--freeze-cgroup", cgroup.path.to_str().expect("a name")]);
+    }
+    let running = daemon(&trail, &options);
+    kept.signal(Role::Writer, Signal::STOP);
+    // More than the memory holds, also when it is compressed.
+    let opens = 150_000;
+    let openers: Vec<Running> = cgroups
+        .iter()
+        .map(|cgroup| {
+            let opener = opener(opens, None);
+            cgroup.take(&opener);
+            opener
+        })
+        .collect();
+    wait_for("freezing", || cgroups.iter().all(Cgroup::is_frozen));
+    kept.signal(Role::Writer, Signal::CONT);
+    wait_for("thawing", || !cgroups.iter().any(Cgroup::is_frozen));
+
+    kept.signal(Role::Writer, Signal::STOP);
+    wait_for("freezing again", || cgroups.iter().all(Cgroup::is_frozen));
+    kept.kill_both();
+    wait_for("thawing by the guard", || !cgroups.iter().any(Cgroup::is_frozen));
+    drop(openers);
+    drop(running);
+    drop(rule);
+    let verified = on("verify", &trail, &[]);
+    assert!(matches!(verified.code(), 0 | 3), "frozen producers lose nothing: {}", verified.text());
+    // Whoever starts next removes what killed ones have left.
+    let running = daemon(&trail, &[]);
+    kept.signal(Role::Keeper, Signal::TERM);
+    kept.wait_for_end();
+    running.end().expect(0);
+    turn.put_back();
+}
