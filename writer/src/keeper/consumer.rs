@@ -78,6 +78,10 @@ impl Consumer {
             if head == self.at {
                 return Ok(false);
             }
+            // As many blocks as any number can claim would be looked through for ever.
+            if head.block() - self.at.block() >= self.memory.geometry.descriptors as u64 {
+                return Err(MemoryError::Corrupted("more blocks wait than there are descriptors"));
+            }
             let last = self.at.block() == head.block();
             let end = if last { head.offset() } else { self.memory.used(self.at.block())? };
             if self.at.offset() < end {
