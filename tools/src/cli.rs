@@ -34,7 +34,7 @@ pub enum Command {
     /// Record what one command and everything that it starts do
     Run(cmd::run::Args),
     /// Record until the source ends: the daemon
-    Record(cmd::record::Args),
+    Record(Box<cmd::record::Args>),
     /// Check that a trail is complete and intact
     Verify(cmd::verify::Args),
     /// Print records for people, or as JSON lines

@@ -297,9 +297,10 @@ fn record(settled: Settled, link: Option<&Link>) -> Result<Exit, Failure> {
     let beside = args.source.beside();
     let listens = matches!(args.source, Source::Netlink | Source::Multicast);
     args.beside.check(beside, listens)?;
-    let signals = match args.source {
-        Source::Plugin => Signals::catch_as_plugin(),
-        _ => Signals::catch(args.config.is_some()),
+    let signals = match (args.source, link) {
+        (Source::Plugin, _) => Signals::catch_as_plugin(),
+        (_, Some(_)) => Signals::catch_those_that_waited(args.config.is_some()),
+        (_, None) => Signals::catch(args.config.is_some()),
     };
     let mut signals = signals
         .map_err(|why| Failure::new(Exit::CannotCheck, &format!("cannot catch signals: {why}")))?;

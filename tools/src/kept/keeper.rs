@@ -26,6 +26,7 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Signal, pidfd_send_signal};
 use std::collections::VecDeque;
+use std::io;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::Arc;
@@ -95,7 +96,7 @@ impl Options<'_> {
 pub fn begin(options: &Options<'_>) -> Result<Exit, Failure> {
     let cgroups = options.cgroups()?;
     let wanted = Wanted::read(&options.config.netlink)?;
-    let signals = catch(options.text.is_some())?;
+    let signals = caught(Signals::catch(options.text.is_some()))?;
     let ring_bytes = options.config.netlink.keeper_ring.0;
     let memory = Arc::new(Memory::create(ring_bytes).map_err(|why| memory_failure(&why))?);
     let session = Session::of(&memory);
@@ -125,7 +126,7 @@ pub fn begin(options: &Options<'_>) -> Result<Exit, Failure> {
 /// [`Failure`].
 pub fn go_on(options: &Options<'_>, (shared, pidfd): (Shared, OwnedFd)) -> Result<Exit, Failure> {
     call_it(Role::Keeper);
-    let signals = catch(options.text.is_some())?;
+    let signals = caught(Signals::catch_those_that_waited(options.text.is_some()))?;
     options.settle();
     let session = Session::of(&shared.memory);
     let died = session.pid(Role::Keeper).unwrap_or(0);
@@ -147,9 +148,8 @@ pub fn go_on(options: &Options<'_>, (shared, pidfd): (Shared, OwnedFd)) -> Resul
     keeper.run()
 }
 
-fn catch(reloads: bool) -> Result<Signals, Failure> {
-    Signals::catch(reloads)
-        .map_err(|why| Failure::new(Exit::CannotCheck, &format!("cannot catch signals: {why}")))
+fn caught(signals: io::Result<Signals>) -> Result<Signals, Failure> {
+    signals.map_err(|why| Failure::new(Exit::CannotCheck, &format!("cannot catch signals: {why}")))
 }
 
 /// The writer, as the keeper sees it.

@@ -3,7 +3,7 @@
 use crate::daemon::control::{Desk, Request};
 use crate::daemon::who::Who;
 use crate::recording::room::Ending;
-use graven_writer::keeper::{Role, Session};
+use graven_writer::keeper::{Role, Session, spawn};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::AsFd;
 use rustix::io::Errno;
@@ -38,6 +38,16 @@ impl Signals {
     pub fn catch(reloads: bool) -> io::Result<Self> {
         let arrived = SignalsInfo::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2])?;
         Ok(Self { arrived, reloads, passed_on: None })
+    }
+
+    /// The same in a process that keeper or writer has started: those that have waited come now.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn catch_those_that_waited(reloads: bool) -> io::Result<Self> {
+        let this = Self::catch(reloads)?;
+        spawn::let_signals_in()?;
+        Ok(this)
     }
 
     /// The same in a process to which the keeper passes signals on: they are of whoever sent them to it.

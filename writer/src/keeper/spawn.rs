@@ -4,12 +4,17 @@ use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use rustix::io::{Errno, FdFlags, fcntl_getfd, fcntl_setfd};
 use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{FromRawFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
 
+/// What one of the two is told by signals, and must not be killed by before it catches them.
+const SIGNALS: [libc::c_int; 5] =
+    [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2];
+
 /// Starts `command` in a process group of its own, so that a terminal's Ctrl-C reaches one of the two
-/// only, with these descriptors.
+/// only, with these descriptors. Signals wait until it says that it catches them: [`let_signals_in`].
 ///
 /// # Errors
 /// What the system says.
@@ -21,12 +26,35 @@ pub fn spawn(command: &mut Command, inherit: &[BorrowedFd<'_>]) -> io::Result<Ch
             let fd = unsafe { BorrowedFd::borrow_raw(number) };
             fcntl_setfd(fd, FdFlags::empty())
         })?;
-        Ok(())
+        mask_signals(libc::SIG_BLOCK)
     };
-    // SAFETY: between fork and exec it makes one system call for each descriptor, and neither allocates
-    // nor takes a lock.
+    // SAFETY: between fork and exec it makes one system call for each descriptor and one for signals, and
+    // neither allocates nor takes a lock.
     unsafe { command.pre_exec(keep) };
     command.process_group(0).spawn()
+}
+
+/// Takes the signals that have waited since this process was started by [`spawn`], now that they are caught.
+///
+/// # Errors
+/// What the system says.
+pub fn let_signals_in() -> io::Result<()> {
+    mask_signals(libc::SIG_UNBLOCK)
+}
+
+fn mask_signals(how: libc::c_int) -> io::Result<()> {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: it makes the set that it is given an empty one.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    // SAFETY: it is one now.
+    let mut set = unsafe { set.assume_init() };
+    for signal in SIGNALS {
+        // SAFETY: it is a set, and the number a signal.
+        unsafe { libc::sigaddset(&raw mut set, signal) };
+    }
+    // SAFETY: it is a set, and the old mask is not asked for.
+    let answer = unsafe { libc::pthread_sigmask(how, &raw const set, std::ptr::null_mut()) };
+    if answer == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(answer)) }
 }
 
 /// Takes a descriptor that this process inherited, once, before anything else is opened, and closes it on exec from now on.
