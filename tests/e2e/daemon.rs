@@ -209,7 +209,7 @@ fn what_was_done_to_the_daemon_is_in_the_trail_and_auditds_tools_read_it() {
     let Some(_turn) = Turn::take() else { return };
     let files = Files::new("", "");
     let running = files.start();
-    let pid = running.pid();
+    let pid = files.kept.pid(Role::Writer);
     running.signal(Signal::USR1);
     files.eventually("type=DAEMON_ROTATE");
     running.signal(Signal::USR2);

@@ -1,6 +1,7 @@
 //! The status of a recording of kernel audit: what the kernel says is in it.
 
 use crate::rig::audit::Turn;
+use crate::rig::kept::{Kept, Role};
 use crate::rig::{Running, on, record_from, temp_dir};
 use rustix::process::Signal;
 use std::process::Stdio;
@@ -10,12 +11,16 @@ fn the_status_has_what_the_kernel_says() {
     let Some(turn) = Turn::take() else { return };
     let dir = temp_dir();
     let trail = dir.path().join("trail");
+    let kept = Kept::of(&trail);
     let mut running = Running::start(&mut record_from("netlink", &trail), Stdio::null());
     let status = || on("status", &trail, &["--json"]).text();
     running.wait_until("the kernel's answer", |_| status().contains("\"enabled\":1"));
     let told: serde_json::Value = serde_json::from_str(&status()).expect("JSON");
     assert_eq!(told["source"], "netlink");
-    assert_eq!((&told["kernel"]["pid"], &told["kernel"]["enabled"]), (&told["pid"], &1.into()));
+    // The keeper is registered, and the writer tells.
+    let kernel = (&told["kernel"]["pid"], &told["kernel"]["enabled"]);
+    assert_eq!(kernel, (&running.pid().into(), &1.into()));
+    assert_eq!(told["pid"], kept.pid(Role::Writer));
     let number = |name: &str| told["kernel"][name].as_u64().expect(name);
     assert!(number("backlog_limit") >= 8192, "{told:#}");
     // It is asked twice a second, and makes producers wait for a minute.

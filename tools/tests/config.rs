@@ -251,26 +251,23 @@ fn without_a_configuration_sighup_ends_recording() {
 fn options_that_are_not_given_are_the_same_with_a_file_and_without() {
     use clap::Parser as _;
     use graven_tools::cli::{Cli, Command};
-    let settled = |args: &[&str]| {
+    let settled = |args: &[&str], text: Option<&str>| {
         let cli = Cli::try_parse_from(args).expect("it is right");
         let Command::Record(args) = cli.command else { panic!("another command") };
-        args.settled().map(|(args, config)| (format!("{args:?}"), config)).map_err(drop)
+        args.settled(text).map(|(args, config)| (format!("{args:?}"), config)).map_err(drop)
     };
     let given = ["graven", "record", "--trail", "/t", "--source", "stdin"];
-    let (args, config) = settled(&given).expect("no file");
+    let (args, config) = settled(&given, None).expect("no file");
     let before = Cli::try_parse_from(given).expect("it is right");
     let Command::Record(before) = before.command else { panic!("another command") };
     assert_eq!(args, format!("{before:?}"), "the defaults of the file are those of the options");
     assert_eq!(config.trail.dir, Path::new("/t"));
 
     let dir = tempfile::tempdir().expect("a directory");
-    let path = file(
-        dir.path(),
-        "graven.toml",
-        "[trail]\ndir = \"/f\"\nring_bytes = \"8M\"\non_full = \"end\"\n",
-    );
-    let (_, config) = settled(&["graven", "record", "--config", arg(&path), "--ring-bytes", "2M"])
-        .expect("right");
+    let text = "[trail]\ndir = \"/f\"\nring_bytes = \"8M\"\non_full = \"end\"\n";
+    let path = file(dir.path(), "graven.toml", text);
+    let given = ["graven", "record", "--config", arg(&path), "--ring-bytes", "2M"];
+    let (_, config) = settled(&given, Some(text)).expect("right");
     assert_eq!((config.trail.dir.as_path(), config.trail.ring_bytes.0), (Path::new("/f"), 2 << 20));
     assert!(Cli::try_parse_from(["graven", "record"]).is_err(), "a trail or a configuration");
     assert!(Cli::try_parse_from(["graven", "record", "--trail", "/t"]).is_err(), "a source or one");

@@ -1,10 +1,13 @@
 //! This machine's kernel audit, one test at a time, and put back as it was.
 
-use super::{has, is_root, skip};
+use super::kept::kill_what_is_left;
+use super::{Running, has, is_root, record_from, skip, temp_dir};
 use graven_writer::source::kaudit;
 use graven_writer::source::nlmsg::Status;
+use rustix::process::Signal;
 use std::fs::File;
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 /// Held while a test may be the audit daemon.
 pub(crate) struct Turn {
@@ -23,6 +26,7 @@ impl Turn {
             return None;
         };
         lock.lock().expect("the lock");
+        forget_the_dead();
         match kaudit::status() {
             Ok(before @ Status { pid: 0, enabled: 0 | 1, .. }) => {
                 return Some(Self { before, _lock: lock });
@@ -37,6 +41,7 @@ impl Turn {
 impl Turn {
     /// Puts back what whoever was killed has not.
     pub(crate) fn put_back(&self) {
+        forget_the_dead();
         auditctl(&["-b", &self.before.backlog_limit.to_string()]);
         if let Some(ticks) = self.before.backlog_wait_ticks {
             auditctl(&["--backlog_wait_time", &ticks.to_string()]);
@@ -55,6 +60,27 @@ impl Drop for Turn {
         let after = kaudit::status().expect("the status");
         assert_eq!(settings(&after), settings(&self.before), "everything is given back");
     }
+}
+
+/// What a process that was killed as the audit daemon has left, its registration and its rules, goes when the next
+/// daemon has come and gone.
+fn forget_the_dead() {
+    let Ok(Status { pid, .. }) = kaudit::status() else { return };
+    if pid == 0 {
+        return;
+    }
+    kill_what_is_left();
+    if Path::new("/proc").join(pid.to_string()).exists() {
+        return;
+    }
+    eprintln!("pid {pid}, which is no more, was left as the audit daemon");
+    let dir = temp_dir();
+    let mut next = record_from("netlink", &dir.path().join("trail"));
+    let mut next = Running::start(&mut next, Stdio::null());
+    next.wait_until("the opening marker", |it| it.acknowledged().is_some());
+    next.signal(Signal::TERM);
+    // It says itself what goes wrong.
+    eprintln!("{}", next.end().stderr);
 }
 
 pub(crate) fn auditctl(args: &[&str]) -> bool {

@@ -83,24 +83,49 @@ impl Kept {
         }
     }
 
-    /// Kills both, so that neither starts the other, and waits until nothing is left of them: their descriptors
-    /// are closed when the last of their threads has ended.
+    /// Kills both, so that neither starts the other, and waits until nothing is left of them.
     pub(crate) fn kill_both(&self) {
         let pids: Vec<u32> = self.processes().into_iter().map(|(_, pid)| pid).collect();
-        let ends: Vec<_> = pids
-            .iter()
-            .filter_map(|pid| {
-                pidfd_open(Pid::from_raw(pid.cast_signed())?, PidfdFlags::empty()).ok()
-            })
-            .collect();
-        for signal in [Signal::STOP, Signal::KILL] {
-            pids.iter().for_each(|pid| send(*pid, signal));
+        kill_all(&pids);
+    }
+}
+
+/// Kills what earlier tests have left of keepers and writers, which start each other again for ever.
+pub(crate) fn kill_what_is_left() {
+    // A program that was built anew meanwhile is the same one, deleted.
+    let ours = env!("CARGO_BIN_EXE_graven");
+    let is_one = |pid: &u32| {
+        let process = Path::new("/proc").join(pid.to_string());
+        let line = std::fs::read(process.join("cmdline")).unwrap_or_default();
+        std::fs::read_link(process.join("exe"))
+            .is_ok_and(|exe| exe.to_string_lossy().trim_end_matches(" (deleted)") == ours)
+            && line.split(|byte| *byte == 0).any(|word| word == b"--inherited")
+    };
+    loop {
+        let entries = std::fs::read_dir("/proc").expect("it is there").flatten();
+        let names = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let pids: Vec<u32> = names.filter(is_one).collect();
+        if pids.is_empty() {
+            return;
         }
-        for end in ends {
-            let limit = Timespec { tv_sec: 60, tv_nsec: 0 };
-            // One that hangs shows in what follows.
-            let _ = poll(&mut [PollFd::new(&end, PollFlags::IN)], Some(&limit));
-        }
+        kill_all(&pids);
+    }
+}
+
+/// Stops all before it kills the first, and waits for the end: their descriptors are closed when the last of their
+/// threads has ended.
+fn kill_all(pids: &[u32]) {
+    let ends: Vec<_> = pids
+        .iter()
+        .filter_map(|pid| pidfd_open(Pid::from_raw(pid.cast_signed())?, PidfdFlags::empty()).ok())
+        .collect();
+    for signal in [Signal::STOP, Signal::KILL] {
+        pids.iter().for_each(|pid| send(*pid, signal));
+    }
+    for end in ends {
+        let limit = Timespec { tv_sec: 60, tv_nsec: 0 };
+        // One that hangs shows in what follows.
+        let _ = poll(&mut [PollFd::new(&end, PollFlags::IN)], Some(&limit));
     }
 }
 

@@ -4,7 +4,7 @@
 //! It waits for the end of a pipe of which keepers and writers hold the other end.
 
 use super::freeze::Cgroup;
-use super::no_process;
+use super::{myself, no_process};
 use crate::exit::Exit;
 use crate::recording::Failure;
 use graven_writer::keeper::spawn;
@@ -12,7 +12,7 @@ use rustix::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 /// How the option says that a process is the guard, before the number of the pipe's end.
 pub(super) const ROLE: &str = "guard:";
@@ -57,7 +57,7 @@ pub(super) fn dismiss(child: Option<Child>, pid: Option<u32>) {
 /// # Errors
 /// [`Failure`].
 pub(super) fn start(end: &OwnedFd, cgroups: &[&Path]) -> Result<Child, Failure> {
-    let mut command = Command::new("/proc/self/exe");
+    let mut command = myself();
     // It has no trail; the option has to be there.
     command.args(["record", "--source", "netlink", "--trail", "/"]);
     for path in cgroups {

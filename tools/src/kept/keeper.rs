@@ -6,7 +6,7 @@ use super::freeze::Cgroup;
 use super::inherited::{Shared, arguments};
 use super::policy::{self, Next};
 use super::pressure::{Pressure, RingFull};
-use super::{call_it, guard, memory_failure, no_process};
+use super::{call_it, guard, memory_failure, myself, no_process};
 use crate::config::{Config, NetlinkSection};
 use crate::daemon::process;
 use crate::daemon::rules::Wanted;
@@ -28,7 +28,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
-use std::process::{Child, Command};
+use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -469,7 +469,7 @@ impl Keeper {
 
     fn start(&mut self) -> Result<(), Failure> {
         let fds = self.shared.fds(&self.own_pidfd);
-        let mut command = Command::new("/proc/self/exe");
+        let mut command = myself();
         command.args(arguments(Role::Writer, fds, self.session.is_opened()));
         let started = spawn::spawn(&mut command, &fds)
             .and_then(|child| Ok((spawn::pidfd_of(&child)?, child)));

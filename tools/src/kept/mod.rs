@@ -19,6 +19,16 @@ use crate::recording::Failure;
 use graven_writer::keeper::{MemoryError, Role};
 use rustix::fd::{OwnedFd, RawFd};
 use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+/// This program, also when its file has been replaced by another meanwhile.
+fn myself() -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    // A name is for people.
+    command.arg0("graven");
+    command
+}
 
 /// Names this process, which was started by a name that says nothing.
 fn call_it(role: Role) {

@@ -3,7 +3,7 @@
 
 use super::again::Again;
 use super::inherited::{Shared, arguments};
-use super::{call_it, memory_failure, no_process};
+use super::{call_it, memory_failure, myself, no_process};
 use crate::daemon::rules::{self, Rules};
 use crate::diag::Diagnostic;
 use crate::exit::Exit;
@@ -16,7 +16,7 @@ use graven_writer::source::past::Past;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::process::{Child, Command};
+use std::process::Child;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -242,7 +242,7 @@ impl Watcher<'_> {
     fn start(&self, again: &mut Again) -> Option<(OwnedFd, Child)> {
         let link = self.link;
         let fds = link.shared.fds(&link.own_pidfd);
-        let mut command = Command::new("/proc/self/exe");
+        let mut command = myself();
         command.args(arguments(Role::Keeper, fds, true));
         let started = spawn::spawn(&mut command, &fds)
             .and_then(|child| Ok((spawn::pidfd_of(&child)?, child)));
