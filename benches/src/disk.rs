@@ -102,6 +102,32 @@ impl Drop for Apart {
     }
 }
 
+/// Milliseconds in each second, in pieces of more than half a millisecond, in which the machine lets a
+/// thread run on fewer processors than it has: what others run on them, or the hypervisor takes.
+/// Whatever is due meanwhile is late by as much, whoever writes it.
+fn machine_pauses() -> f64 {
+    const PROBE: Duration = Duration::from_secs(3);
+    const PAUSE: Duration = Duration::from_micros(500);
+    fn spin() -> Duration {
+        let start = Instant::now();
+        let (mut last, mut paused) = (start, Duration::ZERO);
+        while last - start < PROBE {
+            let now = Instant::now();
+            if now - last > PAUSE {
+                paused += now - last;
+            }
+            last = now;
+        }
+        paused
+    }
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let paused: Duration = std::thread::scope(|scope| {
+        let spinning: Vec<_> = (0..processors).map(|_| scope.spawn(spin)).collect();
+        spinning.into_iter().filter_map(|spinner| spinner.join().ok()).sum()
+    });
+    paused.as_secs_f64() * 1e3 / PROBE.as_secs_f64()
+}
+
 /// Lets the device finish what earlier runs left to it, so that no run pays for another.
 fn settle() {
     rustix::fs::sync();
@@ -220,7 +246,7 @@ impl Bench<'_> {
     }
 
     pub(crate) fn latency(&self, load: Load) -> Result<()> {
-        const FIGURES: [(&str, &str); 12] = [
+        const FIGURES: [(&str, &str); 13] = [
             ("p50", "µs"),
             ("p99", "µs"),
             ("p99.9", "µs"),
@@ -233,6 +259,7 @@ impl Bench<'_> {
             ("p50 over the open loop's", ""),
             ("p99 over the open loop's", ""),
             ("frame bytes a record", "bytes"),
+            ("the machine's own pauses a second", "ms"),
         ];
         let mut figures: [Vec<f64>; FIGURES.len()] = Default::default();
         for _ in 0..self.rounds {
@@ -257,6 +284,7 @@ impl Bench<'_> {
                 p50 / loop_p50,
                 p99 / loop_p99,
                 summary.totals.frame_bytes as f64 / summary.totals.records as f64,
+                machine_pauses(),
             ];
             for (column, value) in figures.iter_mut().zip(row) {
                 column.push(value);

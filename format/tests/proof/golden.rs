@@ -11,10 +11,15 @@ use graven_format::segment::SegmentHeader;
 use graven_format::trailer::{SealReason, Trailer};
 use graven_format::{Flags, Source, TrailId, name};
 use graven_writer::codec::{Compressor, Reading};
+use sha2::{Digest as _, Sha256};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
 pub(crate) const REGENERATE: &str = "GRAVEN_REGENERATE_GOLDEN";
+
+/// SHA-256 over the golden files of 1.0, in the order of their names: these bytes never change again.
+/// A later version has golden files of its own beside them.
+const FROZEN: &str = "ea39095f4ab16a891951ad1facad3922c1d85b4d1c8bf758a32b236edd9b7db4";
 
 /// The trail of the golden files. Segment 9 stands alone: its header is the longest.
 const GOLDEN_TRAIL: TrailId = TrailId([
@@ -287,6 +292,23 @@ fn check(file: &str, bytes: &[u8]) {
         at.unwrap_or_else(|| kept.len().min(bytes.len())),
         kept.len(),
         bytes.len(),
+    );
+}
+
+#[test]
+fn the_golden_files_are_those_that_were_frozen() {
+    let mut names: Vec<_> = std::fs::read_dir(path(""))
+        .expect("the golden directory")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    names.sort();
+    let all = names.iter().fold(Sha256::new(), |hash, file| {
+        hash.chain_update(std::fs::read(file).expect("a golden file"))
+    });
+    assert_eq!(
+        hex(&all.finalize()),
+        FROZEN,
+        "format 1.0 is frozen: a change of its bytes needs another version"
     );
 }
 

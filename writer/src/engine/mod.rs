@@ -447,6 +447,8 @@ impl<D: Disk> Engine<D> {
         loop {
             let in_flight = self.commits.frames_in_flight();
             if in_flight >= self.settings.in_flight_max {
+                // The device has all that it may have: its bandwidth is what lacks, not its latency.
+                self.spare.hurry();
                 self.pack_ahead();
                 return went_on;
             }

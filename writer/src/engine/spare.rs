@@ -5,7 +5,8 @@
 //! costs no journal commit: about half the latency on ext4. Zeroing keeps step with the filling
 //! of the segment in use, in small pieces, because every barrier waits for what the device has
 //! just been given; all at once it would cost commits milliseconds. It is given up when the
-//! segment is needed early, and the rest of it is used unwritten.
+//! segment is needed early or as many frames as may be are in flight, since then the device's
+//! bandwidth is what records wait for and zeros take half of it; the rest is used unwritten.
 
 use crate::disk::{FileId, Op, OpId};
 use graven_format::name;
