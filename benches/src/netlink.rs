@@ -7,7 +7,6 @@
 
 use crate::stats::print;
 use anyhow::{Context, Result, bail, ensure};
-use graven_format::Record;
 use graven_writer::source::kaudit::{self, Daemon};
 use graven_writer::source::netlink::{Stop, receive};
 use graven_writer::source::nlmsg::{self, StatusChange};
@@ -20,11 +19,12 @@ use rustix::net::{
     sockopt,
 };
 use std::fs::{self, File, OpenOptions};
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -84,9 +84,10 @@ pub(crate) fn netlink(
         "auditd RAW incremental_async",
         "auditd as Debian ships it",
         "auditd RAW flush=data",
+        "graven record, keeper and writer",
     ];
-    let mut rates: [Vec<f64>; 5] = Default::default();
-    let mut lost = [0; 5];
+    let mut rates: [Vec<f64>; 6] = Default::default();
+    let mut lost = [0; 6];
     for round in 0..rounds {
         for (at, rates) in rates.iter_mut().enumerate() {
             if only_graven && at != 1 {
@@ -99,7 +100,8 @@ pub(crate) fn netlink(
                 1 => run(seconds, |_| Ok(Box::new(Graven::start(&scratch, attach, options)?))),
                 2 => run(seconds, |_| Ok(Box::new(Auditd::start(&scratch, RAW_ASYNC)?))),
                 3 => run(seconds, |_| Ok(Box::new(Auditd::start(&scratch, SHIPPED)?))),
-                _ => run(seconds, |_| Ok(Box::new(Auditd::start(&scratch, RAW_DATA)?))),
+                4 => run(seconds, |_| Ok(Box::new(Auditd::start(&scratch, RAW_DATA)?))),
+                _ => run(seconds, |_| Ok(Box::new(Record::start(&scratch)?))),
             }
             .with_context(|| names[at])?;
             fs::remove_dir_all(&scratch)?;
@@ -118,8 +120,10 @@ pub(crate) fn netlink(
         rates[of].iter().zip(&rates[to]).map(|(of, to)| of / to).collect()
     };
     print("graven over discarding", &ratio(1, 0), "");
-    for (peer, name) in names.iter().enumerate().skip(2) {
+    print("two processes over discarding", &ratio(5, 0), "");
+    for (peer, name) in names.iter().enumerate().take(5).skip(2) {
         print(&format!("graven over {name}"), &ratio(1, peer), "");
+        print(&format!("two processes over {name}"), &ratio(5, peer), "");
     }
     println!("events lost over all rounds: {}", {
         let each: Vec<_> = names.iter().zip(lost).map(|(n, l)| format!("{n} {l}")).collect();
@@ -214,8 +218,8 @@ impl Drop for Restore {
 
 /// A daemon that does nothing with what it receives: the most that this path can do.
 struct Discard {
-    count: std::sync::Arc<[AtomicU64; 2]>,
-    end: std::sync::Arc<AtomicBool>,
+    count: Arc<[AtomicU64; 2]>,
+    end: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<Result<()>>>,
 }
 
@@ -237,8 +241,8 @@ impl Discard {
         let none = StatusChange::default();
         set(StatusChange { pid: Some(std::process::id()), ..none })?;
         set(StatusChange { enabled: Some(1), ..none })?;
-        let count = std::sync::Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
-        let end = std::sync::Arc::new(AtomicBool::new(false));
+        let count = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
+        let end = Arc::new(AtomicBool::new(false));
         sockopt::set_socket_timeout(&fd, sockopt::Timeout::Recv, Some(Duration::from_millis(50)))?;
         let (counts, ended) = (count.clone(), end.clone());
         let thread = std::thread::spawn(move || {
@@ -274,8 +278,8 @@ impl Consumer for Discard {
 
 /// Graven itself, to a trail behind barriers.
 struct Graven {
-    trail: std::sync::Arc<Counted>,
-    stop: std::sync::Arc<Stop>,
+    trail: Arc<Counted>,
+    stop: Arc<Stop>,
     thread: std::thread::JoinHandle<Result<()>>,
 }
 
@@ -286,7 +290,7 @@ struct Counted {
 }
 
 impl Sink for Counted {
-    fn append(&self, record: &Record<'_>) -> Result<u64, AppendError> {
+    fn append(&self, record: &graven_format::Record<'_>) -> Result<u64, AppendError> {
         self.syscalls.fetch_add(u64::from(record.kind == 1300), Ordering::Relaxed);
         Sink::append(&self.trail, record)
     }
@@ -295,7 +299,7 @@ impl Sink for Counted {
         self.trail.next_seq()
     }
 
-    fn append_all(&self, records: &[Record<'_>]) -> Result<(), AppendError> {
+    fn append_all(&self, records: &[graven_format::Record<'_>]) -> Result<(), AppendError> {
         let syscalls = records.iter().filter(|record| record.kind == 1300).count() as u64;
         self.syscalls.fetch_add(syscalls, Ordering::Relaxed);
         self.trail.append_all(records)
@@ -305,8 +309,8 @@ impl Sink for Counted {
 impl Graven {
     fn start(dir: &Path, attach: &kaudit::Options, options: &Options) -> Result<Self> {
         let trail = Trail::open(&dir.join("trail"), options)?;
-        let trail = std::sync::Arc::new(Counted { trail, syscalls: AtomicU64::new(0) });
-        let stop = std::sync::Arc::new(Stop::new()?);
+        let trail = Arc::new(Counted { trail, syscalls: AtomicU64::new(0) });
+        let stop = Arc::new(Stop::new()?);
         let daemon = Daemon::attach(attach)?;
         if let Some(why) = daemon.mapping_refused() {
             eprintln!("  graven: records are not mapped: {why}");
@@ -346,6 +350,72 @@ impl Consumer for Graven {
     }
 }
 
+/// `graven record` as it is installed: two processes.
+struct Record {
+    child: Child,
+    trail: PathBuf,
+    durable: Arc<AtomicU64>,
+    reader: std::thread::JoinHandle<()>,
+}
+
+impl Record {
+    fn start(dir: &Path) -> Result<Self> {
+        let trail = dir.join("trail");
+        let mut child = graven()?
+            .args(["record", "--source", "netlink", "--ack", "--quiet", "--trail"])
+            .arg(&trail)
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("graven does not start: cargo build --release -p graven")?;
+        let lines = BufReader::new(child.stdout.take().context("graven has no output")?).lines();
+        let durable = Arc::new(AtomicU64::new(0));
+        let told = Arc::clone(&durable);
+        let reader = std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                if let Some(seq) = line.strip_prefix("durable ").and_then(|seq| seq.parse().ok()) {
+                    told.store(seq, Ordering::Relaxed);
+                }
+            }
+        });
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while durable.load(Ordering::Relaxed) == 0 {
+            ensure!(Instant::now() < deadline, "graven did not begin");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(Self { child, trail, durable, reader })
+    }
+}
+
+/// The program beside this one.
+fn graven() -> Result<Command> {
+    Ok(Command::new(std::env::current_exe()?.with_file_name("graven")))
+}
+
+impl Consumer for Record {
+    fn progress(&self) -> u64 {
+        // Heartbeats and checkpoints go on for ever, a few a second.
+        self.durable.load(Ordering::Relaxed) / 64
+    }
+
+    fn events(mut self: Box<Self>) -> Result<u64> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        ensure!(self.child.wait()?.success(), "graven did not end well");
+        self.reader.join().map_err(|_| anyhow::anyhow!("the reader panicked"))?;
+        let mut export = graven()?
+            .args(["export", "--format", "raw"])
+            .arg(&self.trail)
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut lines = BufReader::new(export.stdout.take().context("no output")?).split(b'\n');
+        let count = lines.try_fold(0, |count, line| {
+            Ok::<_, std::io::Error>(count + u64::from(line?.starts_with(b"type=SYSCALL ")))
+        })?;
+        ensure!(export.wait()?.success(), "the trail cannot be exported");
+        Ok(count)
+    }
+}
+
 const RAW_ASYNC: &str = "log_format = RAW\nflush = INCREMENTAL_ASYNC\nfreq = 50\n";
 const RAW_DATA: &str = "log_format = RAW\nflush = DATA\n";
 /// Debian 12's auditd.conf, as far as it concerns writing.
@@ -354,7 +424,7 @@ const SHIPPED: &str = "log_format = ENRICHED\nflush = INCREMENTAL_ASYNC\nfreq = 
 /// Debian's auditd with a configuration of its own.
 struct Auditd {
     child: Child,
-    log: std::path::PathBuf,
+    log: PathBuf,
 }
 
 impl Auditd {
