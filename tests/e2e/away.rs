@@ -40,7 +40,7 @@ fn produce(opens: u32) {
 }
 
 /// Events of the producers that the trail has.
-fn recorded(trail: &Path) -> u64 {
+pub(crate) fn recorded(trail: &Path) -> u64 {
     let raw = on("export", trail, &["--format", "raw"]).expect(0);
     let lines = raw.stdout.split(|&byte| byte == b'\n');
     let ours =
@@ -49,7 +49,7 @@ fn recorded(trail: &Path) -> u64 {
 }
 
 /// Events that are stated as lost, each exactly, and why.
-fn stated(trail: &Path) -> (u64, Vec<String>) {
+pub(crate) fn stated(trail: &Path) -> (u64, Vec<String>) {
     let report = on("verify", trail, &["--json"]);
     let report: serde_json::Value = serde_json::from_slice(&report.stdout).expect("a report");
     assert_eq!(report["source_gaps"]["count"], 0, "{report:#}");

@@ -1,12 +1,15 @@
 //! Keeper and writer on the real kernel: either may be killed or stopped at any moment, and not one event is
 //! lost or doubled; both together are a gap that the next start states.
 
+use crate::away::{recorded, stated};
 use crate::rig::audit::{Rule, Turn};
 use crate::rig::kept::{Kept, Role};
 use crate::rig::random::Random;
 use crate::rig::{Ran, Running, graven, has, number, on, record_from, run, skip, temp_dir};
 use rustix::process::Signal;
 use std::collections::HashMap;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -299,4 +302,63 @@ fn producers_are_frozen_while_the_memory_is_full_and_thawed_even_by_our_death() 
     kept.wait_for_end();
     running.end().expect(0);
     turn.put_back();
+}
+
+/// The policy that lets producers go on: what finds no room is gone, and stated to the event, while somebody is told.
+#[test]
+fn what_finds_no_room_may_be_dropped_and_is_stated_to_the_event() {
+    if !has("setpriv") {
+        return;
+    }
+    let Some(_turn) = Turn::take() else { return };
+    let Some(rule) = Rule::opens_by(UID) else { return };
+    let dir = temp_dir();
+    let (trail, told) = (dir.path().join("trail"), dir.path().join("told"));
+    let program = dir.path().join("tell");
+    let script = format!("#!/bin/sh\necho \"$1\" >>{}\n", told.display());
+    std::fs::write(&program, script).expect("written");
+    std::fs::set_permissions(&program, Permissions::from_mode(0o700)).expect("it is ours");
+    let action = format!("exec {}", program.display());
+    // What an opener opens before its first round.
+    let before = dir.path().join("before");
+    let kept = Kept::of(&before);
+    let running = daemon(&before, &[]);
+    opener(0, None).end().expect(0);
+    end_and_check(&kept, running, &before, 0);
+    let besides = recorded(&before);
+
+    let kept = Kept::of(&trail);
+    let running = daemon(&trail, &["--ring-full", "drop", "--ring-full-action", &action]);
+    kept.signal(Role::Writer, Signal::STOP);
+    // More than the memory holds, also when it is compressed, and than the kernel's own queue.
+    let opens = 150_000;
+    let begun = Instant::now();
+    opener(opens, None).end().expect(0);
+    let took = begun.elapsed();
+    kept.signal(Role::Writer, Signal::CONT);
+    wait_for("the program", || told.exists());
+    // Behind a gap, which the next records show.
+    opener(10, None).end().expect(0);
+    drop(rule);
+    kept.signal(Role::Keeper, Signal::TERM);
+    kept.wait_for_end();
+    running.end().expect(0);
+
+    assert!(took < Duration::from_secs(50), "nobody waited for the writer: {took:?}");
+    assert_eq!(std::fs::read_to_string(&told).expect("it is there"), "ring_full\n");
+    let exported = on("export", &trail, &["--format", "raw"]).expect(0).text();
+    assert!(exported.contains("op=ring-full action=drop used="), "it is told");
+    let dropped = exported.split("op=ring-room action=drop used=").nth(1).expect("the end is told");
+    assert!(!dropped.contains(" dropped=0 "), "{}", &dropped[..100]);
+    let (lost, causes) = stated(&trail);
+    let accounted = recorded(&trail) + lost;
+    let made = u64::from(opens + 10) + 2 * besides;
+    // Of some events at the edges only the end has come: those are stated as partial.
+    let partial: u64 = causes
+        .iter()
+        .filter(|it| it.starts_with("\"partial-event\""))
+        .filter_map(|it| it.rsplit(' ').next()?.parse::<u64>().ok())
+        .sum();
+    assert!(lost > 1000, "{causes:?}");
+    assert!((made - partial..=made).contains(&accounted), "{accounted} of {made}: {causes:?}");
 }

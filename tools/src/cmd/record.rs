@@ -575,8 +575,9 @@ fn netlink(
             Diagnostic::new(Level::Note, status.clone()).emit();
         }
         let listening = settled.args.beside.listening(None);
+        let pressed = |full| settled.told.iter().for_each(|it| it.ring(full));
         let received = listen::while_served(listening.as_ref(), &trail, args.quiet, || {
-            link.receive(kept, &trail, past, &stop)
+            link.receive(kept, &trail, past, &stop, pressed)
         });
         notify::stopping("making durable what was received");
         received

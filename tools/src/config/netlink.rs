@@ -25,7 +25,8 @@ section! {
         /// much once it is compressed.
         [restart] keeper_ring: Bytes<{ 8 << 20 }, { 64 << 30 }> = Bytes(256 << 20);
         /// What to do when that memory is nearly full: "block" takes nothing more, so that the kernel makes producers wait
-        /// for backlog_wait_time; "freeze" freezes the cgroups of freeze_cgroups before that, until half of it is free.
+        /// for backlog_wait_time; "freeze" freezes the cgroups of freeze_cgroups before that, until half of it is free;
+        /// "drop" throws away what finds no room, which is stated.
         [restart] ring_full: Word<RingFull> = Word(RingFull::Block);
         /// Cgroups to freeze then: directories with cgroup.freeze (v2) or freezer.state (v1). One that holds a process of
         /// graven, or process 1, is left alone.

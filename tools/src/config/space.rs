@@ -25,8 +25,9 @@ section! {
         [reload] disk_full_action: Action = Action::Block;
         /// What is done when a write or a barrier fails. The writer ends whatever it is.
         [reload] disk_error_action: Action = Action::Log;
-        /// What is done when the memory in which records wait for the disk is nearly full.
-        [reload] ring_full_action: Action = Action::Block;
+        /// What is done, beside what netlink.ring_full says of producers, when the memory in which the kernel's records wait
+        /// for the disk is nearly full.
+        [reload] ring_full_action: Action = Action::Log;
         /// What is done when records were lost before they reached the trail.
         [reload] upstream_loss_action: Action = Action::Log;
         /// How long durable records may be under no checkpoint of a signed trail.

@@ -287,6 +287,15 @@ impl Keeper {
                     looked = Looked::Empty { busy };
                     break;
                 }
+                Ok(Taken::NoRoom) if self.pressure.drops() => {
+                    looked = Looked::NoRoom;
+                    match self.producer.discard(&self.daemon.data()) {
+                        Ok(count) => self.pressure.note_dropped(count),
+                        Err(Errno::AGAIN | Errno::INTR) => break,
+                        Err(Errno::NOBUFS) => {}
+                        Err(errno) => return Err(Trouble::Socket(errno)),
+                    }
+                }
                 Ok(Taken::NoRoom) => {
                     looked = Looked::NoRoom;
                     break;

@@ -23,6 +23,8 @@ pub enum RingFull {
     Block,
     /// Freeze the cgroups named with --freeze-cgroup before that, and thaw them when half of the memory is free
     Freeze,
+    /// Throw away what the kernel sends while there is no room: producers go on, and what is missing is stated
+    Drop,
 }
 
 impl RingFull {
@@ -30,6 +32,7 @@ impl RingFull {
         match self {
             Self::Block => "block",
             Self::Freeze => "freeze",
+            Self::Drop => "drop",
         }
     }
 }
@@ -40,12 +43,14 @@ pub(super) struct Pressure {
     action: RingFull,
     cgroups: Vec<Cgroup>,
     high: bool,
+    /// Records that were thrown away since the action began.
+    dropped: u64,
 }
 
 impl Pressure {
     /// `high` says that the keeper before this one had begun the action.
     pub(super) fn new(action: RingFull, cgroups: Vec<Cgroup>, high: bool) -> Self {
-        Self { action, cgroups, high }
+        Self { action, cgroups, high, dropped: 0 }
     }
 
     /// Whether the action has begun and not ended.
@@ -68,6 +73,16 @@ impl Pressure {
         self.action == RingFull::Freeze
     }
 
+    /// Whether what finds no room is thrown away.
+    pub(super) fn drops(&self) -> bool {
+        self.action == RingFull::Drop
+    }
+
+    /// So many records were.
+    pub(super) fn note_dropped(&mut self, count: usize) {
+        self.dropped += count as u64;
+    }
+
     /// Acts on how much is in use. `spared` are processes of ours. What was done is to be recorded.
     pub(super) fn look(&mut self, used_permille: u64, spared: &[u32], at: Now) -> Vec<Own> {
         if !self.high && used_permille >= HIGH_PERMILLE {
@@ -76,6 +91,9 @@ impl Pressure {
                 .note(match self.action {
                     RingFull::Block => "when it is full, nothing more is taken: producers wait",
                     RingFull::Freeze => "the cgroups named are frozen until there is room",
+                    RingFull::Drop => {
+                        "when it is full, what the kernel sends is thrown away, and stated"
+                    }
                 })
                 .help("look why the trail does not take more: its disk, its room")
                 .emit();
@@ -92,7 +110,7 @@ impl Pressure {
     fn begin(&self, used_permille: u64, spared: &[u32], at: Now) -> Vec<Own> {
         let own = || self.own(own::ERR, "ring-full", used_permille, at);
         match self.action {
-            RingFull::Block => vec![own().result(true)],
+            RingFull::Block | RingFull::Drop => vec![own().result(true)],
             RingFull::Freeze => self.each(own, |cgroup| cgroup.freeze(spared)),
         }
     }
@@ -100,9 +118,12 @@ impl Pressure {
     /// Undoes what was done, also because recording ends.
     pub(super) fn end(&mut self, used_permille: u64, at: Now) -> Vec<Own> {
         self.high = false;
+        let dropped = std::mem::take(&mut self.dropped);
         let own = || self.own(own::RESUME, "ring-room", used_permille, at);
         match self.action {
             RingFull::Block => vec![own().result(true)],
+            // For people: what is owed is stated from the serials.
+            RingFull::Drop => vec![own().field("dropped", dropped).result(true)],
             RingFull::Freeze => self.each(own, Cgroup::thaw),
         }
     }

@@ -142,6 +142,7 @@ impl Link {
         trail: &Trail,
         past: Past,
         stop: &Stop,
+        pressed: impl Fn(bool) + Sync,
     ) -> Result<Summary, Failure> {
         self.session.set_opened();
         let TakenUp { consumer, told } = taken_up;
@@ -150,7 +151,8 @@ impl Link {
         let session = self.session.clone();
         let kept = Kept { consumer, session, told, wake: &self.shared.wake, over: &over };
         thread::scope(|scope| {
-            let watcher = Watcher { link: self, over: &over, ended: &ended };
+            let pressed = &pressed;
+            let watcher = Watcher { link: self, over: &over, ended: &ended, pressed };
             thread::Builder::new()
                 .name("graven-watch".to_owned())
                 .spawn_scoped(scope, move || watcher.watch())
@@ -200,6 +202,8 @@ struct Watcher<'a> {
     link: &'a Link,
     over: &'a AtomicBool,
     ended: &'a AtomicBool,
+    /// Told when the memory becomes nearly full, and when it has room again.
+    pressed: &'a (dyn Fn(bool) + Sync),
 }
 
 impl Watcher<'_> {
@@ -207,12 +211,17 @@ impl Watcher<'_> {
     fn watch(&self) {
         let mut child: Option<(OwnedFd, Child)> = None;
         let mut again = Again::started();
+        let mut high = false;
         let limit = Timespec { tv_sec: 0, tv_nsec: i64::from(WATCH_TIME.subsec_nanos()) };
         loop {
             let keeper = child.as_ref().map_or(&self.link.keeper, |(pidfd, _)| pidfd);
             let died = poll(&mut [PollFd::new(keeper, PollFlags::IN)], Some(&limit));
             if self.ended.load(Ordering::Acquire) {
                 return;
+            }
+            let was = std::mem::replace(&mut high, self.link.session.is_high());
+            if was != high {
+                (self.pressed)(high);
             }
             if !died.is_ok_and(|count| count > 0) {
                 continue;

@@ -89,6 +89,11 @@ impl Housekeeping {
 }
 
 impl Told {
+    /// The memory in which the kernel's records wait is nearly full, or has room again.
+    pub fn ring(&self, full: bool) {
+        self.control.ring(full);
+    }
+
     /// The administrator says that all is well again: what is not acts anew.
     pub fn resume(&self) {
         self.control.resume();

@@ -58,6 +58,10 @@ pub struct SpaceArgs {
     /// What is done when storage fails [default: log]
     #[arg(long, value_name = "ACTION")]
     pub disk_error_action: Option<Action>,
+    /// What is done, beside what `--ring-full` says, when the memory for the kernel's records is nearly full
+    /// [default: log]
+    #[arg(long, value_name = "ACTION")]
+    pub ring_full_action: Option<Action>,
     /// Bytes kept for what must be recorded when the disk is full; or `off` [default: the ring and two
     /// segments]
     #[arg(long, value_name = "BYTES")]
@@ -95,7 +99,7 @@ impl SpaceArgs {
             )+};
         }
         over!(space_left, space_left_action, admin_space_left, admin_space_left_action);
-        over!(disk_full_action, disk_error_action, reserve);
+        over!(disk_full_action, disk_error_action, ring_full_action, reserve);
         section.keep = self.keep.map(Number).or(section.keep);
         section.max_total = self.max_total.map(Bytes).or(section.max_total);
         section.max_age = self.max_age.map(Time).or(section.max_age);

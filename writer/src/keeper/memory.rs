@@ -52,8 +52,7 @@ impl Memory {
         store(AT_BYTES, geometry.bytes as u64);
         store(AT_FRAMES, geometry.frames as u64);
         store(AT_DESCRIPTORS, geometry.descriptors as u64);
-        // Nothing is staged for the head that there is.
-        store(AT_STAGED, u64::MAX);
+        this.set_nothing_staged();
         this.set_descriptor(0, Place::Raw { frame: 0 });
         this.write_done(0, 1, Done::default());
         this.map.store(AT_MAGIC, MAGIC, Ordering::Release);
@@ -114,6 +113,11 @@ impl Memory {
 
     pub(super) fn set_staged_at(&self, head: Position) {
         self.map.store(AT_STAGED, head.word(), Ordering::Release);
+    }
+
+    /// What is staged is staged for no head that there is.
+    pub(super) fn set_nothing_staged(&self) {
+        self.map.store(AT_STAGED, u64::MAX, Ordering::Release);
     }
 
     /// Up to where the writer has made everything durable.

@@ -113,6 +113,19 @@ impl Producer {
         Ok(Ok(Taken::Some(self.publish_staged(now())?)))
     }
 
+    /// Takes what the socket has, as much as one call takes, and throws it away. Says how many datagrams that were.
+    ///
+    /// # Errors
+    /// What the socket says.
+    pub fn discard(&mut self, socket: &impl AsFd) -> Result<usize, Errno> {
+        self.staging.clear(&self.memory);
+        // Whoever takes this place publishes none of it.
+        self.memory.set_nothing_staged();
+        self.staging.receive(&self.memory, socket)?;
+        let taken = |slot: &usize| self.staging.datagram(&self.memory, *slot).is_some();
+        Ok((0..Staging::SLOTS).filter(taken).count())
+    }
+
     /// Says that the socket was found empty; false if there is no room to say it.
     ///
     /// # Errors

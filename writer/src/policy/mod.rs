@@ -102,8 +102,11 @@ impl Condition {
             (Action::Block, Self::UpstreamLoss | Self::CheckpointOverdue) => {
                 Some("making producers wait does not end it")
             }
-            (Action::Drop, Self::DiskFull | Self::RingFull) => None,
-            (Action::Drop, _) => Some("only disk_full and ring_full may drop records"),
+            (Action::Drop, Self::DiskFull) => None,
+            (Action::Drop, Self::RingFull) => {
+                Some("what finds no room there is for netlink.ring_full to say")
+            }
+            (Action::Drop, _) => Some("only disk_full may drop records"),
             _ => None,
         }
     }
