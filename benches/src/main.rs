@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 mod disk;
 mod fio;
+mod loss;
 mod netlink;
 mod prove;
 mod slow;
@@ -93,6 +94,23 @@ enum Bench {
         #[arg(long)]
         seconds: f64,
     },
+    /// Events that are in the log or trail, of those that were made, while a daemon is stopped, killed or ended, and while
+    /// its disk stalls or is full: beside auditd. Needs root and a machine without an audit daemon.
+    Loss {
+        /// Only this case.
+        #[arg(long)]
+        case: Option<loss::Case>,
+    },
+    /// The producer of `loss`: `openat` at a rate; prints how many, and the median nanoseconds of one.
+    #[command(hide = true)]
+    Paced {
+        /// Events per second.
+        #[arg(long)]
+        rate: u64,
+        /// How long.
+        #[arg(long)]
+        seconds: f64,
+    },
     /// Records of audit text per second with and without compressing on the way to the disk, in a
     /// control group whose writes are limited. Needs root, unless nothing is limited.
     SlowDisk {
@@ -131,8 +149,10 @@ enum Bench {
 
 fn main() -> Result<()> {
     let cli = Cli::parse();
-    if let Bench::Storm { seconds } = cli.bench {
-        return netlink::storm(seconds);
+    match cli.bench {
+        Bench::Storm { seconds } => return netlink::storm(seconds),
+        Bench::Paced { rate, seconds } => return loss::paced(rate, seconds),
+        _ => {}
     }
     let dir = tempfile::Builder::new().prefix("graven-bench-").tempdir_in(&cli.dir)?;
     let options = Options {
@@ -154,7 +174,8 @@ fn main() -> Result<()> {
             let rounds = cli.rounds;
             netlink::netlink(bench.dir, rounds, seconds, only_graven, &attach, &bench.options)
         }
-        Bench::Storm { .. } => Ok(()),
+        Bench::Loss { case } => loss::loss(bench.dir, cli.rounds, case),
+        Bench::Storm { .. } | Bench::Paced { .. } => Ok(()),
         Bench::SlowDisk { limit, log, seconds } => {
             bench.slow_disk((limit > 0).then_some(limit), log.as_deref(), seconds)
         }

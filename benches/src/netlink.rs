@@ -29,10 +29,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// The uid of the storm: no account of this machine.
-const UID: u32 = 64_123;
+pub(crate) const UID: u32 = 64_123;
 
 /// Shared with the tests of the real kernel audit.
-const LOCK: &str = "/run/lock/graven-kernel-audit.lock";
+pub(crate) const LOCK: &str = "/run/lock/graven-kernel-audit.lock";
 
 /// A consumer that has made no progress for this long is done.
 const QUIET: Duration = Duration::from_millis(500);
@@ -184,7 +184,7 @@ fn spawn_storm(seconds: f64) -> Result<Child> {
         .context("the storm does not start")
 }
 
-fn auditctl(args: &[&str]) -> Result<()> {
+pub(crate) fn auditctl(args: &[&str]) -> Result<()> {
     let output = Command::new("auditctl").args(args).output().context("install auditd")?;
     if !output.status.success() {
         bail!("auditctl {args:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -193,13 +193,13 @@ fn auditctl(args: &[&str]) -> Result<()> {
 }
 
 /// Puts the kernel's audit settings back, whatever happens.
-struct Restore {
+pub(crate) struct Restore {
     backlog_limit: u32,
     enabled: u32,
 }
 
 impl Restore {
-    fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let status = kaudit::status()?;
         ensure!(status.pid == 0, "process {} is the audit daemon here", status.pid);
         Ok(Self { backlog_limit: status.backlog_limit, enabled: status.enabled })
@@ -387,7 +387,7 @@ impl Record {
 }
 
 /// The program beside this one.
-fn graven() -> Result<Command> {
+pub(crate) fn graven() -> Result<Command> {
     Ok(Command::new(std::env::current_exe()?.with_file_name("graven")))
 }
 
@@ -416,22 +416,22 @@ impl Consumer for Record {
     }
 }
 
-const RAW_ASYNC: &str = "log_format = RAW\nflush = INCREMENTAL_ASYNC\nfreq = 50\n";
+pub(crate) const RAW_ASYNC: &str = "log_format = RAW\nflush = INCREMENTAL_ASYNC\nfreq = 50\n";
 const RAW_DATA: &str = "log_format = RAW\nflush = DATA\n";
 /// Debian 12's auditd.conf, as far as it concerns writing.
-const SHIPPED: &str = "log_format = ENRICHED\nflush = INCREMENTAL_ASYNC\nfreq = 50\n";
+pub(crate) const SHIPPED: &str = "log_format = ENRICHED\nflush = INCREMENTAL_ASYNC\nfreq = 50\n";
 
 /// Debian's auditd with a configuration of its own.
-struct Auditd {
-    child: Child,
-    log: PathBuf,
+pub(crate) struct Auditd {
+    pub(crate) child: Child,
+    pub(crate) log: PathBuf,
 }
 
 impl Auditd {
-    fn start(dir: &Path, format: &str) -> Result<Self> {
+    pub(crate) fn start(dir: &Path, format: &str) -> Result<Self> {
         let log = dir.join("audit.log");
         let plugins = dir.join("plugins");
-        fs::create_dir(&plugins)?;
+        fs::create_dir_all(&plugins)?;
         let config = format!(
             "local_events = yes\nwrite_logs = yes\nlog_file = {}\nlog_group = root\n{format}\
              max_log_file = 4000\nmax_log_file_action = IGNORE\nnum_logs = 5\npriority_boost = 4\n\
@@ -442,7 +442,8 @@ impl Auditd {
             plugins.display(),
         );
         let mut file = OpenOptions::new()
-            .create_new(true)
+            .create(true)
+            .truncate(true)
             .write(true)
             .mode(0o640)
             .open(dir.join("auditd.conf"))?;

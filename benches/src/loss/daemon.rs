@@ -1,0 +1,203 @@
+//! The daemons, as somebody runs them who does things to them.
+
+use crate::netlink::{Auditd, RAW_ASYNC, graven};
+use anyhow::{Context, Result, bail, ensure};
+use graven_writer::source::kaudit;
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+/// Longest wait for a daemon to begin or to end.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Whom something is done to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Auditd,
+    Writer,
+    Keeper,
+}
+
+impl Kind {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Auditd => "auditd",
+            Self::Writer => "graven-writer",
+            Self::Keeper => "graven-keeper",
+        }
+    }
+}
+
+pub(super) struct Daemon {
+    kind: Kind,
+    home: PathBuf,
+    running: Option<Running>,
+}
+
+enum Running {
+    Auditd(Auditd),
+    Graven(Child),
+}
+
+impl Daemon {
+    pub(super) fn start(kind: Kind, home: &Path) -> Result<Self> {
+        let mut this = Self { kind, home: home.to_owned(), running: None };
+        this.begin()?;
+        Ok(this)
+    }
+
+    fn trail(&self) -> PathBuf {
+        self.home.join("trail")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.home.join("audit.log")
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        if self.kind == Kind::Auditd {
+            self.running = Some(Running::Auditd(Auditd::start(&self.home, RAW_ASYNC)?));
+            return Ok(());
+        }
+        let child = graven()?
+            .args(["record", "--source", "netlink", "--quiet", "--segment-bytes", "16M", "--trail"])
+            .arg(self.trail())
+            .stdin(Stdio::null())
+            .spawn()
+            .context("graven does not start: cargo build --release -p graven")?;
+        let deadline = Instant::now() + PATIENCE;
+        while kaudit::status()?.pid != child.id() || self.processes(Kind::Writer)?.is_empty() {
+            ensure!(Instant::now() < deadline, "graven did not register");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.running = Some(Running::Graven(child));
+        // The writer opens the trail.
+        std::thread::sleep(Duration::from_millis(500));
+        Ok(())
+    }
+
+    /// The processes of this trail in a role.
+    fn processes(&self, kind: Kind) -> Result<Vec<Pid>> {
+        let trail = self.trail().into_os_string().into_encoded_bytes();
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc")?.flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+            let is_writer = words.iter().any(|word| word.starts_with(b"writer:"));
+            if words.get(1) == Some(&&b"record"[..])
+                && words.contains(&&trail[..])
+                && is_writer == (kind == Kind::Writer)
+            {
+                found.extend(Pid::from_raw(pid));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Sends a signal to the one that the case is about.
+    pub(super) fn signal(&self, signal: Signal) -> Result<()> {
+        let pids = match &self.running {
+            Some(Running::Auditd(auditd)) => vec![Pid::from_child(&auditd.child)],
+            _ => self.processes(self.kind)?,
+        };
+        ensure!(!pids.is_empty(), "there is no {}", self.kind.name());
+        Ok(pids.into_iter().try_for_each(|pid| kill_process(pid, signal))?)
+    }
+
+    /// What an init system does after a while; Graven does it itself, at once.
+    pub(super) fn start_again(&mut self, after: Duration) -> Result<()> {
+        let Some(Running::Auditd(mut auditd)) =
+            self.running.take_if(|it| matches!(it, Running::Auditd(_)))
+        else {
+            return Ok(());
+        };
+        auditd.child.wait()?;
+        std::thread::sleep(after);
+        // The log goes on.
+        self.begin()
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub(super) fn end(&mut self) -> Result<()> {
+        match self.running.take() {
+            None => {}
+            Some(Running::Auditd(mut auditd)) => {
+                kill_process(Pid::from_child(&auditd.child), Signal::TERM)?;
+                auditd.child.wait()?;
+            }
+            Some(Running::Graven(mut child)) => {
+                let deadline = Instant::now() + PATIENCE;
+                for pid in self.processes(Kind::Keeper)? {
+                    kill_process(pid, Signal::TERM)?;
+                }
+                loop {
+                    // The keeper may be another by now.
+                    let _ = child.try_wait()?;
+                    if self.processes(Kind::Keeper)?.is_empty()
+                        && self.processes(Kind::Writer)?.is_empty()
+                    {
+                        break;
+                    }
+                    ensure!(Instant::now() < deadline, "graven does not end");
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Events that are there.
+    pub(super) fn events(&self) -> Result<u64> {
+        let ours = |line: &[u8]| {
+            line.starts_with(b"type=PATH ")
+                && line.windows(16).any(|part| part == b"name=\"/dev/null\"")
+        };
+        if self.kind == Kind::Auditd {
+            let text = fs::read(self.log())?;
+            return Ok(text.split(|byte| *byte == b'\n').filter(|line| ours(line)).count() as u64);
+        }
+        let mut export = graven()?
+            .args(["export", "--format", "raw"])
+            .arg(self.trail())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut lines = BufReader::new(export.stdout.take().context("no output")?).split(b'\n');
+        let count = lines
+            .try_fold(0, |count, line| Ok::<_, std::io::Error>(count + u64::from(ours(&line?))))?;
+        ensure!(export.wait()?.success(), "the trail cannot be exported");
+        Ok(count)
+    }
+
+    /// Events that the trail says are missing, each with its number; of auditd's log, none.
+    pub(super) fn stated(&self) -> Result<u64> {
+        if self.kind == Kind::Auditd {
+            return Ok(0);
+        }
+        let output = graven()?.args(["verify", "--json"]).arg(self.trail()).output()?;
+        if !matches!(output.status.code(), Some(0 | 4)) {
+            bail!("verify: {}", String::from_utf8_lossy(&output.stdout));
+        }
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+        ensure!(report["source_gaps"]["count"] == 0, "a gap that is not stated: {report:#}");
+        let statements = report["losses"]["statements"].as_array().context("statements")?;
+        let exact =
+            statements.iter().map(|it| &it["statement"]).filter(|it| it["unit"] == "events");
+        Ok(exact
+            .filter(|it| it["cause"] != "partial-event")
+            .filter_map(|it| it["count"].as_u64())
+            .sum())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // After a failure.
+        let _ = self.end();
+    }
+}

@@ -1,0 +1,240 @@
+//! What is lost of the kernel's audit while a daemon is stopped, killed or ended, and while its disk stalls or is
+//! full: auditd and `graven record` in turn, by the same hand, counted event by event.
+//!
+//! The producers are processes of a test uid that open `/dev/null` and say how often. An event is there if its PATH
+//! record is in the log or the trail; of Graven's, what is missing has to be stated, with its number.
+
+mod daemon;
+mod disk;
+
+use crate::netlink::{LOCK, Restore, UID, auditctl};
+use crate::stats::median;
+use anyhow::{Context, Result, ensure};
+use daemon::{Daemon, Kind};
+use disk::Disk;
+use rustix::process::Signal;
+use std::fs::{self, File, OpenOptions};
+use std::io::Read;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// What is done to a daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Case {
+    /// Stopped for 3 s at 1,000 events a second
+    Stopped,
+    /// Killed half a second into a storm of 1.5 s; auditd is started again a second later
+    Killed,
+    /// Asked to end when it is behind by a burst
+    Ended,
+    /// Its filesystem is frozen for 10 s at 1,000 events a second
+    Stalled,
+    /// Its filesystem is full for 30 s at 1,000 events a second
+    Full,
+    /// Nothing: what an event costs its producer, at 1,000 a second
+    Cost,
+}
+
+impl Case {
+    const ALL: [Self; 6] =
+        [Self::Stopped, Self::Killed, Self::Ended, Self::Stalled, Self::Full, Self::Cost];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped for 3 s at 1,000/s",
+            Self::Killed => "killed in a storm",
+            Self::Ended => "SIGTERM while behind",
+            Self::Stalled => "disk stalled for 10 s at 1,000/s",
+            Self::Full => "disk full for 30 s at 1,000/s",
+            Self::Cost => "alive at 1,000/s",
+        }
+    }
+
+    /// On whom it is tried: of Graven both processes where it makes a difference.
+    const fn kinds(self) -> &'static [Kind] {
+        match self {
+            Self::Stopped | Self::Killed => &[Kind::Auditd, Kind::Writer, Kind::Keeper],
+            _ => &[Kind::Auditd, Kind::Writer],
+        }
+    }
+}
+
+/// What one round showed.
+struct Outcome {
+    made: u64,
+    there: u64,
+    stated: u64,
+    /// Median nanoseconds of one event for its producer.
+    cost_ns: f64,
+}
+
+/// `openat` at a rate until the time is over; prints how many there were, and the median nanoseconds of one. Runs as the
+/// test uid.
+pub(crate) fn paced(rate: u64, seconds: f64) -> Result<()> {
+    let start = Instant::now();
+    let until = Duration::from_secs_f64(seconds);
+    let mut times_ns = Vec::new();
+    while start.elapsed() < until {
+        let due = start.elapsed().as_nanos() * u128::from(rate) / 1_000_000_000;
+        while (times_ns.len() as u128) < due {
+            let begin = Instant::now();
+            let file = File::open("/dev/null")?;
+            times_ns.push(begin.elapsed().as_nanos() as f64);
+            drop(file);
+        }
+        std::thread::sleep(Duration::from_micros(500));
+    }
+    println!("{} {}", times_ns.len(), median(times_ns.clone()));
+    Ok(())
+}
+
+/// Tries the cases on both, interleaved, and prints a table.
+pub(crate) fn loss(dir: &Path, rounds: usize, only: Option<Case>) -> Result<()> {
+    let lock =
+        OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(LOCK)?;
+    lock.lock()?;
+    let _restore = Restore::new()?;
+    println!(
+        "{:<34} {:<16} {:>9} {:>9} {:>9} {:>9}",
+        "case", "who", "made", "missing", "stated", "ns/event"
+    );
+    for case in Case::ALL.into_iter().filter(|it| only.is_none_or(|only| only == *it)) {
+        let mut outcomes: Vec<Vec<Outcome>> = case.kinds().iter().map(|_| Vec::new()).collect();
+        for round in 0..rounds {
+            for (kind, outcomes) in case.kinds().iter().zip(&mut outcomes) {
+                let scratch = dir.join(format!("loss-{round}-{}", kind.name()));
+                fs::DirBuilder::new().mode(0o700).create(&scratch)?;
+                let outcome = one(case, *kind, &scratch)
+                    .with_context(|| format!("{}, {}", case.name(), kind.name()))?;
+                fs::remove_dir_all(&scratch)?;
+                outcomes.push(outcome);
+            }
+        }
+        for (kind, outcomes) in case.kinds().iter().zip(&outcomes) {
+            print(case, *kind, outcomes);
+        }
+    }
+    Ok(())
+}
+
+/// Sums over all rounds; the cost is a median.
+fn print(case: Case, kind: Kind, outcomes: &[Outcome]) {
+    let sum = |of: fn(&Outcome) -> u64| outcomes.iter().map(of).sum::<u64>();
+    let (made, there) = (sum(|it| it.made), sum(|it| it.there));
+    let cost = median(outcomes.iter().map(|it| it.cost_ns).collect());
+    let stated =
+        if kind == Kind::Auditd { "-".to_owned() } else { sum(|it| it.stated).to_string() };
+    let (name, who, missing) = (case.name(), kind.name(), made.saturating_sub(there));
+    println!("{name:<34} {who:<16} {made:>9} {missing:>9} {stated:>9} {cost:>9.0}");
+}
+
+fn one(case: Case, kind: Kind, scratch: &Path) -> Result<Outcome> {
+    auditctl(&["-D"])?;
+    auditctl(&["-e", "0"])?;
+    let disk = match case {
+        Case::Stalled => Some(Disk::new(scratch, 512)?),
+        Case::Full => Some(Disk::new(scratch, 96)?),
+        _ => None,
+    };
+    let home = disk.as_ref().map_or_else(|| scratch.join("home"), |disk| disk.path().join("home"));
+    fs::DirBuilder::new().mode(0o700).create(&home)?;
+    let mut daemon = Daemon::start(kind, &home)?;
+    auditctl(&["-b", "8192"])?;
+    let uid = format!("uid={UID}");
+    auditctl(&["-a", "exit,always", "-F", "arch=b64", "-S", "openat", "-F", &uid])?;
+    let producers = act(case, &mut daemon, disk.as_ref())?;
+    // The queues empty before the daemon is asked to end, but for the case that is about that.
+    if case != Case::Ended {
+        std::thread::sleep(Duration::from_secs(2));
+        daemon.end()?;
+    }
+    auditctl(&["-D"])?;
+    let there = daemon.events()?;
+    ensure!(there <= producers.made, "{there} events of {}: some are there twice", producers.made);
+    Ok(Outcome {
+        made: producers.made,
+        there,
+        stated: daemon.stated()?,
+        cost_ns: producers.cost_ns,
+    })
+}
+
+/// What producers have said.
+struct Produced {
+    made: u64,
+    cost_ns: f64,
+}
+
+fn act(case: Case, daemon: &mut Daemon, disk: Option<&Disk>) -> Result<Produced> {
+    let second = Duration::from_secs(1);
+    let steady =
+        |seconds: f64| spawn(&["paced", "--rate", "1000", "--seconds", &seconds.to_string()]);
+    match case {
+        Case::Stopped => {
+            let producer = steady(6.0)?;
+            std::thread::sleep(second);
+            daemon.signal(Signal::STOP)?;
+            std::thread::sleep(3 * second);
+            daemon.signal(Signal::CONT)?;
+            said([producer])
+        }
+        Case::Killed => {
+            let storm = || spawn(&["storm", "--seconds", "1.5"]);
+            let storms = [storm()?, storm()?];
+            std::thread::sleep(second / 2);
+            daemon.signal(Signal::KILL)?;
+            daemon.start_again(second)?;
+            said(storms)
+        }
+        Case::Ended => {
+            daemon.signal(Signal::STOP)?;
+            let made = said([spawn(&["storm", "--seconds", "0.05"])?]);
+            daemon.signal(Signal::CONT)?;
+            daemon.end()?;
+            made
+        }
+        Case::Stalled => {
+            let producer = steady(12.0)?;
+            std::thread::sleep(second);
+            disk.context("a disk")?.freeze(10)?;
+            said([producer])
+        }
+        Case::Full => {
+            let disk = disk.context("a disk")?;
+            disk.fill()?;
+            let producer = steady(34.0)?;
+            std::thread::sleep(30 * second);
+            disk.make_room()?;
+            said([producer])
+        }
+        Case::Cost => said([steady(4.0)?]),
+    }
+}
+
+fn spawn(args: &[&str]) -> Result<Child> {
+    Command::new(std::env::current_exe()?)
+        .args(args)
+        .uid(UID)
+        .gid(UID)
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("the producer does not start")
+}
+
+fn said(producers: impl IntoIterator<Item = Child>) -> Result<Produced> {
+    let mut produced = Produced { made: 0, cost_ns: f64::NAN };
+    for mut producer in producers {
+        let mut text = String::new();
+        producer.stdout.take().context("a producer has no output")?.read_to_string(&mut text)?;
+        ensure!(producer.wait()?.success(), "a producer failed");
+        let mut words = text.split_whitespace();
+        produced.made += words.next().context("it said nothing")?.parse::<u64>()?;
+        if let Some(cost) = words.next() {
+            produced.cost_ns = cost.parse()?;
+        }
+    }
+    Ok(produced)
+}
