@@ -56,7 +56,10 @@ mount -t ext4 /dev/dm-0 /mnt || exit 1
 auditctl -a always,exit -F arch=b64 -S openat -F path=/watched -k watched
 graven record --source netlink --ack --segment-bytes 4M --trail /mnt/trail >/tmp/acknowledged &
 pid=$!
-while ! auditctl -s | grep -q "^pid [1-9]"; do kill -0 $pid || exit 1; sleep 0.1; done
+while ! auditctl -s | grep -q "^pid [1-9]" || ! auditctl -s | grep -q "^enabled 1"; do
+    kill -0 $pid || exit 1
+    sleep 0.1
+done
 # Hundredths of a second since boot.
 now() {{ read -r now rest </proc/uptime; now=${{now%.*}}${{now#*.}}; }}
 load() {{
