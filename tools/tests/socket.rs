@@ -476,7 +476,7 @@ fn a_configuration_makes_the_socket() {
     for (source, keys, text) in [
         ("stdin", listen.as_str(), "socket.listen"),
         ("socket", "", "socket.listen"),
-        ("socket", "listen = \"/tmp/socket\"\nmode = \"0770\"\n", ":20:8, key socket.mode"),
+        ("socket", "listen = \"/tmp/socket\"\nmode = \"0770\"\n", ":19:8, key socket.mode"),
         ("netlink", "mode = \"0600\"\n", "socket.mode"),
     ] {
         write(source, keys);
