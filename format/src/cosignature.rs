@@ -12,11 +12,10 @@
 //!
 //! The other algorithm, ML-DSA-44, is not read: its lines are of a key that nobody here can have given.
 
-use crate::note::{KeyError, Line, Note, id_of, key_text, line_text, named, parts, point};
+use crate::note::{Line, Note, VerifierKey, line_text};
 use alloc::format;
 use alloc::string::String;
-use core::fmt;
-use ed25519_dalek::{Signature, VerifyingKey};
+use ed25519_dalek::Signature;
 
 /// The first byte of the key of a witness, and of what its id is made of.
 const COSIGNATURE: u8 = 4;
@@ -25,50 +24,9 @@ const COSIGNATURE: u8 = 4;
 pub const TIME_S_MAX: u64 = i64::MAX as u64;
 
 /// The public key of a witness, written `name+id+base64` as those of logs are.
-#[derive(Clone, PartialEq, Eq)]
-pub struct WitnessKey {
-    name: String,
-    key: VerifyingKey,
-}
+pub type WitnessKey = VerifierKey<COSIGNATURE>;
 
 impl WitnessKey {
-    /// The key of these bytes.
-    ///
-    /// # Errors
-    /// [`KeyError::Algorithm`] if they are no public key, or one that verifies anything, and
-    /// [`KeyError::Form`] if no key can have this name.
-    pub fn new(name: &str, bytes: &[u8; 32]) -> Result<Self, KeyError> {
-        Ok(Self { name: named(name)?, key: point(bytes)? })
-    }
-
-    /// Reads a key as [`WitnessKey`] prints it.
-    ///
-    /// # Errors
-    /// [`KeyError`] says what is wrong; [`KeyError::Algorithm`] if it is a log's, or an ML-DSA-44 key.
-    pub fn parse(text: &str) -> Result<Self, KeyError> {
-        let (name, id, bytes) = parts(text, COSIGNATURE)?;
-        let key = Self::new(name, &bytes)?;
-        if key.id() == id { Ok(key) } else { Err(KeyError::Id) }
-    }
-
-    /// The witness's name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The public key's bytes.
-    #[must_use]
-    pub fn bytes(&self) -> [u8; 32] {
-        self.key.to_bytes()
-    }
-
-    /// The number by which a note's signature names its key.
-    #[must_use]
-    pub fn id(&self) -> [u8; 4] {
-        id_of(&self.name, COSIGNATURE, &self.key)
-    }
-
     /// The time of the cosignature that `line` holds, if this key has made it over `text`.
     fn time_of(&self, line: &Line<'_>, text: &[u8]) -> Option<u64> {
         let (time, signature) = line.signature.split_first_chunk::<8>()?;
@@ -79,18 +37,6 @@ impl WitnessKey {
         let valid = self.key.verify_strict(&signed, &signature).is_ok();
         // Only the other algorithm may leave the time out.
         (valid && (1..=TIME_S_MAX).contains(&time_s)).then_some(time_s)
-    }
-}
-
-impl fmt::Display for WitnessKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&key_text(&self.name, self.id(), COSIGNATURE, self.key.as_bytes()))
-    }
-}
-
-impl fmt::Debug for WitnessKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "WitnessKey({self})")
     }
 }
 
@@ -132,13 +78,14 @@ impl Note<'_> {
     fn of(&self, key: &WitnessKey) -> impl Iterator<Item = (&Line<'_>, usize)> {
         let (id, before) = (key.id(), self.text.iter().filter(|byte| **byte == b'\n').count() + 1);
         (self.signatures.iter().zip(before + 1..))
-            .filter(move |(line, _)| line.name == key.name && line.key_id == id)
+            .filter(move |(line, _)| line.name == key.name() && line.key_id == id)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::note::KeyError;
     use alloc::string::ToString as _;
     use alloc::vec::Vec;
 

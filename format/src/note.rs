@@ -45,12 +45,16 @@ const SEALED: &str = "sealed ";
 /// The first byte of an Ed25519 key and of what its id is made of.
 const ED25519: u8 = 1;
 
-/// A key that verifies notes: a name and an Ed25519 public key.
+/// A key that verifies signatures of one kind: a name and an Ed25519 public key. The kind is the first byte of the key
+/// as it is written, and of what its id is made of, so that a key of one kind is none of another.
 #[derive(Clone, PartialEq, Eq)]
-pub struct PublicKey {
+pub struct VerifierKey<const KIND: u8> {
     name: String,
-    key: VerifyingKey,
+    pub(crate) key: VerifyingKey,
 }
+
+/// A key that verifies notes.
+pub type PublicKey = VerifierKey<ED25519>;
 
 /// Why text is no key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -66,7 +70,7 @@ pub enum KeyError {
     Algorithm,
 }
 
-impl PublicKey {
+impl<const KIND: u8> VerifierKey<KIND> {
     /// The key of these bytes.
     ///
     /// # Errors
@@ -76,17 +80,17 @@ impl PublicKey {
         Ok(Self { name: named(name)?, key: point(bytes)? })
     }
 
-    /// Reads a key as [`PublicKey`] prints it.
+    /// Reads a key as [`VerifierKey`] prints it.
     ///
     /// # Errors
-    /// [`KeyError`] says what is wrong.
+    /// [`KeyError`] says what is wrong; [`KeyError::Algorithm`] if it is of another kind.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
-        let (name, id, bytes) = parts(text, ED25519)?;
+        let (name, id, bytes) = parts(text, KIND)?;
         let key = Self::new(name, &bytes)?;
         if key.id() == id { Ok(key) } else { Err(KeyError::Id) }
     }
 
-    /// Whose key it is: a trail's origin.
+    /// Whose key it is: a trail's origin, or a witness's name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -101,19 +105,19 @@ impl PublicKey {
     /// The number by which a note's signature names its key.
     #[must_use]
     pub fn id(&self) -> [u8; 4] {
-        id_of(&self.name, ED25519, &self.key)
+        id_of(&self.name, KIND, &self.key)
     }
 }
 
-impl fmt::Display for PublicKey {
+impl<const KIND: u8> fmt::Display for VerifierKey<KIND> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&key_text(&self.name, self.id(), ED25519, self.key.as_bytes()))
+        f.write_str(&key_text(&self.name, self.id(), KIND, self.key.as_bytes()))
     }
 }
 
-impl fmt::Debug for PublicKey {
+impl<const KIND: u8> fmt::Debug for VerifierKey<KIND> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PublicKey({self})")
+        write!(f, "VerifierKey({self})")
     }
 }
 
@@ -341,18 +345,18 @@ fn is_name(name: &str) -> bool {
     !name.is_empty() && !name.contains(cannot)
 }
 
-pub(crate) fn named(name: &str) -> Result<String, KeyError> {
+fn named(name: &str) -> Result<String, KeyError> {
     if is_name(name) { Ok(name.to_string()) } else { Err(KeyError::Form) }
 }
 
 /// A public key, and none that verifies anything.
-pub(crate) fn point(bytes: &[u8; 32]) -> Result<VerifyingKey, KeyError> {
+fn point(bytes: &[u8; 32]) -> Result<VerifyingKey, KeyError> {
     let key = VerifyingKey::from_bytes(bytes).map_err(|_| KeyError::Algorithm)?;
     if key.is_weak() { Err(KeyError::Algorithm) } else { Ok(key) }
 }
 
 /// By which number a note's signature names a key; `kind` is the type of its signatures.
-pub(crate) fn id_of(name: &str, kind: u8, key: &VerifyingKey) -> [u8; 4] {
+fn id_of(name: &str, kind: u8, key: &VerifyingKey) -> [u8; 4] {
     let hash = Sha256::new()
         .chain_update(name)
         .chain_update([b'\n', kind])
@@ -367,7 +371,7 @@ pub(crate) fn line_text(name: &str, id: [u8; 4], signature: &[u8]) -> String {
     format!("{DASH}{name} {}\n", BASE64.encode(bytes))
 }
 
-pub(crate) fn key_text(name: &str, id: [u8; 4], kind: u8, key: &[u8; 32]) -> String {
+fn key_text(name: &str, id: [u8; 4], kind: u8, key: &[u8; 32]) -> String {
     let mut bytes = Zeroizing::new([kind; 33]);
     bytes[1..].copy_from_slice(key);
     let [a, b, c, d] = id;
@@ -375,7 +379,7 @@ pub(crate) fn key_text(name: &str, id: [u8; 4], kind: u8, key: &[u8; 32]) -> Str
 }
 
 /// Name, id and bytes of a key whose signatures are of type `kind`; base64 may have a `+` too.
-pub(crate) fn parts(text: &str, kind: u8) -> Result<(&str, [u8; 4], [u8; 32]), KeyError> {
+fn parts(text: &str, kind: u8) -> Result<(&str, [u8; 4], [u8; 32]), KeyError> {
     let mut parts = text.splitn(3, '+');
     let (Some(name), Some(id), Some(bytes)) = (parts.next(), parts.next(), parts.next()) else {
         return Err(KeyError::Form);

@@ -260,6 +260,8 @@ impl Full {
         let quiet =
             ["--space-left", "2", "--space-left-action", "ignore", "--admin-space-left", "1"];
         let mut command = machine.recording(&trail, &quiet);
+        let program = format!("exec {}", machine.root.path().join("alarm").display());
+        let action = if action == "exec" { program.as_str() } else { action };
         command.args(["--admin-space-left-action", "ignore", "--disk-full-action", action]);
         let mut running = Running::start(&mut command, Stdio::piped());
         let producer = Producer::start(running.stdin(), 0, LINES);
@@ -296,9 +298,14 @@ fn a_full_disk_acts_once_records_it_from_the_reserve_and_goes_on() {
         return;
     }
     let seconds = number("GRAVEN_E2E_BLOCKED_SECONDS").unwrap_or(5);
-    for (action, asked) in
-        [("block", ""), ("halt", "telinit 0\n"), ("single", "telinit 1\n"), ("log", "")]
-    {
+    for (action, asked) in [
+        ("block", ""),
+        ("halt", "telinit 0\n"),
+        ("single", "telinit 1\n"),
+        ("log", ""),
+        ("email", "sendmail\n"),
+        ("exec", "exec disk_full\n"),
+    ] {
         let mut full = Full::new(action);
         full.recorded(&["op=disk-full", &format!("act={action}"), "res=success"]);
         let reserve = std::fs::metadata(full.trail.join("reserve")).expect("it is there");
@@ -477,7 +484,8 @@ fn application(bytes: &[u8]) -> Record<'_> {
     Record { source, kind: 0, flags, realtime_ns, boottime_ns, source_seq: 0, bytes }
 }
 
-/// Two producers wait; the administrator's, which is exempt, goes on: each of its records becomes durable.
+/// LAuS' `test_rollover_failure`: two producers still wait after 30 s; the administrator's, which is exempt, goes on, and
+/// each of its records becomes durable.
 #[test]
 fn the_exempt_administrator_goes_on_from_the_reserve_while_producers_wait() {
     if !can_mount() {
@@ -507,7 +515,7 @@ fn the_exempt_administrator_goes_on_from_the_reserve_while_producers_wait() {
     let started = Housekeeping::start(&section, &given.trail, Source::Socket, &trail);
     let housekeeping = started.expect("it starts");
     let (written, stop) = (AtomicU64::new(0), AtomicBool::new(false));
-    let seconds = number("GRAVEN_E2E_BLOCKED_SECONDS").unwrap_or(5);
+    let seconds = number("GRAVEN_E2E_BLOCKED_SECONDS").unwrap_or(30);
     std::thread::scope(|scope| {
         let (trail, written, stop): (&Trail, _, _) = (&trail, &written, &stop);
         for _ in 0..2 {

@@ -62,6 +62,30 @@ fn what_is_wrong_is_said_with_file_line_and_key() {
     assert!(ran.stderr.contains("show-default"), "{}", ran.stderr);
 }
 
+/// A value of no kind, for every key that there is: each is refused at its own line, by its own name.
+#[test]
+fn every_key_is_refused_with_its_line_and_name() {
+    let (mut text, mut expected) = (String::new(), Vec::new());
+    for (section, _, keys) in graven_tools::config::Config::sections() {
+        text.push_str(&format!("[{section}]\n"));
+        for key in keys {
+            let line = text.lines().count() + 1;
+            let column = key.name.len() + 4;
+            text.push_str(&format!("{} = {{}}\n", key.name));
+            expected.push(format!("graven.toml:{line}:{column}, key {section}.{}\n", key.name));
+        }
+    }
+    assert!(expected.len() > 40, "{}", expected.len());
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = file(dir.path(), "graven.toml", &text);
+    let checked = graven(["config", "check", arg(&path)]);
+    assert_eq!(checked.code, 2, "{}", checked.stderr);
+    for place in &expected {
+        assert!(checked.stderr.contains(place.as_str()), "no {place:?} in {}", checked.stderr);
+    }
+    assert_eq!(checked.stderr.matches("error: wrong value for").count(), expected.len());
+}
+
 #[test]
 fn an_auditd_conf_becomes_a_configuration() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -36,13 +36,17 @@ impl Recorder {
             .spawn()
             .expect("it starts");
         let mut recorder = Self { child, socket, trail };
+        recorder.wait_until_it_listens();
+        recorder
+    }
+
+    fn wait_until_it_listens(&mut self) {
         let deadline = Instant::now() + Duration::from_secs(60);
-        while UnixStream::connect(&recorder.socket).is_err() {
-            let ended = recorder.child.try_wait().expect("it can be waited for");
+        while UnixStream::connect(&self.socket).is_err() {
+            let ended = self.child.try_wait().expect("it can be waited for");
             assert!(ended.is_none() && Instant::now() < deadline, "it does not listen: {ended:?}");
             std::thread::sleep(Duration::from_millis(5));
         }
-        recorder
     }
 
     fn connect(&self) -> Client {
@@ -445,4 +449,62 @@ fn options_that_mean_nothing_and_sockets_that_cannot_be_are_said() {
         assert!(said.contains(text), "{args:?}: {said}");
     }
     assert_eq!(std::fs::read(file).expect("there"), b"mine");
+}
+
+/// What `--config` says of the socket is what it is; where it means nothing, its key is named.
+#[test]
+fn a_configuration_makes_the_socket() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (trail, socket) = (dir.path().join("trail"), dir.path().join("from-the-file"));
+    let config = dir.path().join("graven.toml");
+    let write = |source: &str, keys: &str| {
+        let trail = trail.display();
+        let text = format!(
+            "[trail]\ndir = \"{trail}\"\nsource = \"{source}\"\nsegment_bytes = \"1M\"\nring_bytes = \"4M\"\n\
+             quiet = true\n[checkpoint]\ninterval = \"off\"\n[space]\nspace_left = \"1M\"\nadmin_space_left = 0\n\
+             reserve = \"off\"\n[process]\npriority = 0\noom_score = 0\nmlock = false\n[socket]\n{keys}"
+        );
+        std::fs::write(&config, text).expect("written");
+    };
+    let command = || {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin("graven"));
+        command.args(["record", "--config"]).arg(&config);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    let listen = format!("listen = \"{}\"\n", socket.display());
+    for (source, keys, text) in [
+        ("stdin", listen.as_str(), "socket.listen"),
+        ("socket", "", "socket.listen"),
+        ("socket", "listen = \"/tmp/socket\"\nmode = \"0770\"\n", ":19:8, key socket.mode"),
+        ("netlink", "mode = \"0600\"\n", "socket.mode"),
+    ] {
+        write(source, keys);
+        let output = command().output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{source} {keys}: {said}");
+        assert!(said.contains(text), "{source} {keys}: {said}");
+        assert!(!trail.exists(), "nothing was begun");
+    }
+    // A group that is not ours takes a capability, which is kept though others are given up.
+    let gid = if rustix::process::geteuid().is_root() {
+        4711
+    } else {
+        rustix::process::getegid().as_raw()
+    };
+    write("socket", &format!("{listen}mode = \"0620\"\ngroup = \"{gid}\"\nclients = 3\n"));
+    let child = command().spawn().expect("it starts");
+    let mut recorder = Recorder { child, socket: socket.clone(), trail: trail.clone() };
+    recorder.wait_until_it_listens();
+    let is = std::fs::metadata(&socket).expect("a socket");
+    assert_eq!(is.permissions().mode() & 0o7777, 0o620);
+    assert_eq!(std::os::unix::fs::MetadataExt::gid(&is), gid);
+    let mut client = recorder.connect();
+    client.send(1, b"by the file").expect("it reads");
+    client.flush().expect("it reads");
+    client.answer().expect("it answers");
+    drop(client);
+    let (code, said) = recorder.end(rustix::process::Signal::TERM);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(shown(&trail).iter().any(|it| it.text == "by the file"));
 }

@@ -236,6 +236,7 @@ impl Args {
         }
         config.space = self.space.over(&config.space);
         self.source = config.trail.source.0;
+        config.socket.settle(&mut self.beside, self.source.beside());
         self.compress_sealed = i32::try_from(config.trail.compress_sealed.0).unwrap_or_default();
         config
     }

@@ -14,6 +14,7 @@ pub mod value;
 mod checkpoint;
 mod netlink;
 mod process;
+mod socket;
 mod space;
 mod status;
 mod trail;
@@ -21,6 +22,7 @@ mod trail;
 pub use checkpoint::CheckpointSection;
 pub use netlink::NetlinkSection;
 pub use process::ProcessSection;
+pub use socket::SocketSection;
 pub use space::{ReserveSize, SpaceSection};
 pub use status::StatusSection;
 pub use trail::TrailSection;
@@ -73,6 +75,8 @@ sections! {
     checkpoint: CheckpointSection,
     /// The kernel's audit.
     netlink: NetlinkSection,
+    /// The socket for applications.
+    socket: SocketSection,
     /// Space, and what is done when it is short or storage fails.
     space: SpaceSection,
     /// The process itself.

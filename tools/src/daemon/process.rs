@@ -84,7 +84,14 @@ fn lock_memory(bytes: u64) -> io::Result<()> {
 fn needed(config: &Config) -> CapabilitySet {
     let kept = config.process.keep_capabilities.iter();
     let kept = kept.fold(NEEDED, |set, capability| set.union(capability.0));
-    let places = [Some(config.trail.dir.as_path()), config.checkpoint.to.as_deref()];
+    // The socket is made afterwards, and again by each writer that takes a dead one's place.
+    let grouped = config.socket.group.map_or(CapabilitySet::empty(), |_| CapabilitySet::CHOWN);
+    let kept = kept.union(grouped);
+    let places = [
+        Some(config.trail.dir.as_path()),
+        config.checkpoint.to.as_deref(),
+        config.socket.listen.as_deref(),
+    ];
     if places.into_iter().flatten().any(is_foreign) { kept.union(FOREIGN) } else { kept }
 }
 

@@ -49,7 +49,7 @@ pub enum FormatArg {
     Binary,
 }
 
-/// Options of these sources.
+/// Options of these sources; those of the socket for applications stand in the configuration too, as `[socket]`.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct BesideArgs {
     /// How auditd gives its records, from plugin and af-unix; auto unless given
@@ -90,10 +90,26 @@ impl BesideArgs {
                 self.path.is_some() && !socket && source != Some(Beside::AfUnix),
                 "sources af-unix and socket",
             ),
-            ("--listen", self.listen.is_some() && !listens, "sources netlink and multicast"),
-            ("--mode", self.mode.is_some() && !takes, "source socket and --listen"),
-            ("--group", self.group.is_some() && !takes, "source socket and --listen"),
-            ("--clients", self.clients.is_some() && !takes, "source socket and --listen"),
+            (
+                "--listen",
+                self.listen.is_some() && !listens,
+                "sources netlink and multicast, and socket.listen of these and source socket",
+            ),
+            (
+                "--mode",
+                self.mode.is_some() && !takes,
+                "source socket and --listen, as socket.mode is",
+            ),
+            (
+                "--group",
+                self.group.is_some() && !takes,
+                "source socket and --listen, as socket.group is",
+            ),
+            (
+                "--clients",
+                self.clients.is_some() && !takes,
+                "source socket and --listen, as socket.clients is",
+            ),
         ];
         for (option, is_refused, of) in refused {
             if is_refused {
@@ -101,7 +117,7 @@ impl BesideArgs {
             }
         }
         if socket && self.path.is_none() {
-            return Err(usage("source socket needs --path"));
+            return Err(usage("source socket needs --path, or socket.listen in a configuration"));
         }
         Ok(())
     }
