@@ -16,6 +16,11 @@ pub fn ready(status: &str) {
     say(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
+/// This process took the place of the one that the service manager looks at.
+pub fn main_process() {
+    say(&[NotifyState::MainPid(std::process::id())]);
+}
+
 /// The configuration is read again; [`ready`] ends it.
 pub fn reloading() {
     // Newer managers insist on the time, older ones do not know it.

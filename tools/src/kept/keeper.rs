@@ -8,7 +8,7 @@ use super::policy::{self, Next};
 use super::pressure::{Pressure, RingFull};
 use super::{call_it, guard, memory_failure, myself, no_process};
 use crate::config::{Config, NetlinkSection};
-use crate::daemon::process;
+use crate::daemon::{notify, process};
 use crate::daemon::rules::Wanted;
 use crate::diag::Diagnostic;
 use crate::exit::Exit;
@@ -145,6 +145,7 @@ pub fn go_on(options: &Options<'_>, (shared, pidfd): (Shared, OwnedFd)) -> Resul
     keeper.notes.push_back(own.result(true));
     keeper.tell()?;
     keeper.session.take(Role::Keeper);
+    notify::main_process();
     keeper.run()
 }
 
