@@ -101,6 +101,15 @@ enum Bench {
         #[arg(long)]
         case: Option<loss::Case>,
     },
+    /// Two producers for a long time: that nothing is lost, and memory before and after. Needs what `loss` needs.
+    Soak {
+        /// Events per second: half of what `netlink` says.
+        #[arg(long, default_value_t = 30_000)]
+        rate: u64,
+        /// How long.
+        #[arg(long, default_value_t = 20.0)]
+        minutes: f64,
+    },
     /// The producer of `loss`: `openat` at a rate; prints how many, and the median nanoseconds of one.
     #[command(hide = true)]
     Paced {
@@ -175,6 +184,7 @@ fn main() -> Result<()> {
             netlink::netlink(bench.dir, rounds, seconds, only_graven, &attach, &bench.options)
         }
         Bench::Loss { case } => loss::loss(bench.dir, cli.rounds, case),
+        Bench::Soak { rate, minutes } => loss::soak(bench.dir, rate, minutes),
         Bench::Storm { .. } | Bench::Paced { .. } => Ok(()),
         Bench::SlowDisk { limit, log, seconds } => {
             bench.slow_disk((limit > 0).then_some(limit), log.as_deref(), seconds)

@@ -100,6 +100,15 @@ impl Daemon {
         Ok(found)
     }
 
+    /// Resident memory of the process in a role.
+    pub(super) fn resident_mib(&self, kind: Kind) -> Result<f64> {
+        let pid = *self.processes(kind)?.first().context("it is gone")?;
+        let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero()))?;
+        let kib =
+            status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next());
+        Ok(kib.context("VmRSS")?.parse::<f64>()? / 1024.0)
+    }
+
     /// Sends a signal to the one that the case is about.
     pub(super) fn signal(&self, signal: Signal) -> Result<()> {
         let pids = match &self.running {

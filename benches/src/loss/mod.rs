@@ -6,6 +6,7 @@
 
 mod daemon;
 mod disk;
+mod soak;
 
 use crate::netlink::{LOCK, Restore, UID, auditctl};
 use crate::stats::median;
@@ -20,6 +21,11 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+pub(crate) use soak::soak;
+
+/// Events of which a producer remembers what they cost.
+const TIMES_MAX: usize = 1 << 16;
 
 /// What is done to a daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -76,18 +82,21 @@ struct Outcome {
 pub(crate) fn paced(rate: u64, seconds: f64) -> Result<()> {
     let start = Instant::now();
     let until = Duration::from_secs_f64(seconds);
-    let mut times_ns = Vec::new();
+    let (mut made, mut times_ns) = (0_u128, Vec::new());
     while start.elapsed() < until {
         let due = start.elapsed().as_nanos() * u128::from(rate) / 1_000_000_000;
-        while (times_ns.len() as u128) < due {
+        while made < due {
             let begin = Instant::now();
             let file = File::open("/dev/null")?;
-            times_ns.push(begin.elapsed().as_nanos() as f64);
+            if times_ns.len() < TIMES_MAX {
+                times_ns.push(begin.elapsed().as_nanos() as f64);
+            }
             drop(file);
+            made += 1;
         }
         std::thread::sleep(Duration::from_micros(500));
     }
-    println!("{} {}", times_ns.len(), median(times_ns.clone()));
+    println!("{made} {}", median(times_ns));
     Ok(())
 }
 

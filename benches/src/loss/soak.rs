@@ -1,0 +1,61 @@
+//! Half of what it can take, for a long time: nothing is lost, and memory does not grow.
+
+use super::daemon::{Daemon, Kind};
+use super::{said, spawn};
+use crate::netlink::{LOCK, Restore, UID, auditctl};
+use crate::stats::median;
+use anyhow::{Result, ensure};
+use std::fs::{DirBuilder, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How often memory is looked at.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// Runs two producers, each at half of `rate` events a second, for so many minutes.
+pub(crate) fn soak(dir: &Path, rate: u64, minutes: f64) -> Result<()> {
+    let lock =
+        OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(LOCK)?;
+    lock.lock()?;
+    let _restore = Restore::new()?;
+    auditctl(&["-D"])?;
+    auditctl(&["-e", "0"])?;
+    let home = dir.join("home");
+    DirBuilder::new().mode(0o700).create(&home)?;
+    let mut daemon = Daemon::start(Kind::Writer, &home)?;
+    let uid = format!("uid={UID}");
+    auditctl(&["-a", "exit,always", "-F", "arch=b64", "-S", "openat", "-F", &uid])?;
+    let seconds = (minutes * 60.0).to_string();
+    let each = (rate / 2).to_string();
+    let producer = || spawn(&["paced", "--rate", &each, "--seconds", &seconds]);
+    let producers = [producer()?, producer()?];
+    let until = Instant::now() + Duration::from_secs_f64(minutes * 60.0);
+    let mut resident: [Vec<f64>; 2] = Default::default();
+    while Instant::now() + LOOK < until {
+        std::thread::sleep(LOOK);
+        for (kind, samples) in [Kind::Keeper, Kind::Writer].into_iter().zip(&mut resident) {
+            samples.push(daemon.resident_mib(kind)?);
+        }
+    }
+    let made = said(producers)?.made;
+    auditctl(&["-D"])?;
+    std::thread::sleep(Duration::from_secs(2));
+    daemon.end()?;
+    let (there, stated) = (daemon.events()?, daemon.stated()?);
+    println!(
+        "soak: {minutes} minutes at {rate} events/s: {made} made, {there} there, {stated} stated as lost"
+    );
+    for (name, samples) in ["keeper", "writer"].into_iter().zip(&resident) {
+        let quarter = samples.len() / 4;
+        let of = |part: &[f64]| median(part.to_vec());
+        let most = samples.iter().copied().fold(f64::NAN, f64::max);
+        println!(
+            "{name}: resident {:.1} MiB in the first quarter, {:.1} in the last, {most:.1} at most",
+            of(&samples[..quarter]),
+            of(&samples[samples.len() - quarter..]),
+        );
+    }
+    ensure!(made == there, "{} events are missing or doubled", made.abs_diff(there));
+    Ok(())
+}
