@@ -319,14 +319,7 @@ fn what_finds_no_room_may_be_dropped_and_is_stated_to_the_event() {
     std::fs::write(&program, script).expect("written");
     std::fs::set_permissions(&program, Permissions::from_mode(0o700)).expect("it is ours");
     let action = format!("exec {}", program.display());
-    // What an opener opens before its first round.
-    let before = dir.path().join("before");
-    let kept = Kept::of(&before);
-    let running = daemon(&before, &[]);
-    opener(0, None).end().expect(0);
-    end_and_check(&kept, running, &before, 0);
-    let besides = recorded(&before);
-
+    let besides = besides(dir.path());
     let kept = Kept::of(&trail);
     let running = daemon(&trail, &["--ring-full", "drop", "--ring-full-action", &action]);
     kept.signal(Role::Writer, Signal::STOP);
@@ -350,15 +343,91 @@ fn what_finds_no_room_may_be_dropped_and_is_stated_to_the_event() {
     assert!(exported.contains("op=ring-full action=drop used="), "it is told");
     let dropped = exported.split("op=ring-room action=drop used=").nth(1).expect("the end is told");
     assert!(!dropped.contains(" dropped=0 "), "{}", &dropped[..100]);
-    let (lost, causes) = stated(&trail);
-    let accounted = recorded(&trail) + lost;
-    let made = u64::from(opens + 10) + 2 * besides;
+    let lost = accounted(&trail, u64::from(opens + 10) + 2 * besides);
+    assert!(lost > 1000, "{lost}");
+}
+
+/// What is recorded and what is stated as lost are the events that were made; says how many are lost.
+#[track_caller]
+fn accounted(trail: &Path, made: u64) -> u64 {
+    let (lost, causes) = stated(trail);
+    let accounted = recorded(trail) + lost;
     // Of some events at the edges only the end has come: those are stated as partial.
     let partial: u64 = causes
         .iter()
         .filter(|it| it.starts_with("\"partial-event\""))
         .filter_map(|it| it.rsplit(' ').next()?.parse::<u64>().ok())
         .sum();
-    assert!(lost > 1000, "{causes:?}");
     assert!((made - partial..=made).contains(&accounted), "{accounted} of {made}: {causes:?}");
+    lost
+}
+
+/// What an opener opens before its first round.
+fn besides(dir: &Path) -> u64 {
+    let trail = dir.join("before");
+    let kept = Kept::of(&trail);
+    let running = daemon(&trail, &[]);
+    opener(0, None).end().expect(0);
+    end_and_check(&kept, running, &trail, 0);
+    recorded(&trail)
+}
+
+/// Nobody takes a stopped keeper's place, and its socket holds so much: the rest is gone, and stated to the event.
+#[test]
+fn a_keeper_stopped_in_a_storm_is_a_loss_that_is_stated_to_the_event() {
+    if !has("setpriv") {
+        return;
+    }
+    let Some(_turn) = Turn::take() else { return };
+    let Some(rule) = Rule::opens_by(UID) else { return };
+    let dir = temp_dir();
+    let trail = dir.path().join("trail");
+    let besides = besides(dir.path());
+    let kept = Kept::of(&trail);
+    let running = daemon(&trail, &[]);
+    let opens = 100_000;
+    kept.signal(Role::Keeper, Signal::STOP);
+    let openers = [opener(opens, None), opener(opens, None)];
+    std::thread::sleep(Duration::from_secs(4));
+    kept.signal(Role::Keeper, Signal::CONT);
+    for opener in openers {
+        opener.end().expect(0);
+    }
+    opener(10, None).end().expect(0);
+    drop(rule);
+    kept.signal(Role::Keeper, Signal::TERM);
+    kept.wait_for_end();
+    running.end().expect(0);
+    let lost = accounted(&trail, u64::from(2 * opens + 10) + 3 * besides);
+    eprintln!("{lost} events lost, and stated");
+}
+
+/// EIO poisons the writer, which ends; what it had at hand is with the keeper, and the next one goes on.
+#[test]
+fn an_error_of_the_disk_costs_the_writer_and_not_one_event() {
+    if !has("setpriv") || !has("strace") {
+        return;
+    }
+    let Some(_turn) = Turn::take() else { return };
+    let Some(rule) = Rule::opens_by(UID) else { return };
+    let dir = temp_dir();
+    let trail = dir.path().join("trail");
+    let kept = Kept::of(&trail);
+    let running = daemon(&trail, &["--disk", "sync"]);
+    opener(500, None).end().expect(0);
+    let writer = kept.pid(Role::Writer);
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO:when=2"]);
+    let strace = Running::start(strace.args(["-p", &writer.to_string()]), Stdio::null());
+    let opener_under_way = opener(5000, None);
+    wait_for("the next writer", || {
+        kept.processes().iter().any(|(role, pid)| *role == Role::Writer && *pid != writer)
+    });
+    opener_under_way.end().expect(0);
+    opener(500, None).end().expect(0);
+    drop(rule);
+    drop(strace);
+    end_and_check(&kept, running, &trail, 6000);
+    let exported = on("export", &trail, &["--format", "raw"]).expect(0).text();
+    assert!(exported.contains(&format!("op=writer-died pid={writer} code=5")), "it is told");
 }
