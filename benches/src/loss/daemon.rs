@@ -4,7 +4,8 @@ use crate::netlink::{Auditd, RAW_ASYNC, graven};
 use anyhow::{Context, Result, bail, ensure};
 use graven_writer::source::kaudit;
 use rustix::process::{Pid, Signal, kill_process};
-use std::fs;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -161,32 +162,27 @@ impl Daemon {
         Ok(())
     }
 
-    /// Events that are there.
+    /// Events that are there; it fails if one is there twice.
     pub(super) fn events(&self) -> Result<u64> {
-        let ours = |line: &[u8]| {
-            line.starts_with(b"type=PATH ")
-                && line.windows(16).any(|part| part == b"name=\"/dev/null\"")
-        };
+        let mut seen = Serials::default();
         if self.kind == Kind::Auditd {
-            let text = fs::read(self.log())?;
-            return Ok(text.split(|byte| *byte == b'\n').filter(|line| ours(line)).count() as u64);
+            seen.read(BufReader::new(File::open(self.log())?))?;
+            return Ok(seen.count);
         }
         let mut export = graven()?
             .args(["export", "--format", "raw"])
             .arg(self.trail())
             .stdout(Stdio::piped())
             .spawn()?;
-        let mut lines = BufReader::new(export.stdout.take().context("no output")?).split(b'\n');
-        let count = lines
-            .try_fold(0, |count, line| Ok::<_, std::io::Error>(count + u64::from(ours(&line?))))?;
+        seen.read(BufReader::new(export.stdout.take().context("no output")?))?;
         ensure!(export.wait()?.success(), "the trail cannot be exported");
-        Ok(count)
+        Ok(seen.count)
     }
 
-    /// Events that the trail says are missing, each with its number; of auditd's log, none.
-    pub(super) fn stated(&self) -> Result<u64> {
+    /// What `verify` says of the trail; nothing is asked of auditd's log.
+    pub(super) fn verified(&self) -> Result<Verified> {
         if self.kind == Kind::Auditd {
-            return Ok(0);
+            return Ok(Verified { complete: false, stated: 0 });
         }
         let output = graven()?.args(["verify", "--json"]).arg(self.trail()).output()?;
         if !matches!(output.status.code(), Some(0 | 4)) {
@@ -197,16 +193,89 @@ impl Daemon {
         let statements = report["losses"]["statements"].as_array().context("statements")?;
         let exact =
             statements.iter().map(|it| &it["statement"]).filter(|it| it["unit"] == "events");
-        Ok(exact
+        let stated = exact
             .filter(|it| it["cause"] != "partial-event")
             .filter_map(|it| it["count"].as_u64())
-            .sum())
+            .sum();
+        Ok(Verified { complete: output.status.code() == Some(0), stated })
     }
+}
+
+/// What a trail says of itself.
+pub(super) struct Verified {
+    /// Intact, and no loss of any kind is stated in it.
+    pub(super) complete: bool,
+    /// Events that are stated as missing, each with its number.
+    pub(super) stated: u64,
+}
+
+/// Serials of the producers' events: a bit each, in pages that are made as they are needed.
+#[derive(Default)]
+struct Serials {
+    pages: BTreeMap<u32, Vec<u64>>,
+    count: u64,
+}
+
+impl Serials {
+    /// Takes the PATH records of `/dev/null`, of which an event has one.
+    fn read(&mut self, mut lines: impl BufRead) -> Result<()> {
+        let mut line = Vec::new();
+        while lines.read_until(b'\n', &mut line)? > 0 {
+            if line.starts_with(b"type=PATH ")
+                && line.windows(16).any(|part| part == b"name=\"/dev/null\"")
+            {
+                let serial = serial(&line)
+                    .with_context(|| format!("no serial: {}", String::from_utf8_lossy(&line)))?;
+                ensure!(self.insert(serial), "event {serial} is there twice");
+            }
+            line.clear();
+        }
+        Ok(())
+    }
+
+    /// Whether it is new.
+    fn insert(&mut self, serial: u32) -> bool {
+        let page = self.pages.entry(serial >> 16).or_insert_with(|| vec![0; 1 << 10]);
+        let word = &mut page[(serial as usize & 0xFFFF) / 64];
+        let bit = 1 << (serial % 64);
+        let new = *word & bit == 0;
+        *word |= bit;
+        self.count += u64::from(new);
+        new
+    }
+}
+
+/// The serial in `msg=audit(1732.123:SERIAL):`.
+fn serial(line: &[u8]) -> Option<u32> {
+    let stamp = line.split(|byte| *byte == b'(').nth(1)?.split(|byte| *byte == b')').next()?;
+    str::from_utf8(stamp).ok()?.rsplit_once(':')?.1.parse().ok()
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
         // After a failure.
         let _ = self.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_counts_once() {
+        let path = |serial: u32| {
+            format!(
+                "type=PATH msg=audit(1732.123:{serial}): item=0 name=\"/dev/null\" inode=4\n\
+                 type=CWD msg=audit(1732.123:{serial}): cwd=\"/\"\n"
+            )
+        };
+        let mut seen = Serials::default();
+        for serial in [7, u32::MAX, 65_535, 65_536, 0] {
+            seen.read(path(serial).as_bytes()).unwrap();
+        }
+        assert_eq!(seen.count, 5);
+        assert!(seen.read(path(65_536).as_bytes()).is_err());
+        assert!(seen.read(&b"type=PATH name=\"/dev/null\"\n"[..]).is_err());
     }
 }

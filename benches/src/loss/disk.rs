@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -35,6 +36,8 @@ impl Disk {
             .args(["-c", &script, "sh"])
             .arg(&self.path)
             .stdin(Stdio::null())
+            // An interrupt from the terminal is for us, and leaves it to thaw.
+            .process_group(0)
             .spawn()?;
         run(Command::new("fsfreeze").arg("-f").arg(&self.path))?;
         let thawed = thaw.wait()?;

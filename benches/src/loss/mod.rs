@@ -166,7 +166,7 @@ fn one(case: Case, kind: Kind, scratch: &Path) -> Result<Outcome> {
     Ok(Outcome {
         made: producers.made,
         there,
-        stated: daemon.stated()?,
+        stated: daemon.verified()?.stated,
         cost_ns: producers.cost_ns,
     })
 }
@@ -223,22 +223,34 @@ fn act(case: Case, daemon: &mut Daemon, disk: Option<&Disk>) -> Result<Produced>
     }
 }
 
-fn spawn(args: &[&str]) -> Result<Child> {
+/// A process that makes events. It ends with us.
+struct Producer(Child);
+
+impl Drop for Producer {
+    fn drop(&mut self) {
+        // After a failure; else it has ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn spawn(args: &[&str]) -> Result<Producer> {
     Command::new(std::env::current_exe()?)
         .args(args)
         .uid(UID)
         .gid(UID)
         .stdout(Stdio::piped())
         .spawn()
+        .map(Producer)
         .context("the producer does not start")
 }
 
-fn said(producers: impl IntoIterator<Item = Child>) -> Result<Produced> {
+fn said(producers: impl IntoIterator<Item = Producer>) -> Result<Produced> {
     let mut produced = Produced { made: 0, cost_ns: f64::NAN };
     for mut producer in producers {
         let mut text = String::new();
-        producer.stdout.take().context("a producer has no output")?.read_to_string(&mut text)?;
-        ensure!(producer.wait()?.success(), "a producer failed");
+        producer.0.stdout.take().context("a producer has no output")?.read_to_string(&mut text)?;
+        ensure!(producer.0.wait()?.success(), "a producer failed");
         let mut words = text.split_whitespace();
         produced.made += words.next().context("it said nothing")?.parse::<u64>()?;
         if let Some(cost) = words.next() {

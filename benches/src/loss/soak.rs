@@ -10,8 +10,11 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How often memory is looked at.
-const LOOK: Duration = Duration::from_secs(10);
+/// Longest time between two looks at memory; a short run is looked at forty times.
+const LOOK_MAX: Duration = Duration::from_secs(10);
+
+/// What memory may have grown by from the first quarter to the last.
+const GROWTH_MAX: f64 = 1.1;
 
 /// Runs two producers, each at half of `rate` events a second, for so many minutes.
 pub(crate) fn soak(dir: &Path, rate: u64, minutes: f64) -> Result<()> {
@@ -26,14 +29,16 @@ pub(crate) fn soak(dir: &Path, rate: u64, minutes: f64) -> Result<()> {
     let mut daemon = Daemon::start(Kind::Writer, &home)?;
     let uid = format!("uid={UID}");
     auditctl(&["-a", "exit,always", "-F", "arch=b64", "-S", "openat", "-F", &uid])?;
-    let seconds = (minutes * 60.0).to_string();
+    let lasts = Duration::from_secs_f64(minutes * 60.0);
+    let seconds = lasts.as_secs_f64().to_string();
     let each = (rate / 2).to_string();
     let producer = || spawn(&["paced", "--rate", &each, "--seconds", &seconds]);
     let producers = [producer()?, producer()?];
-    let until = Instant::now() + Duration::from_secs_f64(minutes * 60.0);
+    let until = Instant::now() + lasts;
+    let look = LOOK_MAX.min(lasts / 40);
     let mut resident: [Vec<f64>; 2] = Default::default();
-    while Instant::now() + LOOK < until {
-        std::thread::sleep(LOOK);
+    while Instant::now() + look < until {
+        std::thread::sleep(look);
         for (kind, samples) in [Kind::Keeper, Kind::Writer].into_iter().zip(&mut resident) {
             samples.push(daemon.resident_mib(kind)?);
         }
@@ -42,20 +47,27 @@ pub(crate) fn soak(dir: &Path, rate: u64, minutes: f64) -> Result<()> {
     auditctl(&["-D"])?;
     std::thread::sleep(Duration::from_secs(2));
     daemon.end()?;
-    let (there, stated) = (daemon.events()?, daemon.stated()?);
+    let (there, verified) = (daemon.events()?, daemon.verified()?);
+    let due = (rate / 2 * 2) as f64 * lasts.as_secs_f64();
     println!(
-        "soak: {minutes} minutes at {rate} events/s: {made} made, {there} there, {stated} stated as lost"
+        "soak: {minutes} minutes at {rate} events/s: {made} made of {due:.0}, {there} there, each once, {} stated as lost",
+        verified.stated
     );
+    let mut grown = Vec::new();
     for (name, samples) in ["keeper", "writer"].into_iter().zip(&resident) {
         let quarter = samples.len() / 4;
         let of = |part: &[f64]| median(part.to_vec());
+        let (first, last) = (of(&samples[..quarter]), of(&samples[samples.len() - quarter..]));
         let most = samples.iter().copied().fold(f64::NAN, f64::max);
         println!(
-            "{name}: resident {:.1} MiB in the first quarter, {:.1} in the last, {most:.1} at most",
-            of(&samples[..quarter]),
-            of(&samples[samples.len() - quarter..]),
+            "{name}: resident {first:.1} MiB in the first quarter, {last:.1} in the last, {most:.1} at most"
         );
+        if last.is_nan() || last > first * GROWTH_MAX {
+            grown.push(name);
+        }
     }
-    ensure!(made == there, "{} events are missing or doubled", made.abs_diff(there));
+    ensure!(made == there, "{} events are missing or too many", made.abs_diff(there));
+    ensure!(verified.complete, "the trail states a loss");
+    ensure!(grown.is_empty(), "memory grew: {}", grown.join(", "));
     Ok(())
 }
