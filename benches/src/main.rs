@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 mod disk;
 mod fio;
+mod kernel;
 mod loss;
 mod netlink;
 mod prove;

@@ -5,8 +5,9 @@
 //! consumer that falls behind pays for its queue. One kernel has one audit daemon: a lock file
 //! keeps other users of this bench and of the tests away, and everything is put back.
 
+use crate::kernel::{Turn, UID, auditctl};
 use crate::stats::print;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use graven_writer::source::kaudit::{self, Daemon};
 use graven_writer::source::netlink::{Stop, receive};
 use graven_writer::source::nlmsg::{self, StatusChange};
@@ -27,12 +28,6 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-
-/// The uid of the storm: no account of this machine.
-pub(crate) const UID: u32 = 64_123;
-
-/// Shared with the tests of the real kernel audit.
-pub(crate) const LOCK: &str = "/run/lock/graven-kernel-audit.lock";
 
 /// A consumer that has made no progress for this long is done.
 const QUIET: Duration = Duration::from_millis(500);
@@ -74,10 +69,7 @@ pub(crate) fn netlink(
     attach: &kaudit::Options,
     options: &Options,
 ) -> Result<()> {
-    let lock =
-        OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(LOCK)?;
-    lock.lock()?;
-    let _restore = Restore::new()?;
+    let turn = Turn::take()?;
     let names = [
         "receive and discard",
         "graven, every barrier",
@@ -93,6 +85,7 @@ pub(crate) fn netlink(
             if only_graven && at != 1 {
                 continue;
             }
+            turn.go_on()?;
             let scratch = dir.join(format!("netlink-{round}-{at}"));
             fs::DirBuilder::new().mode(0o700).create(&scratch)?;
             let result = match at {
@@ -182,38 +175,6 @@ fn spawn_storm(seconds: f64) -> Result<Child> {
         .stdout(Stdio::piped())
         .spawn()
         .context("the storm does not start")
-}
-
-pub(crate) fn auditctl(args: &[&str]) -> Result<()> {
-    let output = Command::new("auditctl").args(args).output().context("install auditd")?;
-    if !output.status.success() {
-        bail!("auditctl {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(())
-}
-
-/// Puts the kernel's audit settings back, whatever happens.
-pub(crate) struct Restore {
-    backlog_limit: u32,
-    enabled: u32,
-}
-
-impl Restore {
-    pub(crate) fn new() -> Result<Self> {
-        let status = kaudit::status()?;
-        ensure!(status.pid == 0, "process {} is the audit daemon here", status.pid);
-        Ok(Self { backlog_limit: status.backlog_limit, enabled: status.enabled })
-    }
-}
-
-impl Drop for Restore {
-    fn drop(&mut self) {
-        let settings = [["-b", &self.backlog_limit.to_string()], ["-e", &self.enabled.to_string()]];
-        let done = auditctl(&["-D"]).and_then(|()| settings.iter().try_for_each(|s| auditctl(s)));
-        if let Err(error) = done {
-            eprintln!("warning: kernel audit is not as it was: {error}");
-        }
-    }
 }
 
 /// A daemon that does nothing with what it receives: the most that this path can do.
@@ -455,12 +416,24 @@ impl Auditd {
             .stdout(Stdio::null())
             .spawn()
             .context("auditd does not start: install the package auditd")?;
+        let this = Self { child, log };
         let deadline = Instant::now() + Duration::from_secs(10);
-        while kaudit::status()?.pid != child.id() {
+        while kaudit::status()?.pid != this.child.id() {
             ensure!(Instant::now() < deadline, "auditd did not register");
             std::thread::sleep(Duration::from_millis(20));
         }
-        Ok(Self { child, log })
+        Ok(this)
+    }
+}
+
+impl Drop for Auditd {
+    fn drop(&mut self) {
+        // After a failure; else it has ended. Signals that are not its own it ignores.
+        let ended = self.child.try_wait().is_ok_and(|status| status.is_some());
+        let pid = rustix::process::Pid::from_child(&self.child);
+        if !ended && rustix::process::kill_process(pid, rustix::process::Signal::TERM).is_ok() {
+            let _ = self.child.wait();
+        }
     }
 }
 

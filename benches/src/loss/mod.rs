@@ -8,15 +8,15 @@ mod daemon;
 mod disk;
 mod soak;
 
-use crate::netlink::{LOCK, Restore, UID, auditctl};
-use crate::stats::median;
+use crate::kernel::{Turn, UID, auditctl};
+use crate::stats::{self, median};
 use anyhow::{Context, Result, ensure};
 use daemon::{Daemon, Kind};
 use disk::Disk;
 use rustix::process::Signal;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::Read;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -102,10 +102,7 @@ pub(crate) fn paced(rate: u64, seconds: f64) -> Result<()> {
 
 /// Tries the cases on both, interleaved, and prints a table.
 pub(crate) fn loss(dir: &Path, rounds: usize, only: Option<Case>) -> Result<()> {
-    let lock =
-        OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(LOCK)?;
-    lock.lock()?;
-    let _restore = Restore::new()?;
+    let turn = Turn::take()?;
     println!(
         "{:<34} {:<16} {:>9} {:>9} {:>9} {:>9}",
         "case", "who", "made", "missing", "stated", "ns/event"
@@ -114,6 +111,7 @@ pub(crate) fn loss(dir: &Path, rounds: usize, only: Option<Case>) -> Result<()> 
         let mut outcomes: Vec<Vec<Outcome>> = case.kinds().iter().map(|_| Vec::new()).collect();
         for round in 0..rounds {
             for (kind, outcomes) in case.kinds().iter().zip(&mut outcomes) {
+                turn.go_on()?;
                 let scratch = dir.join(format!("loss-{round}-{}", kind.name()));
                 fs::DirBuilder::new().mode(0o700).create(&scratch)?;
                 let outcome = one(case, *kind, &scratch)
@@ -124,6 +122,12 @@ pub(crate) fn loss(dir: &Path, rounds: usize, only: Option<Case>) -> Result<()> 
         }
         for (kind, outcomes) in case.kinds().iter().zip(&outcomes) {
             print(case, *kind, outcomes);
+        }
+        if let (Case::Cost, [auditd, graven]) = (case, &outcomes[..]) {
+            let rounds = graven.iter().zip(auditd);
+            let ratios: Vec<_> =
+                rounds.map(|(ours, theirs)| ours.cost_ns / theirs.cost_ns).collect();
+            stats::print("one event's cost, graven over auditd", &ratios, "");
         }
     }
     Ok(())
@@ -136,8 +140,9 @@ fn print(case: Case, kind: Kind, outcomes: &[Outcome]) {
     let cost = median(outcomes.iter().map(|it| it.cost_ns).collect());
     let stated =
         if kind == Kind::Auditd { "-".to_owned() } else { sum(|it| it.stated).to_string() };
+    let cost = if cost.is_nan() { "-".to_owned() } else { format!("{cost:.0}") };
     let (name, who, missing) = (case.name(), kind.name(), made.saturating_sub(there));
-    println!("{name:<34} {who:<16} {made:>9} {missing:>9} {stated:>9} {cost:>9.0}");
+    println!("{name:<34} {who:<16} {made:>9} {missing:>9} {stated:>9} {cost:>9}");
 }
 
 fn one(case: Case, kind: Kind, scratch: &Path) -> Result<Outcome> {

@@ -2,11 +2,11 @@
 
 use super::daemon::{Daemon, Kind};
 use super::{said, spawn};
-use crate::netlink::{LOCK, Restore, UID, auditctl};
+use crate::kernel::{Turn, UID, auditctl};
 use crate::stats::median;
 use anyhow::{Result, ensure};
-use std::fs::{DirBuilder, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -18,10 +18,7 @@ const GROWTH_MAX: f64 = 1.1;
 
 /// Runs two producers, each at half of `rate` events a second, for so many minutes.
 pub(crate) fn soak(dir: &Path, rate: u64, minutes: f64) -> Result<()> {
-    let lock =
-        OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(LOCK)?;
-    lock.lock()?;
-    let _restore = Restore::new()?;
+    let turn = Turn::take()?;
     auditctl(&["-D"])?;
     auditctl(&["-e", "0"])?;
     let home = dir.join("home");
@@ -39,6 +36,7 @@ pub(crate) fn soak(dir: &Path, rate: u64, minutes: f64) -> Result<()> {
     let mut resident: [Vec<f64>; 2] = Default::default();
     while Instant::now() + look < until {
         std::thread::sleep(look);
+        turn.go_on()?;
         for (kind, samples) in [Kind::Keeper, Kind::Writer].into_iter().zip(&mut resident) {
             samples.push(daemon.resident_mib(kind)?);
         }
