@@ -438,3 +438,16 @@ fn who_sleeps_is_woken_once() {
     assert_eq!(world.memory.fall_asleep(read), Ok(false), "there is something to read");
     assert!(!world.memory.wants_waking());
 }
+
+#[test]
+fn what_was_said_of_a_head_that_never_came_does_not_come_true_of_another() {
+    // A note is as long as this datagram, so that the head behind it is the one that the datagram would have had.
+    for steps in 0..60 {
+        let Some(mut world) = World::mapped() else { return };
+        world.send(1, 8);
+        world.receive(Some(steps));
+        world.note(None);
+        world.empty(Some(0));
+        world.drain();
+    }
+}
