@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+/// Shorter datagrams are left to the socket.
+const NOTE_BYTES: usize = 16;
 const AT: Now = Now { realtime_ns: 1, boottime_ns: 2 };
 
 /// The datagram of this number: of any length, and no two alike.
@@ -130,7 +132,8 @@ impl World {
 
     fn note(&mut self, kill_after: Option<u32>) {
         let before = self.memory.head().expect("a position");
-        let text = self.notes_sent.to_le_bytes();
+        let mut text = [0; NOTE_BYTES];
+        text[..8].copy_from_slice(&self.notes_sent.to_le_bytes());
         self.keeper(kill_after, |it| {
             it.producer.note(AT, &text).expect("not corrupted");
         });
@@ -444,7 +447,7 @@ fn what_was_said_of_a_head_that_never_came_does_not_come_true_of_another() {
     // A note is as long as this datagram, so that the head behind it is the one that the datagram would have had.
     for steps in 0..60 {
         let Some(mut world) = World::mapped() else { return };
-        world.send(1, 8);
+        world.send(1, NOTE_BYTES);
         world.receive(Some(steps));
         world.note(None);
         world.empty(Some(0));
