@@ -19,7 +19,7 @@ use graven_writer::keeper::{
     Empty, Memory, MemoryError, Packer, Producer, Role, Session, Taken, Vault, spawn,
 };
 use graven_writer::own::{self, Own};
-use graven_writer::source::kaudit::{self, Daemon};
+use graven_writer::source::kaudit::{Daemon, Mapped};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -107,17 +107,22 @@ pub fn begin(options: &Options<'_>) -> Result<Exit, Failure> {
     if let Some(text) = options.text {
         vault.set_config(text);
     }
-    // Whatever the kernel has to say waits in the socket, which others inherit.
-    let asked = kaudit::Options { mapped_bytes: 0, ..wanted.options };
-    let socket = kernel::open(&asked)?;
+    let socket = kernel::open(&wanted.options)?;
     options.settle();
-    let daemon = kernel::become_daemon(socket, &asked)?;
+    let daemon = kernel::become_daemon(socket, &wanted.options)?;
+    let mapped = daemon.shared_mapped().cloned();
     let data = daemon.data().try_clone_to_owned().map_err(|why| no_process("keeper", &why))?;
-    let shared = Shared { data, memory, wake, end, alive, vault };
+    let fds = mapped.as_ref().map(|mapped| -> io::Result<_> {
+        let [ring, state] = mapped.fds().map(|fd| fd.try_clone_to_owned());
+        Ok([ring?, state?])
+    });
+    let fds = fds.transpose().map_err(|why| no_process("keeper", &why))?;
+    session.set_mapped_bytes(mapped.as_ref().map_or(0, |mapped| mapped.bytes()));
+    let shared = Shared { data, memory, wake, end, alive, vault, mapped: fds };
     session.set_handed(&daemon.handed());
     session.take(Role::Keeper);
     let pressure = Pressure::new(options.config.netlink.ring_full.0, cgroups, false);
-    Keeper::new(daemon, shared, session, signals, None, pressure)?.run()
+    Keeper::new(daemon, shared, mapped, session, signals, None, pressure)?.run()
 }
 
 /// Runs the keeper that a writer has started in place of one that died.
@@ -133,12 +138,17 @@ pub fn go_on(options: &Options<'_>, (shared, pidfd): (Shared, OwnedFd)) -> Resul
     let data = shared.data.try_clone().map_err(|why| no_process("keeper", &why))?;
     let daemon = Daemon::inherit(data, &session.handed())
         .map_err(|why| kernel::failure(&why.to_string()))?;
+    let fds = shared.mapped.as_ref().map(|fds| -> io::Result<_> {
+        let [ring, state] = fds.each_ref().map(OwnedFd::try_clone);
+        Ok(Mapped::inherit([ring?, state?], session.mapped_bytes())?)
+    });
+    let mapped = fds.transpose().map_err(|why| no_process("keeper", &why))?.map(Arc::new);
     // One that is gone cannot be frozen, and need not be thawed.
     let NetlinkSection { ring_full, freeze_cgroups, .. } = &options.config.netlink;
     let cgroups = freeze_cgroups.iter().filter_map(|path| Cgroup::open(path).ok()).collect();
     let pressure = Pressure::new(ring_full.0, cgroups, session.is_high());
     let writer = Some(Writer { pidfd, child: None });
-    let mut keeper = Keeper::new(daemon, shared, session, signals, writer, pressure)?;
+    let mut keeper = Keeper::new(daemon, shared, mapped, session, signals, writer, pressure)?;
     // First of all: whoever is killed before has not taken the place, and the next one says it.
     let by = std::process::id();
     let own = Own::new(own::ABORT, "keeper-died", clock::now()).field("pid", died).field("by", by);
@@ -163,6 +173,8 @@ struct Writer {
 struct Keeper {
     daemon: Daemon,
     shared: Shared,
+    /// Where the kernel leaves records beside the socket.
+    mapped: Option<Arc<Mapped>>,
     session: Session,
     producer: Producer,
     own_pidfd: OwnedFd,
@@ -195,14 +207,15 @@ impl Keeper {
     fn new(
         daemon: Daemon,
         shared: Shared,
+        mapped: Option<Arc<Mapped>>,
         session: Session,
         signals: Signals,
         writer: Option<Writer>,
         pressure: Pressure,
     ) -> Result<Self, Failure> {
         let own_pidfd = spawn::own_pidfd().map_err(|why| no_process("writer", &why.into()))?;
-        let (producer, _) =
-            Producer::go_on(&shared.memory, clock::now()).map_err(|why| memory_failure(&why))?;
+        let (producer, _) = Producer::go_on(&shared.memory, mapped.clone(), clock::now())
+            .map_err(|why| memory_failure(&why))?;
         let start_at = writer.is_none().then(Instant::now);
         let packing = Arc::new(AtomicBool::new(true));
         let (packer, goes_on) = (producer.packer(), Arc::clone(&packing));
@@ -214,6 +227,7 @@ impl Keeper {
         let mut this = Self {
             daemon,
             shared,
+            mapped,
             session,
             producer,
             pressure,
@@ -330,14 +344,15 @@ impl Keeper {
     /// Waits for these events of the socket, and for what is looked at next.
     fn wait(&mut self, limit: Duration, events: PollFlags) -> Result<(), Errno> {
         let limit = Timespec { tv_sec: 0, tv_nsec: i64::from(limit.subsec_nanos()) };
-        let data = self.daemon.data();
-        let data = PollFd::from_borrowed_fd(data, events);
-        let mut fds = match &self.writer {
-            Some(writer) => [PollFd::new(&writer.pidfd, PollFlags::IN), data],
-            // The socket twice, as there is nothing else.
-            None => [data.clone(), data],
-        };
-        match poll(&mut fds, Some(&limit)) {
+        let mapped = self.mapped.as_ref().filter(|_| !events.is_empty());
+        let mut fds = Vec::with_capacity(3);
+        fds.extend(self.writer.iter().map(|it| PollFd::new(&it.pidfd, PollFlags::IN)));
+        fds.push(PollFd::from_borrowed_fd(self.daemon.data(), events));
+        fds.extend(mapped.map(|it| PollFd::from_borrowed_fd(it.fd(), events)));
+        mapped.inspect(|mapped| mapped.lie_down());
+        let polled = poll(&mut fds, Some(&limit));
+        mapped.inspect(|mapped| mapped.rise());
+        match polled {
             Ok(_) => {
                 self.ended = self.writer.is_some() && !fds[0].revents().is_empty();
                 Ok(())
@@ -480,7 +495,7 @@ impl Keeper {
     fn start(&mut self) -> Result<(), Failure> {
         let fds = self.shared.fds(&self.own_pidfd);
         let mut command = myself();
-        command.args(arguments(Role::Writer, fds, self.session.is_opened()));
+        command.args(arguments(Role::Writer, &fds, self.session.is_opened()));
         let started = spawn::spawn(&mut command, &fds)
             .and_then(|child| Ok((spawn::pidfd_of(&child)?, child)));
         self.again.started_again(Instant::now());
