@@ -6,7 +6,6 @@ use crate::config::given::{self, Given};
 use crate::config::value::{Bytes, Number, Word};
 use crate::config::{Config, read};
 use crate::daemon::process;
-use crate::daemon::reload::Part;
 use crate::daemon::rules::{Wanted, said_but_the_last};
 use crate::exit::Exit;
 use crate::kept::writer::Link;
