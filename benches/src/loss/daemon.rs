@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail, ensure};
 use graven_writer::source::kaudit;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -35,6 +35,8 @@ impl Kind {
 pub(super) struct Daemon {
     kind: Kind,
     home: PathBuf,
+    /// Of Graven: what is allocated ahead, and so goes on for a while on a full disk.
+    segment_bytes: &'static str,
     running: Option<Running>,
 }
 
@@ -44,8 +46,8 @@ enum Running {
 }
 
 impl Daemon {
-    pub(super) fn start(kind: Kind, home: &Path) -> Result<Self> {
-        let mut this = Self { kind, home: home.to_owned(), running: None };
+    pub(super) fn start(kind: Kind, home: &Path, segment_bytes: &'static str) -> Result<Self> {
+        let mut this = Self { kind, home: home.to_owned(), segment_bytes, running: None };
         this.begin()?;
         Ok(this)
     }
@@ -58,15 +60,26 @@ impl Daemon {
         self.home.join("audit.log")
     }
 
+    fn said(&self) -> PathBuf {
+        self.home.join("said")
+    }
+
+    /// Whether Graven has said something; of auditd nothing is asked.
+    pub(super) fn has_said(&self, text: &str) -> Result<bool> {
+        Ok(self.kind == Kind::Auditd || fs::read_to_string(self.said())?.contains(text))
+    }
+
     fn begin(&mut self) -> Result<()> {
         if self.kind == Kind::Auditd {
             self.running = Some(Running::Auditd(Auditd::start(&self.home, RAW_ASYNC)?));
             return Ok(());
         }
         let child = graven()?
-            .args(["record", "--source", "netlink", "--quiet", "--segment-bytes", "16M", "--trail"])
+            .args(["record", "--source", "netlink", "--quiet", "--trail"])
             .arg(self.trail())
+            .args(["--segment-bytes", self.segment_bytes])
             .stdin(Stdio::null())
+            .stderr(OpenOptions::new().create(true).append(true).open(self.said())?)
             .spawn()
             .context("graven does not start: cargo build --release -p graven")?;
         let deadline = Instant::now() + PATIENCE;

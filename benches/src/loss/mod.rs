@@ -155,7 +155,7 @@ fn one(case: Case, kind: Kind, scratch: &Path) -> Result<Outcome> {
     };
     let home = disk.as_ref().map_or_else(|| scratch.join("home"), |disk| disk.path().join("home"));
     fs::DirBuilder::new().mode(0o700).create(&home)?;
-    let mut daemon = Daemon::start(kind, &home)?;
+    let mut daemon = Daemon::start(kind, &home, if case == Case::Full { "1M" } else { "16M" })?;
     auditctl(&["-b", "8192"])?;
     let uid = format!("uid={UID}");
     auditctl(&["-a", "exit,always", "-F", "arch=b64", "-S", "openat", "-F", &uid])?;
@@ -166,6 +166,9 @@ fn one(case: Case, kind: Kind, scratch: &Path) -> Result<Outcome> {
         daemon.end()?;
     }
     auditctl(&["-D"])?;
+    if case == Case::Full {
+        ensure!(daemon.has_said("has no room: recording waits")?, "the disk was not full for it");
+    }
     let there = daemon.events()?;
     ensure!(there <= producers.made, "{there} events of {}: some are there twice", producers.made);
     Ok(Outcome {

@@ -23,7 +23,7 @@ pub(crate) fn soak(dir: &Path, rate: u64, minutes: f64) -> Result<()> {
     auditctl(&["-e", "0"])?;
     let home = dir.join("home");
     DirBuilder::new().mode(0o700).create(&home)?;
-    let mut daemon = Daemon::start(Kind::Writer, &home)?;
+    let mut daemon = Daemon::start(Kind::Writer, &home, "16M")?;
     let uid = format!("uid={UID}");
     auditctl(&["-a", "exit,always", "-F", "arch=b64", "-S", "openat", "-F", &uid])?;
     let lasts = Duration::from_secs_f64(minutes * 60.0);
