@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail, ensure};
 use graven_writer::source::kaudit;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -37,6 +37,8 @@ pub(super) struct Daemon {
     home: PathBuf,
     /// Of Graven: what is allocated ahead, and so goes on for a while on a full disk.
     segment_bytes: &'static str,
+    /// What Graven says, on another disk than the one that may be full.
+    said: tempfile::NamedTempFile,
     running: Option<Running>,
 }
 
@@ -47,7 +49,8 @@ enum Running {
 
 impl Daemon {
     pub(super) fn start(kind: Kind, home: &Path, segment_bytes: &'static str) -> Result<Self> {
-        let mut this = Self { kind, home: home.to_owned(), segment_bytes, running: None };
+        let (home, said) = (home.to_owned(), tempfile::NamedTempFile::new()?);
+        let mut this = Self { kind, home, segment_bytes, said, running: None };
         this.begin()?;
         Ok(this)
     }
@@ -60,13 +63,9 @@ impl Daemon {
         self.home.join("audit.log")
     }
 
-    fn said(&self) -> PathBuf {
-        self.home.join("said")
-    }
-
     /// Whether Graven has said something; of auditd nothing is asked.
     pub(super) fn has_said(&self, text: &str) -> Result<bool> {
-        Ok(self.kind == Kind::Auditd || fs::read_to_string(self.said())?.contains(text))
+        Ok(self.kind == Kind::Auditd || fs::read_to_string(self.said.path())?.contains(text))
     }
 
     fn begin(&mut self) -> Result<()> {
@@ -79,7 +78,7 @@ impl Daemon {
             .arg(self.trail())
             .args(["--segment-bytes", self.segment_bytes])
             .stdin(Stdio::null())
-            .stderr(OpenOptions::new().create(true).append(true).open(self.said())?)
+            .stderr(self.said.as_file().try_clone()?)
             .spawn()
             .context("graven does not start: cargo build --release -p graven")?;
         let deadline = Instant::now() + PATIENCE;

@@ -6,8 +6,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// What is left when it is full: the log or the trail has begun in it.
-const LEFT_BYTES: u64 = 2 << 20;
+/// What is left when it is full: less than a second of events.
+const LEFT_BYTES: u64 = 256 << 10;
 
 pub(super) struct Disk {
     path: PathBuf,
@@ -20,7 +20,8 @@ impl Disk {
         // Written, so that it takes no room later that there may not be.
         File::create(&image)?.set_len(mib << 20)?;
         fs::create_dir(&path)?;
-        run(Command::new("mkfs.ext4").arg("-qF").arg(&image))?;
+        // Without blocks that only root may use: the daemons are root.
+        run(Command::new("mkfs.ext4").args(["-qF", "-m", "0"]).arg(&image))?;
         run(Command::new("mount").args(["-o", "loop"]).args([&image, &path]))?;
         Ok(Self { path })
     }
