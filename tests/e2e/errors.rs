@@ -63,19 +63,34 @@ fn a_frame_that_fails_with_eio_is_named_and_nothing_after_it_is_acknowledged() {
         return;
     }
     for driver in ["uring", "sync"] {
-        let Some(disk) = Failing::ext4(DISK_MIB) else { return };
-        let trail = disk.trail();
-        let (mut running, mut stdin) = with_records(&trail, driver);
-        disk.fail();
-        // The writer may end before it has taken them all.
-        let _ = stdin.write_all(&LINES.bytes(BEFORE, 500));
-        running.wait_until("end", |_| false);
-        drop(stdin);
-        let ran =
-            running.end().expect(5).says("write of 0000000000000000-").says(".seg at offset 0x");
-        said_the_truth(&ran.says(EIO), BEFORE - 1);
-        goes_on_elsewhere(disk, BEFORE, 500);
+        until_it_fails_first("write of 0000000000000000-", |disk| {
+            let (mut running, mut stdin) = with_records(&disk.trail(), driver);
+            disk.fail();
+            // The writer may end before it has taken them all.
+            let _ = stdin.write_all(&LINES.bytes(BEFORE, 500));
+            running.wait_until("end", |_| false);
+            drop(stdin);
+            (running.end(), 500)
+        });
     }
+}
+
+/// What fails first is up to the writer: on a slow machine a piece of the next segment may be zeroed just then. Whatever it
+/// is, it is named, and the rest holds; that of the test comes within a few times.
+#[track_caller]
+fn until_it_fails_first(what: &str, fail: impl Fn(&Failing) -> (Ran, u64)) {
+    for _ in 0..10 {
+        let Some(disk) = Failing::ext4(DISK_MIB) else { return };
+        let (ran, sent) = fail(&disk);
+        let ran = ran.expect(5).says(" at offset 0x").says(EIO);
+        said_the_truth(&ran, BEFORE - 1);
+        goes_on_elsewhere(disk, BEFORE, sent);
+        if ran.stderr.contains(what) {
+            return;
+        }
+        eprintln!("another write failed first: {}", ran.stderr);
+    }
+    panic!("{what:?} is never what fails first");
 }
 
 /// EIO in the completion of the trailer, which is written when all records are durable.
@@ -85,14 +100,12 @@ fn a_trailer_that_fails_with_eio_is_an_error_after_the_last_acknowledgement() {
         return;
     }
     for driver in ["uring", "sync"] {
-        let Some(disk) = Failing::ext4(DISK_MIB) else { return };
-        let (running, stdin) = with_records(&disk.trail(), driver);
-        disk.fail();
-        drop(stdin);
-        let ran = running.end().expect(5).says("write of the trailer of 0000000000000000-");
-        let ran = ran.says(".seg at offset 0x");
-        said_the_truth(&ran.says(EIO), BEFORE - 1);
-        goes_on_elsewhere(disk, BEFORE, BEFORE);
+        until_it_fails_first("write of the trailer of 0000000000000000-", |disk| {
+            let (running, stdin) = with_records(&disk.trail(), driver);
+            disk.fail();
+            drop(stdin);
+            (running.end(), BEFORE)
+        });
     }
 }
 

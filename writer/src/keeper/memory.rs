@@ -132,8 +132,9 @@ impl Memory {
     /// Up to where the kernel's ring and its socket have been read once `head` is published.
     pub(super) fn set_taken(&self, head: Position, taken: Taken) {
         self.forget_taken();
-        self.map.store(AT_TAKEN + 8, taken.position, Ordering::Relaxed);
-        self.map.store(AT_TAKEN + 16, u64::from(taken.received), Ordering::Relaxed);
+        // None of them before the one before it: a kill may come between any two.
+        self.map.store(AT_TAKEN + 8, taken.position, Ordering::Release);
+        self.map.store(AT_TAKEN + 16, u64::from(taken.received), Ordering::Release);
         self.map.store(AT_TAKEN, head.word(), Ordering::Release);
     }
 

@@ -454,3 +454,23 @@ fn what_was_said_of_a_head_that_never_came_does_not_come_true_of_another() {
         world.drain();
     }
 }
+
+/// A ring that spills into the socket, and every step of taking both: of a batch of the ring, of one of the socket, and of the
+/// next.
+#[test]
+fn a_kill_before_each_single_store_costs_nothing_of_ring_and_socket() {
+    for round in 0..4 {
+        for steps in 0..70 {
+            let Some(mut world) = World::mapped() else { return };
+            // Half of them do not fit the ring; the socket takes the next ones.
+            world.send(4, 3000);
+            world.send(6, 3000);
+            for at in 0..4 {
+                world.receive((at == round).then_some(steps));
+                world.send(1, 100);
+            }
+            world.empty(Some(0));
+            world.drain();
+        }
+    }
+}

@@ -30,12 +30,11 @@ use writers::Writer;
 
 /// Longest wait for the socket, in which the writer learns that it is empty still.
 const POLL_TIME: Duration = Duration::from_millis(100);
-/// How long a socket that was busy until it was empty is left alone: else each record wakes the keeper.
-const PAUSE_TIME: Duration = Duration::from_millis(1);
+/// How long the socket is left alone after something came, until it was empty: else each record wakes the keeper, and with it the
+/// writer and the disk, on processors that the audited processes want.
+const PAUSE_TIME: Duration = Duration::from_millis(2);
 /// How soon to look for room again while there is none.
 const ROOM_TIME: Duration = Duration::from_millis(5);
-/// Datagrams between two empty looks that make a busy socket.
-const PAUSE_DATAGRAMS_MIN: usize = 64;
 /// Calls to the socket between two looks at everything else.
 const BATCH_CALLS: usize = 32;
 /// How often the socket is asked how many sends found it full.
@@ -173,7 +172,7 @@ impl Keeper {
                 Ok(Taken::Nothing) => {
                     let failed_sends = self.failed_sends();
                     self.producer.empty(Empty { at: before, failed_sends })?;
-                    let busy = std::mem::take(since_empty) >= PAUSE_DATAGRAMS_MIN;
+                    let busy = std::mem::take(since_empty) > 0;
                     looked = Looked::Empty { busy };
                     break;
                 }
@@ -220,10 +219,11 @@ impl Keeper {
     fn wait(&mut self, limit: Duration, events: PollFlags) -> Result<(), Errno> {
         let limit = Timespec { tv_sec: 0, tv_nsec: i64::from(limit.subsec_nanos()) };
         let mapped = self.mapped.as_ref().filter(|_| !events.is_empty());
-        let mut fds = Vec::with_capacity(3);
-        fds.extend(self.writer.iter().map(|it| PollFd::new(&it.pidfd, PollFlags::IN)));
-        fds.push(PollFd::from_borrowed_fd(self.daemon.data(), events));
-        fds.extend(mapped.map(|it| PollFd::from_borrowed_fd(it.fd(), events)));
+        let data = PollFd::from_borrowed_fd(self.daemon.data(), events);
+        // The socket again where there is nothing else.
+        let writer = self.writer.as_ref().map(|it| PollFd::new(&it.pidfd, PollFlags::IN));
+        let ring = mapped.map(|it| PollFd::from_borrowed_fd(it.fd(), events));
+        let mut fds = [writer.unwrap_or(data.clone()), ring.unwrap_or(data.clone()), data];
         mapped.inspect(|mapped| mapped.lie_down());
         let polled = poll(&mut fds, Some(&limit));
         mapped.inspect(|mapped| mapped.rise());
