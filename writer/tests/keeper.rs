@@ -59,7 +59,7 @@ fn in_a_role() {
 }
 
 fn keep(socket: &UnixDatagram, memory: &Arc<Memory>) {
-    let (mut producer, _) = Producer::go_on(memory, clock::now()).expect("not corrupted");
+    let (mut producer, _) = Producer::go_on(memory, None, clock::now()).expect("not corrupted");
     let mut packer = producer.packer();
     std::thread::spawn(move || {
         loop {

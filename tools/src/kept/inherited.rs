@@ -3,7 +3,7 @@
 
 use graven_writer::keeper::spawn::inherited;
 use graven_writer::keeper::{Memory, MemoryError, Role, Session, Vault};
-use rustix::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
+use rustix::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 use std::ffi::OsString;
 use std::str::FromStr;
@@ -12,7 +12,8 @@ use std::sync::Arc;
 /// The option of `graven record` that this is the value of. Nobody gives it by hand.
 pub(super) const OPTION: &str = "--inherited";
 
-/// `keeper:` or `writer:` with `DATA,MEMORY,WAKE,END,ALIVE,VAULT,PEER`, or `guard:` with `END`.
+/// `keeper:` or `writer:` with `DATA,MEMORY,WAKE,END,ALIVE,VAULT,PEER` and, where the kernel leaves records in mapped memory,
+/// `,RING,STATE`; or `guard:` with `END`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inherited {
     /// One of the two.
@@ -20,13 +21,20 @@ pub enum Inherited {
         /// Which.
         role: Role,
         /// Its descriptors.
-        fds: [RawFd; 7],
+        fds: Descriptors,
     },
     /// The process that thaws what the others have frozen.
     Guard {
         /// The end of a pipe.
         end: RawFd,
     },
+}
+
+/// Numbers of the descriptors that a process inherits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Descriptors {
+    always: [RawFd; 7],
+    mapped: Option<[RawFd; 2]>,
 }
 
 impl FromStr for Inherited {
@@ -41,7 +49,13 @@ impl FromStr for Inherited {
         let role = [Role::Keeper, Role::Writer].into_iter().find(|it| it.name() == role);
         let fds: Vec<RawFd> =
             fds.split(',').map(str::parse).collect::<Result<_, _>>().map_err(|_| wrong())?;
-        let fds = fds.try_into().map_err(|_| wrong())?;
+        let fds = match *fds {
+            [a, b, c, d, e, f, g] => Descriptors { always: [a, b, c, d, e, f, g], mapped: None },
+            [a, b, c, d, e, f, g, ring, state] => {
+                Descriptors { always: [a, b, c, d, e, f, g], mapped: Some([ring, state]) }
+            }
+            _ => return Err(wrong()),
+        };
         Ok(Self::Peer { role: role.ok_or_else(wrong)?, fds })
     }
 }
@@ -61,6 +75,8 @@ pub struct Shared {
     pub(super) alive: OwnedFd,
     /// What was done to the kernel's rules.
     pub(super) vault: Vault,
+    /// Where the kernel leaves records beside the socket, if it does: its ring and its state.
+    pub(super) mapped: Option<[OwnedFd; 2]>,
 }
 
 impl Shared {
@@ -73,9 +89,9 @@ impl Shared {
     }
 
     /// The descriptors in their order, with one of the process itself.
-    pub(super) fn fds<'a>(&'a self, own: &'a OwnedFd) -> [BorrowedFd<'a>; 7] {
-        let Self { data, memory, wake, end, alive, vault } = self;
-        [
+    pub(super) fn fds<'a>(&'a self, own: &'a OwnedFd) -> Vec<BorrowedFd<'a>> {
+        let Self { data, memory, wake, end, alive, vault, mapped } = self;
+        let mut fds = vec![
             data.as_fd(),
             memory.as_fd(),
             wake.as_fd(),
@@ -83,7 +99,9 @@ impl Shared {
             alive.as_fd(),
             vault.as_fd(),
             own.as_fd(),
-        ]
+        ];
+        fds.extend(mapped.iter().flatten().map(AsFd::as_fd));
+        fds
     }
 }
 
@@ -91,14 +109,19 @@ impl Shared {
 ///
 /// # Errors
 /// They are none, or the memory is not what it should be.
-pub(super) fn open(fds: [RawFd; 7]) -> Result<(Shared, OwnedFd), MemoryError> {
+pub(super) fn open(fds: Descriptors) -> Result<(Shared, OwnedFd), MemoryError> {
     let failed = |errno| MemoryError::System { operation: "inheriting", errno };
-    let mut seen = fds;
+    let Descriptors { always, mapped } = fds;
+    let mut seen: Vec<RawFd> = always.into_iter().chain(mapped.into_iter().flatten()).collect();
     seen.sort_unstable();
     if seen.windows(2).any(|pair| pair[0] == pair[1]) {
         return Err(failed(Errno::BADF));
     }
-    let [data, memory, wake, end, alive, vault, peer] = fds.map(inherited);
+    let [data, memory, wake, end, alive, vault, peer] = always.map(inherited);
+    let mapped = match mapped.map(|fds| fds.map(inherited)) {
+        None => None,
+        Some([ring, state]) => Some([ring.map_err(failed)?, state.map_err(failed)?]),
+    };
     let memory = Arc::new(Memory::open(memory.map_err(failed)?)?);
     let shared = Shared {
         data: data.map_err(failed)?,
@@ -107,14 +130,16 @@ pub(super) fn open(fds: [RawFd; 7]) -> Result<(Shared, OwnedFd), MemoryError> {
         wake: wake.map_err(failed)?,
         end: end.map_err(failed)?,
         alive: alive.map_err(failed)?,
+        mapped,
     };
     Ok((shared, peer.map_err(failed)?))
 }
 
 /// The arguments of this process, with which one is started in `role`. Options for a trail that does not exist
 /// yet are left out once it was `opened`: the key has been moved into it.
-pub(super) fn arguments(role: Role, fds: [BorrowedFd<'_>; 7], opened: bool) -> Vec<OsString> {
-    let numbers = fds.map(|fd| fd.as_raw_fd().to_string()).join(",");
+pub(super) fn arguments(role: Role, fds: &[BorrowedFd<'_>], opened: bool) -> Vec<OsString> {
+    let numbers: Vec<String> = fds.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
+    let numbers = numbers.join(",");
     let mut given = std::env::args_os().skip(1);
     let mut arguments = Vec::new();
     while let Some(argument) = given.next() {
@@ -140,13 +165,17 @@ mod tests {
     #[test]
     fn only_what_graven_itself_says_is_taken() {
         let read = |text: &str| text.parse::<Inherited>();
-        let writer = Inherited::Peer { role: Role::Writer, fds: [3, 4, 5, 6, 7, 8, 9] };
-        assert_eq!(read("writer:3,4,5,6,7,8,9"), Ok(writer));
+        let of = |always, mapped| Descriptors { always, mapped };
+        let writer =
+            |mapped| Inherited::Peer { role: Role::Writer, fds: of([3, 4, 5, 6, 7, 8, 9], mapped) };
+        assert_eq!(read("writer:3,4,5,6,7,8,9"), Ok(writer(None)));
+        assert_eq!(read("writer:3,4,5,6,7,8,9,10,11"), Ok(writer(Some([10, 11]))));
         assert_eq!(read("guard:9"), Ok(Inherited::Guard { end: 9 }));
         for text in [
             "",
             "writer",
             "writer:3,4,5",
+            "writer:3,4,5,6,7,8,9,10",
             "reader:3,4,5,6,7,8,9",
             "keeper:a",
             "guard:",
@@ -154,7 +183,8 @@ mod tests {
         ] {
             assert!(read(text).is_err(), "{text}");
         }
-        assert!(open([900, 900, 901, 902, 903, 904, 905]).is_err());
-        assert!(open([0, 1, 2, 900, 901, 902, 903]).is_err());
+        assert!(open(of([900, 900, 901, 902, 903, 904, 905], None)).is_err());
+        assert!(open(of([0, 1, 2, 900, 901, 902, 903], None)).is_err());
+        assert!(open(of([900, 901, 902, 903, 904, 905, 906], Some([907, 900]))).is_err());
     }
 }

@@ -11,13 +11,13 @@ mod policy;
 mod pressure;
 pub mod writer;
 
-pub use inherited::{Inherited, Shared};
+pub use inherited::{Descriptors, Inherited, Shared};
 pub use pressure::RingFull;
 
 use crate::exit::Exit;
 use crate::recording::Failure;
 use graven_writer::keeper::{MemoryError, Role};
-use rustix::fd::{OwnedFd, RawFd};
+use rustix::fd::OwnedFd;
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
@@ -43,7 +43,7 @@ fn call_it(role: Role) {
 ///
 /// # Errors
 /// [`Failure`].
-pub fn open(fds: [RawFd; 7]) -> Result<(Shared, OwnedFd), Failure> {
+pub fn open(fds: Descriptors) -> Result<(Shared, OwnedFd), Failure> {
     inherited::open(fds).map_err(|why| memory_failure(&why))
 }
 

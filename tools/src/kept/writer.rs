@@ -252,7 +252,7 @@ impl Watcher<'_> {
         let link = self.link;
         let fds = link.shared.fds(&link.own_pidfd);
         let mut command = myself();
-        command.args(arguments(Role::Keeper, fds, true));
+        command.args(arguments(Role::Keeper, &fds, true));
         let started = spawn::spawn(&mut command, &fds)
             .and_then(|child| Ok((spawn::pidfd_of(&child)?, child)));
         again.started_again(Instant::now());

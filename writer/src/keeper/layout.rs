@@ -4,6 +4,8 @@
 //!      0  magic, version, bytes of all, frames, descriptors
 //!    256  head: what is published · staged_at: the head for which the staging area was filled
 //!    512  asleep: the writer waits, and wants to be woken
+//!    768  taken: the head for which the next two are right · position in the ring that the kernel fills · datagrams
+//!         that were taken from the socket beside it
 //!   1024  done, first slot          1152  done, second slot
 //!   2048  the session: what a successor has to know, see SESSION_WORDS
 //!   4096  descriptors, two words each: place · bytes used
@@ -34,6 +36,7 @@ pub(super) const AT_DESCRIPTORS: usize = 32;
 pub(super) const AT_HEAD: usize = 256;
 pub(super) const AT_STAGED: usize = 264;
 pub(super) const AT_ASLEEP: usize = 512;
+pub(super) const AT_TAKEN: usize = 768;
 pub(super) const AT_DONE: [usize; 2] = [1024, 1152];
 pub(super) const AT_SESSION: usize = 2048;
 const AT_TABLE: usize = 4096;

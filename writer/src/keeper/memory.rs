@@ -3,7 +3,8 @@
 use super::MemoryError;
 use super::layout::{
     AT_ASLEEP, AT_BYTES, AT_DESCRIPTORS, AT_DONE, AT_FRAMES, AT_HEAD, AT_MAGIC, AT_SESSION,
-    AT_STAGED, AT_VERSION, BLOCK_BYTES, Geometry, MAGIC, Place, Position, SESSION_WORDS, VERSION,
+    AT_STAGED, AT_TAKEN, AT_VERSION, BLOCK_BYTES, Geometry, MAGIC, Place, Position, SESSION_WORDS,
+    VERSION,
 };
 use super::map::Map;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,6 +20,13 @@ pub struct Done {
     pub seq: u64,
     /// What else has to be found again, as durable: words that this module gives no meaning.
     pub more: [u64; DONE_MORE],
+}
+
+/// Up to where the kernel's ring was read, and how many datagrams of the socket beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Taken {
+    pub(super) position: u64,
+    pub(super) received: u32,
 }
 
 /// Words beside a position and a seq.
@@ -53,6 +61,7 @@ impl Memory {
         store(AT_FRAMES, geometry.frames as u64);
         store(AT_DESCRIPTORS, geometry.descriptors as u64);
         this.set_nothing_staged();
+        this.forget_taken();
         this.set_descriptor(0, Place::Raw { frame: 0 });
         this.write_done(0, 1, Done::default());
         this.map.store(AT_MAGIC, MAGIC, Ordering::Release);
@@ -118,6 +127,27 @@ impl Memory {
     /// What is staged is staged for no head that there is.
     pub(super) fn set_nothing_staged(&self) {
         self.map.store(AT_STAGED, u64::MAX, Ordering::Release);
+    }
+
+    /// Up to where the kernel's ring and its socket have been read once `head` is published.
+    pub(super) fn set_taken(&self, head: Position, taken: Taken) {
+        self.forget_taken();
+        self.map.store(AT_TAKEN + 8, taken.position, Ordering::Relaxed);
+        self.map.store(AT_TAKEN + 16, u64::from(taken.received), Ordering::Relaxed);
+        self.map.store(AT_TAKEN, head.word(), Ordering::Release);
+    }
+
+    /// The same, if it is of this head.
+    pub(super) fn taken(&self, head: Position) -> Option<Taken> {
+        (self.map.load(AT_TAKEN, Ordering::Acquire) == head.word()).then(|| Taken {
+            position: self.map.load(AT_TAKEN + 8, Ordering::Relaxed),
+            received: self.map.load(AT_TAKEN + 16, Ordering::Relaxed) as u32,
+        })
+    }
+
+    /// It is of no head that there is.
+    pub(super) fn forget_taken(&self) {
+        self.map.store(AT_TAKEN, u64::MAX, Ordering::Release);
     }
 
     /// Up to where the writer has made everything durable.

@@ -2,12 +2,17 @@
 
 use super::MemoryError;
 use super::alloc::Alloc;
-use super::entry::{Empty, Entry, HEAD_BYTES, Kind, bytes_of};
+use super::entry::{Empty, Entry, HEAD_BYTES, Kind, OVERHEAD_BYTES_MAX, bytes_of};
 use super::layout::{BATCH_FRAMES_MAX, BLOCK_BYTES, Place, Position};
-use super::memory::Memory;
+use super::map::fuse;
+use super::memory::{Memory, Taken as TakenTo};
 use super::packer::Packer;
 use super::staging::Staging;
 use crate::clock::Now;
+use crate::source::datagrams::SLOTS;
+use crate::source::mapped::{
+    Awaited, DATAGRAM_BYTES_MAX as MAPPED_BYTES_MAX, Mapped, Next, TAKE_MAX, about_to_come,
+};
 use rustix::io::Errno;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -30,6 +35,9 @@ pub enum Taken {
 #[derive(Debug)]
 pub struct Producer {
     memory: Arc<Memory>,
+    /// Where the kernel leaves datagrams beside the socket.
+    mapped: Option<Arc<Mapped>>,
+    awaited: Awaited,
     alloc: Arc<Alloc>,
     staging: Staging,
     /// The end of what has been written; the head once it is published.
@@ -44,11 +52,16 @@ pub struct Producer {
 
 impl Producer {
     /// Goes on where the last one stopped, however it ended, and publishes what that had taken from the
-    /// socket and not published. Says how many datagrams that were.
+    /// socket and not published. Says how many datagrams that were. `mapped` is where the kernel leaves datagrams
+    /// beside the socket.
     ///
     /// # Errors
     /// [`MemoryError::Corrupted`].
-    pub fn go_on(memory: &Arc<Memory>, at: Now) -> Result<(Self, usize), MemoryError> {
+    pub fn go_on(
+        memory: &Arc<Memory>,
+        mapped: Option<Arc<Mapped>>,
+        at: Now,
+    ) -> Result<(Self, usize), MemoryError> {
         let end = memory.head()?;
         let (_, place) = memory.descriptor(end.block())?;
         let Place::Raw { frame } = place else {
@@ -56,6 +69,8 @@ impl Producer {
         };
         let mut this = Self {
             memory: Arc::clone(memory),
+            mapped,
+            awaited: Awaited::default(),
             alloc: Arc::new(Alloc::new(Arc::clone(memory))),
             staging: Staging::of(memory),
             end,
@@ -63,6 +78,13 @@ impl Producer {
             begun: Vec::with_capacity(2 * BATCH_FRAMES_MAX),
             free: 0,
         };
+        if let Some(mapped) = this.mapped.clone() {
+            if let Some(taken) = memory.taken(end) {
+                set_taken(&mapped, taken);
+            }
+            // What it says of a head that was never published must not come true of another.
+            memory.forget_taken();
+        }
         // There was room for it when it was taken.
         let left = if memory.staged_at() == end.word() { this.publish_staged(at)? } else { 0 };
         Ok((this, left))
@@ -102,9 +124,44 @@ impl Producer {
         if !self.has_room()? {
             return Ok(Ok(Taken::NoRoom));
         }
+        let Some(mapped) = self.mapped.clone() else {
+            return self.receive_from_socket(socket, SLOTS, now);
+        };
+        match mapped.next(mapped.consumed()) {
+            Next::Ring { kept } => self.take_from_ring(&mapped, kept, now()).map(Ok),
+            Next::Nothing => Ok(Ok(Taken::Nothing)),
+            Next::Soon => {
+                about_to_come();
+                Ok(Ok(Taken::Some(0)))
+            }
+            Next::Socket { due } => {
+                let received = self.receive_from_socket(socket, due as usize, now)?;
+                match received {
+                    Ok(Taken::Nothing) => {
+                        if self.awaited.is_over() {
+                            self.count_received(&mapped, due);
+                        }
+                        about_to_come();
+                        Ok(Ok(Taken::Some(0)))
+                    }
+                    _ => {
+                        self.awaited.came();
+                        Ok(received)
+                    }
+                }
+            }
+        }
+    }
+
+    fn receive_from_socket(
+        &mut self,
+        socket: &impl AsFd,
+        limit: usize,
+        now: impl FnOnce() -> Now,
+    ) -> Result<Result<Taken, Errno>, MemoryError> {
         self.staging.clear(&self.memory);
         self.memory.set_staged_at(self.end);
-        match self.staging.receive(&self.memory, socket) {
+        match self.staging.receive(&self.memory, socket, limit) {
             Ok(()) => {}
             Err(Errno::AGAIN | Errno::INTR) => return Ok(Ok(Taken::Nothing)),
             Err(errno) => return Ok(Err(errno)),
@@ -113,17 +170,73 @@ impl Producer {
         Ok(Ok(Taken::Some(self.publish_staged(now())?)))
     }
 
+    /// Publishes what the ring has before more was `kept` for the socket.
+    fn take_from_ring(
+        &mut self,
+        mapped: &Mapped,
+        kept: u32,
+        at: Now,
+    ) -> Result<Taken, MemoryError> {
+        let mut count = 0;
+        let position = mapped.read(mapped.consumed(), kept, TAKE_MAX, |bytes| {
+            let to = self.append(Kind::Datagram { whole_len: bytes.len() }, bytes.len(), at)?;
+            self.memory.map.copy_in(to, bytes);
+            count += 1;
+            Ok::<_, MemoryError>(())
+        })?;
+        self.publish_taken(mapped, TakenTo { position, received: mapped.received() });
+        Ok(Taken::Some(count))
+    }
+
+    /// Publishes, and lets go of what was taken; a successor does the second if this one does not come to it.
+    fn publish_taken(&mut self, mapped: &Mapped, taken: TakenTo) {
+        self.memory.set_taken(self.end, taken);
+        self.publish();
+        set_taken(mapped, taken);
+    }
+
+    /// So many datagrams of the socket were taken, or never came.
+    fn count_received(&self, mapped: &Mapped, count: u32) {
+        // What a successor would set it to is right no more.
+        self.memory.forget_taken();
+        mapped.set_received(mapped.received().wrapping_add(count));
+    }
+
     /// Takes what the socket has, as much as one call takes, and throws it away. Says how many datagrams that were.
     ///
     /// # Errors
     /// What the socket says.
     pub fn discard(&mut self, socket: &impl AsFd) -> Result<usize, Errno> {
+        let Some(mapped) = self.mapped.clone() else {
+            return self.discard_from_socket(socket, SLOTS);
+        };
+        // What a successor would set it to is right no more.
+        self.memory.forget_taken();
+        match mapped.next(mapped.consumed()) {
+            Next::Nothing | Next::Soon => Err(Errno::AGAIN),
+            Next::Socket { due } => {
+                let count = self.discard_from_socket(socket, due as usize)?;
+                self.count_received(&mapped, count as u32);
+                Ok(count)
+            }
+            Next::Ring { kept } => {
+                let mut count = 0;
+                let position = mapped.read(mapped.consumed(), kept, TAKE_MAX, |_| {
+                    count += 1;
+                    Ok::<_, Errno>(())
+                })?;
+                mapped.set_consumed(position);
+                Ok(count)
+            }
+        }
+    }
+
+    fn discard_from_socket(&self, socket: &impl AsFd, limit: usize) -> Result<usize, Errno> {
         self.staging.clear(&self.memory);
         // Whoever takes this place publishes none of it.
         self.memory.set_nothing_staged();
-        self.staging.receive(&self.memory, socket)?;
-        let taken = |slot: &usize| self.staging.datagram(&self.memory, *slot).is_some();
-        Ok((0..Staging::SLOTS).filter(taken).count())
+        self.staging.receive(&self.memory, socket, limit)?;
+        Ok(self.staging.count(&self.memory))
     }
 
     /// Says that the socket was found empty; false if there is no room to say it.
@@ -175,7 +288,14 @@ impl Producer {
             self.memory.map.copy_words(from, to, len.next_multiple_of(8));
             count += 1;
         }
-        self.publish();
+        match self.mapped.clone() {
+            None => self.publish(),
+            Some(mapped) => {
+                let received = mapped.received().wrapping_add(count as u32);
+                let taken = TakenTo { position: mapped.consumed(), received };
+                self.publish_taken(&mapped, taken);
+            }
+        }
         Ok(count)
     }
 
@@ -215,3 +335,20 @@ impl Producer {
         }
     }
 }
+
+/// The kernel may write over what was read, and whoever asks counts from here.
+fn set_taken(mapped: &Mapped, taken: TakenTo) {
+    fuse::step();
+    mapped.set_consumed(taken.position);
+    fuse::step();
+    mapped.set_received(taken.received);
+}
+
+/// Longest entry of a datagram of the ring's.
+const MAPPED_ENTRY_BYTES_MAX: usize = MAPPED_BYTES_MAX + OVERHEAD_BYTES_MAX;
+
+/// A batch of the ring's finds room where the largest of the socket's does.
+const _: () = assert!(
+    (TAKE_MAX * MAPPED_ENTRY_BYTES_MAX).div_ceil(BLOCK_BYTES - MAPPED_ENTRY_BYTES_MAX) + 2
+        <= BATCH_FRAMES_MAX
+);

@@ -22,6 +22,7 @@ const GUARD: usize = 24;
 const HIGH: usize = 25;
 /// Two words.
 const VAULT: usize = 29;
+const MAPPED_BYTES: usize = 31;
 const SIGNALLER: usize = 27;
 const RULES: usize = 28;
 const REGISTERED: usize = 8;
@@ -97,6 +98,17 @@ impl Session {
 
     fn pid_at(&self, index: usize) -> Option<u32> {
         u32::try_from(self.load(index)).ok().filter(|pid| *pid != 0)
+    }
+
+    /// Bytes of the ring in which the kernel leaves records, 0 if it leaves none.
+    #[must_use]
+    pub fn mapped_bytes(&self) -> usize {
+        usize::try_from(self.load(MAPPED_BYTES)).unwrap_or(0)
+    }
+
+    /// Says so, once.
+    pub fn set_mapped_bytes(&self, bytes: usize) {
+        self.store(MAPPED_BYTES, bytes as u64);
     }
 
     /// The process that last took this role.

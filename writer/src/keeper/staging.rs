@@ -42,8 +42,13 @@ impl Staging {
         }
     }
 
-    /// Takes what is there without waiting.
-    pub(super) fn receive(&self, memory: &Memory, socket: &impl AsFd) -> Result<(), Errno> {
+    /// Takes what is there without waiting, at most `limit`.
+    pub(super) fn receive(
+        &self,
+        memory: &Memory,
+        socket: &impl AsFd,
+        limit: usize,
+    ) -> Result<(), Errno> {
         let places = datagrams::Places {
             headers: memory.map.pointer(self.headers, HEADERS_BYTES).cast(),
             vectors: memory
@@ -55,9 +60,14 @@ impl Staging {
         };
         // SAFETY: the three parts lie in the mapping, which lives through the call, apart from each other;
         // the only references into it are to atomics, and none of them is used during the call.
-        let taken = unsafe { places.receive(socket, SLOTS) };
+        let taken = unsafe { places.receive(socket, limit) };
         fuse::step();
         taken.map(drop)
+    }
+
+    /// How many datagrams lie there.
+    pub(super) fn count(&self, memory: &Memory) -> usize {
+        (0..SLOTS).filter(|slot| self.datagram(memory, *slot).is_some()).count()
     }
 
     /// Where a slot's datagram lies, how long it was, and how much of it there is.

@@ -8,7 +8,7 @@
 //! returns (see [`super::netlink::receive`]), so detaching finds nothing left to lose.
 
 use std::os::fd::AsFd as _;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use graven_format::kind;
@@ -19,7 +19,8 @@ pub use super::control::ControlError;
 use super::control::{AuditSocket, Control};
 use super::intake::{OPENING, Terms, heartbeat_text};
 use super::last_status::LastStatus;
-use super::mapped::{Mapped, Taker};
+pub use super::mapped::Mapped;
+use super::mapped::Taker;
 use super::nlmsg::{
     self, MASK_WORDS, Message, Rule, RuleAction, RuleField, RuleList, SignalInfo, Status,
     StatusChange,
@@ -159,7 +160,7 @@ pub fn status() -> Result<Status, AttachError> {
 pub struct DataSocket {
     socket: AuditSocket,
     /// See [`Daemon`].
-    mapped: Option<Result<Mapped, Errno>>,
+    mapped: Option<Result<Arc<Mapped>, Errno>>,
     receive_buffer_bytes: usize,
 }
 
@@ -178,7 +179,7 @@ impl DataSocket {
         // lost, and so would be that it ends.
         let is_off = Control::open().and_then(|mut it| it.status()).map_err(refused)?.enabled == 0;
         let wanted = is_off && options.mapped_bytes > 0;
-        let mapped = wanted.then(|| Mapped::attach(&socket, options.mapped_bytes));
+        let mapped = wanted.then(|| Mapped::attach(&socket, options.mapped_bytes).map(Arc::new));
         Ok(Self { socket, mapped, receive_buffer_bytes: granted })
     }
 }
@@ -198,7 +199,7 @@ pub fn try_mapping() -> Result<(), Errno> {
 pub struct Daemon {
     data: AuditSocket,
     /// None if it was not asked for; else it, or why there is none.
-    mapped: Option<Result<Mapped, Errno>>,
+    mapped: Option<Result<Arc<Mapped>, Errno>>,
     control: Mutex<Control>,
     rules: Mutex<Vec<Rule>>,
     before: Status,
@@ -338,6 +339,12 @@ impl Daemon {
     }
 
     pub(crate) fn mapped(&self) -> Option<&Mapped> {
+        self.shared_mapped().map(|mapped| &**mapped)
+    }
+
+    /// Where the kernel leaves records, if it does.
+    #[must_use]
+    pub fn shared_mapped(&self) -> Option<&Arc<Mapped>> {
         self.mapped.as_ref().and_then(|mapped| mapped.as_ref().ok())
     }
 

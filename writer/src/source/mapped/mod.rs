@@ -38,19 +38,38 @@ const BUSY: u32 = 1 << 31;
 /// In an entry's first word: it was given up.
 const DISCARDED: u32 = 1 << 30;
 /// Datagrams that are taken at once.
-const TAKE_MAX: usize = 128;
+pub(crate) const TAKE_MAX: usize = 128;
 /// How long a datagram may take from the filter into the socket. The kernel's thread waits at most a tenth of
 /// a second for room there.
 const IN_FLIGHT_TIME: Duration = Duration::from_millis(500);
+
+/// Longest datagram that the ring takes; longer ones stay with the socket.
+pub(crate) const DATAGRAM_BYTES_MAX: usize =
+    (CLASSES_BYTES[CLASSES_BYTES.len() - 1] - ENTRY_HEADER_BYTES) as usize;
 
 const _: () = assert!(ENTRY_HEADER_BYTES as u64 == HEADER_BYTES);
 
 /// A filter on a socket, and the memory that it fills.
 #[derive(Debug)]
-pub(crate) struct Mapped {
+pub struct Mapped {
     ring: RingPages,
     state: StatePages,
     ring_fd: OwnedFd,
+    state_fd: OwnedFd,
+    bytes: usize,
+}
+
+/// What comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// The ring has it, and what was `kept` for the socket by then was all taken.
+    Ring { kept: u32 },
+    /// The socket has it, and so many in all before what the ring has.
+    Socket { due: u32 },
+    /// There is nothing.
+    Nothing,
+    /// It is being written.
+    Soon,
 }
 
 impl Mapped {
@@ -68,23 +87,48 @@ impl Mapped {
         let state = StatePages::map(&state_fd)?;
         let program = bpf::load(&assemble(ring_fd.as_raw_fd(), state_fd.as_raw_fd()))?;
         bpf::attach(socket, &program)?;
-        Ok(Self { ring, state, ring_fd })
+        Ok(Self { ring, state, ring_fd, state_fd, bytes })
+    }
+
+    /// The same memory in another process, which inherits the socket as well. One of them reads.
+    ///
+    /// # Errors
+    /// They are no such maps.
+    pub fn inherit([ring_fd, state_fd]: [OwnedFd; 2], bytes: usize) -> Result<Self, Errno> {
+        if !bytes.is_power_of_two() {
+            return Err(Errno::INVAL);
+        }
+        let ring = RingPages::map(&ring_fd, bytes)?;
+        let state = StatePages::map(&state_fd)?;
+        Ok(Self { ring, state, ring_fd, state_fd, bytes })
+    }
+
+    /// What another process inherits it by.
+    #[must_use]
+    pub fn fds(&self) -> [BorrowedFd<'_>; 2] {
+        [self.ring_fd.as_fd(), self.state_fd.as_fd()]
+    }
+
+    /// Bytes of the ring.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// What the ring's fill wakes is waited for here.
-    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+    pub fn fd(&self) -> BorrowedFd<'_> {
         self.ring_fd.as_fd()
     }
 
     /// From now on the next datagram wakes who polls [`Mapped::fd`], which also shows what came before.
-    pub(crate) fn lie_down(&self) {
+    pub fn lie_down(&self) {
         self.state.word(ASLEEP_OFFSET).store(1, Ordering::Relaxed);
         // Before poll looks at the ring. The filter reserves first and takes this word then.
         fence(Ordering::SeqCst);
     }
 
     /// Nobody sleeps any more.
-    pub(crate) fn rise(&self) {
+    pub fn rise(&self) {
         self.state.word(ASLEEP_OFFSET).store(0, Ordering::Relaxed);
     }
 
@@ -97,10 +141,125 @@ impl Mapped {
         self.state.word(SPILLED_OFFSET).store(0, Ordering::Release);
     }
 
-    /// So many more of the datagrams that were left to the socket have been taken from it.
+    /// How many of the datagrams that were left to the socket have been taken from it.
+    pub(crate) fn received(&self) -> u32 {
+        self.word(RECEIVED_OFFSET)
+    }
+
+    /// There is one reader at a time; who follows it goes on counting here.
+    pub(crate) fn set_received(&self, count: u32) {
+        self.state.word(RECEIVED_OFFSET).store(count, Ordering::Release);
+    }
+
     fn add_received(&self, count: u32) {
-        // There is one reader at a time; who follows it goes on counting here.
-        self.state.word(RECEIVED_OFFSET).fetch_add(count, Ordering::Relaxed);
+        self.set_received(self.received().wrapping_add(count));
+    }
+
+    /// Up to where the ring was read; the kernel may write over what is before.
+    pub(crate) fn consumed(&self) -> u64 {
+        self.ring.consumed().load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_consumed(&self, position: u64) {
+        self.ring.consumed().store(position, Ordering::Release);
+    }
+
+    /// What comes next for who has read the ring up to `position`. If there is nothing, what comes then goes to the ring
+    /// again.
+    pub(crate) fn next(&self, position: u64) -> Next {
+        // Before the ring is looked at: what was kept until now and is not before an entry there is
+        // before all that will be.
+        let kept = self.word(KEPT_OFFSET);
+        let received = self.received();
+        let (in_ring, kept) = match self.entry(position) {
+            Entry::Datagram { kept, .. } => (true, kept),
+            Entry::None => (false, kept),
+            Entry::Discarded => return Next::Ring { kept },
+            Entry::Busy => return Next::Soon,
+        };
+        match kept.wrapping_sub(received) {
+            0 if in_ring => Next::Ring { kept },
+            0 => {
+                if self.word(SPILLED_OFFSET) != 0 {
+                    self.unspill();
+                }
+                Next::Nothing
+            }
+            due => Next::Socket { due },
+        }
+    }
+
+    /// Gives what the ring has from `position` on, before more was `kept`, at most `limit` datagrams. Says up to where.
+    ///
+    /// # Errors
+    /// What `take` says.
+    pub(crate) fn read<E>(
+        &self,
+        mut position: u64,
+        kept: u32,
+        limit: usize,
+        mut take: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<u64, E> {
+        let mut taken = 0;
+        while taken < limit {
+            match self.entry(position) {
+                Entry::Datagram { len, kept: before } if before == kept => {
+                    let at = position + HEADER_BYTES + u64::from(ENTRY_HEADER_BYTES);
+                    // SAFETY: committed, as `entry` saw, and not consumed while the only reader is here.
+                    if let Some(bytes) = unsafe { self.ring.bytes(at, len) } {
+                        take(bytes)?;
+                    }
+                    taken += 1;
+                }
+                Entry::Discarded => {}
+                Entry::Datagram { .. } | Entry::Busy | Entry::None => break,
+            }
+            position += self.entry_bytes(position);
+        }
+        Ok(position)
+    }
+
+    /// Bytes of the entry at a position, with what the kernel has put around it.
+    fn entry_bytes(&self, position: u64) -> u64 {
+        let word = self.ring.header(position).load(Ordering::Relaxed);
+        HEADER_BYTES + u64::from(word & !(BUSY | DISCARDED)).next_multiple_of(HEADER_BYTES)
+    }
+
+    fn entry(&self, position: u64) -> Entry {
+        if position == self.ring.reserved().load(Ordering::Acquire) {
+            return Entry::None;
+        }
+        let word = self.ring.header(position).load(Ordering::Acquire);
+        if word & BUSY != 0 {
+            return Entry::Busy;
+        }
+        if word & DISCARDED != 0 {
+            return Entry::Discarded;
+        }
+        let len = self.ring.header(position + HEADER_BYTES).load(Ordering::Relaxed);
+        let kept = self.ring.header(position + HEADER_BYTES + 4).load(Ordering::Relaxed);
+        // The filter wrote it, no longer than its class.
+        Entry::Datagram { len: (len as usize).min(DATAGRAM_BYTES_MAX), kept }
+    }
+}
+
+/// Waits for a datagram that was counted and may be on its way into the socket.
+#[derive(Debug, Default)]
+pub(crate) struct Awaited(Option<Instant>);
+
+impl Awaited {
+    /// It came, or another did.
+    pub(crate) fn came(&mut self) {
+        self.0 = None;
+    }
+
+    /// The socket was empty: whether it is so for longer than anything takes, so that what is awaited was counted twice.
+    pub(crate) fn is_over(&mut self) -> bool {
+        let over = self.0.get_or_insert_with(Instant::now).elapsed() > IN_FLIGHT_TIME;
+        if over {
+            self.0 = None;
+        }
+        over
     }
 }
 
@@ -124,8 +283,7 @@ enum Entry {
 pub(crate) struct Taker<'a> {
     socket: BorrowedFd<'a>,
     mapped: Option<&'a Mapped>,
-    /// Since when a datagram that was counted has not come.
-    awaited: Option<Instant>,
+    awaited: Awaited,
     /// Up to where the ring was taken; what is held is before it.
     position: u64,
     /// Position and length of each datagram that is held in the ring.
@@ -140,11 +298,11 @@ impl<'a> Taker<'a> {
         mapped: Option<&'a Mapped>,
         slot_bytes: usize,
     ) -> Self {
-        let position = mapped.map_or(0, |mapped| mapped.ring.consumed().load(Ordering::Relaxed));
+        let position = mapped.map_or(0, Mapped::consumed);
         Self {
             socket,
             mapped,
-            awaited: None,
+            awaited: Awaited::default(),
             position,
             held: Vec::with_capacity(TAKE_MAX),
             slots: Datagrams::new(slot_bytes),
@@ -162,25 +320,11 @@ impl<'a> Taker<'a> {
         };
         self.slots.clear();
         self.release(mapped);
-        // Before the ring is looked at: what was kept until now and is not before an entry there is
-        // before all that will be.
-        let kept = mapped.word(KEPT_OFFSET);
-        let received = mapped.word(RECEIVED_OFFSET);
-        let (in_ring, kept) = match self.entry(mapped, self.position) {
-            Entry::Datagram { kept, .. } => (true, kept),
-            Entry::None => (false, kept),
-            Entry::Discarded => return Ok(self.collect(mapped, kept)),
-            Entry::Busy => return Ok(about_to_come()),
-        };
-        match kept.wrapping_sub(received) {
-            0 if in_ring => Ok(self.collect(mapped, kept)),
-            0 => {
-                if mapped.word(SPILLED_OFFSET) != 0 {
-                    mapped.unspill();
-                }
-                Ok(Received::Empty)
-            }
-            due => self.take_from_socket(mapped, due),
+        match mapped.next(self.position) {
+            Next::Ring { kept } => Ok(self.collect(mapped, kept)),
+            Next::Socket { due } => self.take_from_socket(mapped, due),
+            Next::Nothing => Ok(Received::Empty),
+            Next::Soon => Ok(about_to_come()),
         }
     }
 
@@ -189,12 +333,11 @@ impl<'a> Taker<'a> {
         let received = receive(&self.socket, &mut self.slots, due as usize)?;
         match received {
             Received::Some => {
-                self.awaited = None;
+                self.awaited.came();
                 mapped.add_received(self.slots.len() as u32);
             }
             Received::Empty => {
-                if self.awaited.get_or_insert_with(Instant::now).elapsed() > IN_FLIGHT_TIME {
-                    self.awaited = None;
+                if self.awaited.is_over() {
                     mapped.add_received(due);
                 }
                 return Ok(about_to_come());
@@ -218,16 +361,16 @@ impl<'a> Taker<'a> {
 
     /// The kernel may write over what was held.
     fn release(&mut self, mapped: &Mapped) {
-        if mapped.ring.consumed().load(Ordering::Relaxed) != self.position {
+        if mapped.consumed() != self.position {
             self.held.clear();
-            mapped.ring.consumed().store(self.position, Ordering::Release);
+            mapped.set_consumed(self.position);
         }
     }
 
     /// Holds what the ring has before more was `kept`, at most [`TAKE_MAX`].
     fn collect(&mut self, mapped: &Mapped, kept: u32) -> Received {
         while self.held.len() < TAKE_MAX {
-            match self.entry(mapped, self.position) {
+            match mapped.entry(self.position) {
                 Entry::Datagram { len, kept: before } if before == kept => {
                     let at = self.position + HEADER_BYTES + u64::from(ENTRY_HEADER_BYTES);
                     self.held.push((at, len));
@@ -235,38 +378,14 @@ impl<'a> Taker<'a> {
                 Entry::Discarded => {}
                 Entry::Datagram { .. } | Entry::Busy | Entry::None => break,
             }
-            self.position += self.entry_bytes(mapped);
+            self.position += mapped.entry_bytes(self.position);
         }
         Received::Some
-    }
-
-    /// Bytes of the entry at the present position, with what the kernel has put around it.
-    fn entry_bytes(&self, mapped: &Mapped) -> u64 {
-        let word = mapped.ring.header(self.position).load(Ordering::Relaxed);
-        HEADER_BYTES + u64::from(word & !(BUSY | DISCARDED)).next_multiple_of(HEADER_BYTES)
-    }
-
-    fn entry(&self, mapped: &Mapped, position: u64) -> Entry {
-        if position == mapped.ring.reserved().load(Ordering::Acquire) {
-            return Entry::None;
-        }
-        let word = mapped.ring.header(position).load(Ordering::Acquire);
-        if word & BUSY != 0 {
-            return Entry::Busy;
-        }
-        if word & DISCARDED != 0 {
-            return Entry::Discarded;
-        }
-        let len = mapped.ring.header(position + HEADER_BYTES).load(Ordering::Relaxed);
-        let kept = mapped.ring.header(position + HEADER_BYTES + 4).load(Ordering::Relaxed);
-        // The filter wrote it, no longer than its class.
-        let longest = CLASSES_BYTES[CLASSES_BYTES.len() - 1] - ENTRY_HEADER_BYTES;
-        Entry::Datagram { len: len.min(longest) as usize, kept }
     }
 }
 
 /// What is next is being written, by a thread that may need this processor.
-fn about_to_come() -> Received {
+pub(crate) fn about_to_come() -> Received {
     std::thread::yield_now();
     Received::Some
 }
