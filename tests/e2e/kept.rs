@@ -13,6 +13,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// The user whose calls are audited; nobody else has this number.
 const UID: u32 = 54_331;
@@ -32,6 +33,37 @@ fn daemon(trail: &Path, options: &[&str]) -> Running {
     running.wait_until("the opening marker", |it| it.acknowledged().is_some());
     assert!(!running.has_ended(), "{}", running.said());
     running
+}
+
+/// What every test here begins with. Taken apart in this order, the last of it ends first.
+struct Scene {
+    turn: Turn,
+    rule: Rule,
+    dir: TempDir,
+    trail: PathBuf,
+    kept: Kept,
+}
+
+impl Scene {
+    /// `None` if this machine cannot, which is then said.
+    fn set() -> Option<Self> {
+        if !has("setpriv") {
+            return None;
+        }
+        let turn = Turn::take()?;
+        let rule = Rule::opens_by(UID)?;
+        let dir = temp_dir();
+        let trail = dir.path().join("trail");
+        let kept = Kept::of(&trail);
+        Some(Self { turn, rule, dir, trail, kept })
+    }
+}
+
+/// Asks recording to end, whichever process the signal reaches, and waits for that.
+fn end(kept: &Kept, running: Running) -> Ran {
+    kept.signal(Role::Keeper, Signal::TERM);
+    kept.wait_for_end();
+    running.end()
 }
 
 /// A process that opens a file so many times, and makes an event each time; with a pause after each, in seconds.
@@ -61,11 +93,9 @@ fn events(trail: &Path) -> usize {
     seen.len()
 }
 
-/// Ends recording, whichever process the signal reaches, and checks that all is there.
+/// Ends recording, and checks that all is there.
 fn end_and_check(kept: &Kept, running: Running, trail: &Path, expected: u32) -> Ran {
-    kept.signal(Role::Keeper, Signal::TERM);
-    kept.wait_for_end();
-    let ran = running.end();
+    let ran = end(kept, running);
     let verified = on("verify", trail, &[]);
     assert_eq!(verified.code(), 0, "{}{}{}", verified.text(), verified.stderr, ran.stderr);
     assert_eq!(events(trail), expected as usize, "{}", ran.stderr);
@@ -80,17 +110,10 @@ fn exempting_rules() -> String {
 
 #[test]
 fn either_may_be_killed_in_a_storm_and_not_one_event_is_lost_or_doubled() {
-    if !has("setpriv") {
-        return;
-    }
-    let Some(_turn) = Turn::take() else { return };
-    let Some(rule) = Rule::opens_by(UID) else { return };
+    let Some(Scene { turn: _turn, rule, dir: _dir, trail, kept }) = Scene::set() else { return };
     let seed = Random::seed();
     eprintln!("GRAVEN_E2E_SEED={seed}");
     let mut random = Random::new(seed);
-    let dir = temp_dir();
-    let trail = dir.path().join("trail");
-    let kept = Kept::of(&trail);
     let running = daemon(&trail, &[]);
     let rounds = number("GRAVEN_E2E_KEPT_ROUNDS").unwrap_or(ROUNDS);
     let mut killed = Vec::new();
@@ -122,14 +145,7 @@ fn either_may_be_killed_in_a_storm_and_not_one_event_is_lost_or_doubled() {
 
 #[test]
 fn a_writer_stopped_for_three_seconds_loses_nothing() {
-    if !has("setpriv") {
-        return;
-    }
-    let Some(_turn) = Turn::take() else { return };
-    let Some(rule) = Rule::opens_by(UID) else { return };
-    let dir = temp_dir();
-    let trail = dir.path().join("trail");
-    let kept = Kept::of(&trail);
+    let Some(Scene { turn: _turn, rule, dir: _dir, trail, kept }) = Scene::set() else { return };
     let running = daemon(&trail, &[]);
     // A thousand and more a second, for longer than the stop.
     let begun = Instant::now();
@@ -149,14 +165,7 @@ fn a_writer_stopped_for_three_seconds_loses_nothing() {
 
 #[test]
 fn both_killed_is_a_gap_that_the_next_start_states() {
-    if !has("setpriv") {
-        return;
-    }
-    let Some(turn) = Turn::take() else { return };
-    let Some(rule) = Rule::opens_by(UID) else { return };
-    let dir = temp_dir();
-    let trail = dir.path().join("trail");
-    let kept = Kept::of(&trail);
+    let Some(Scene { turn, rule, dir: _dir, trail, kept }) = Scene::set() else { return };
     let running = daemon(&trail, &[]);
     opener(500, None).end().expect(0);
     running_has(&kept, &running);
@@ -167,9 +176,7 @@ fn both_killed_is_a_gap_that_the_next_start_states() {
     let running = daemon(&trail, &[]);
     opener(500, None).end().expect(0);
     drop(rule);
-    kept.signal(Role::Keeper, Signal::TERM);
-    kept.wait_for_end();
-    running.end().expect(0);
+    end(&kept, running).expect(0);
     // The next start has found what the killed ones had set, and has given that back.
     turn.put_back();
     let verified = on("verify", &trail, &[]);
@@ -255,18 +262,11 @@ fn wait_for(what: &str, is_so: impl Fn() -> bool) {
 
 #[test]
 fn producers_are_frozen_while_the_memory_is_full_and_thawed_even_by_our_death() {
-    if !has("setpriv") {
-        return;
-    }
-    let Some(turn) = Turn::take() else { return };
+    let Some(Scene { turn, rule, dir: _dir, trail, kept }) = Scene::set() else { return };
     let cgroups = Cgroup::any();
     if cgroups.is_empty() {
         return;
     }
-    let Some(rule) = Rule::opens_by(UID) else { return };
-    let dir = temp_dir();
-    let trail = dir.path().join("trail");
-    let kept = Kept::of(&trail);
     let mut options = vec!["--ring-full", "freeze"];
     for cgroup in &cgroups {
         options.extend(["--freeze-cgroup", cgroup.path.to_str().expect("a name")]);
@@ -298,29 +298,21 @@ fn producers_are_frozen_while_the_memory_is_full_and_thawed_even_by_our_death() 
     assert!(matches!(verified.code(), 0 | 3), "frozen producers lose nothing: {}", verified.text());
     // Whoever starts next removes what killed ones have left.
     let running = daemon(&trail, &[]);
-    kept.signal(Role::Keeper, Signal::TERM);
-    kept.wait_for_end();
-    running.end().expect(0);
+    end(&kept, running).expect(0);
     turn.put_back();
 }
 
 /// The policy that lets producers go on: what finds no room is gone, and stated to the event, while somebody is told.
 #[test]
 fn what_finds_no_room_may_be_dropped_and_is_stated_to_the_event() {
-    if !has("setpriv") {
-        return;
-    }
-    let Some(_turn) = Turn::take() else { return };
-    let Some(rule) = Rule::opens_by(UID) else { return };
-    let dir = temp_dir();
-    let (trail, told) = (dir.path().join("trail"), dir.path().join("told"));
+    let Some(Scene { turn: _turn, rule, dir, trail, kept }) = Scene::set() else { return };
+    let told = dir.path().join("told");
     let program = dir.path().join("tell");
     let script = format!("#!/bin/sh\necho \"$1\" >>{}\n", told.display());
     std::fs::write(&program, script).expect("written");
     std::fs::set_permissions(&program, Permissions::from_mode(0o700)).expect("it is ours");
     let action = format!("exec {}", program.display());
     let besides = besides(dir.path());
-    let kept = Kept::of(&trail);
     let running = daemon(&trail, &["--ring-full", "drop", "--ring-full-action", &action]);
     kept.signal(Role::Writer, Signal::STOP);
     // More than the memory holds, also when it is compressed, and than the kernel's own queue.
@@ -333,9 +325,7 @@ fn what_finds_no_room_may_be_dropped_and_is_stated_to_the_event() {
     // Behind a gap, which the next records show.
     opener(10, None).end().expect(0);
     drop(rule);
-    kept.signal(Role::Keeper, Signal::TERM);
-    kept.wait_for_end();
-    running.end().expect(0);
+    end(&kept, running).expect(0);
 
     assert!(took < Duration::from_secs(50), "nobody waited for the writer: {took:?}");
     assert_eq!(std::fs::read_to_string(&told).expect("it is there"), "ring_full\n");
@@ -375,15 +365,8 @@ fn besides(dir: &Path) -> u64 {
 /// Nobody takes a stopped keeper's place, and its socket holds so much: the rest is gone, and stated to the event.
 #[test]
 fn a_keeper_stopped_in_a_storm_is_a_loss_that_is_stated_to_the_event() {
-    if !has("setpriv") {
-        return;
-    }
-    let Some(_turn) = Turn::take() else { return };
-    let Some(rule) = Rule::opens_by(UID) else { return };
-    let dir = temp_dir();
-    let trail = dir.path().join("trail");
+    let Some(Scene { turn: _turn, rule, dir, trail, kept }) = Scene::set() else { return };
     let besides = besides(dir.path());
-    let kept = Kept::of(&trail);
     let running = daemon(&trail, &[]);
     let opens = 100_000;
     kept.signal(Role::Keeper, Signal::STOP);
@@ -395,9 +378,7 @@ fn a_keeper_stopped_in_a_storm_is_a_loss_that_is_stated_to_the_event() {
     }
     opener(10, None).end().expect(0);
     drop(rule);
-    kept.signal(Role::Keeper, Signal::TERM);
-    kept.wait_for_end();
-    running.end().expect(0);
+    end(&kept, running).expect(0);
     let lost = accounted(&trail, u64::from(2 * opens + 10) + 3 * besides);
     eprintln!("{lost} events lost, and stated");
 }
@@ -405,14 +386,10 @@ fn a_keeper_stopped_in_a_storm_is_a_loss_that_is_stated_to_the_event() {
 /// EIO poisons the writer, which ends; what it had at hand is with the keeper, and the next one goes on.
 #[test]
 fn an_error_of_the_disk_costs_the_writer_and_not_one_event() {
-    if !has("setpriv") || !has("strace") {
+    if !has("strace") {
         return;
     }
-    let Some(_turn) = Turn::take() else { return };
-    let Some(rule) = Rule::opens_by(UID) else { return };
-    let dir = temp_dir();
-    let trail = dir.path().join("trail");
-    let kept = Kept::of(&trail);
+    let Some(Scene { turn: _turn, rule, dir: _dir, trail, kept }) = Scene::set() else { return };
     let running = daemon(&trail, &["--disk", "sync"]);
     opener(500, None).end().expect(0);
     let writer = kept.pid(Role::Writer);
@@ -430,4 +407,27 @@ fn an_error_of_the_disk_costs_the_writer_and_not_one_event() {
     end_and_check(&kept, running, &trail, 6000);
     let exported = on("export", &trail, &["--format", "raw"]).expect(0).text();
     assert!(exported.contains(&format!("op=writer-died pid={writer} code=5")), "it is told");
+}
+
+/// An administrator's shell in a cgroup that was named is not frozen with it, and that is recorded.
+#[test]
+fn what_holds_a_process_of_an_exempt_user_is_not_frozen() {
+    let Some(Scene { turn: _turn, rule, dir: _dir, trail, kept }) = Scene::set() else { return };
+    let cgroups = Cgroup::any();
+    let Some(cgroup) = cgroups.first() else { return };
+    let (path, uid) = (cgroup.path.to_str().expect("a name"), UID.to_string());
+    let options = ["--ring-full", "freeze", "--freeze-cgroup", path, "--freeze-exempt", &uid];
+    let running = daemon(&trail, &options);
+    kept.signal(Role::Writer, Signal::STOP);
+    // More than the memory holds up to its high-water mark; less than it, the socket and the kernel's queue hold in all.
+    let opener = opener(90_000, None);
+    cgroup.take(&opener);
+    opener.end().expect(0);
+    assert!(!cgroup.is_frozen());
+    kept.signal(Role::Writer, Signal::CONT);
+    drop(rule);
+    end(&kept, running).expect(0);
+    let exported = on("export", &trail, &["--format", "raw"]).expect(0).text();
+    let told = exported.lines().find(|line| line.contains("op=ring-full action=freeze"));
+    assert!(told.is_some_and(|line| line.ends_with("res=failed")), "{told:?}");
 }

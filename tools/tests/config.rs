@@ -296,3 +296,24 @@ fn options_that_are_not_given_are_the_same_with_a_file_and_without() {
     assert!(Cli::try_parse_from(["graven", "record"]).is_err(), "a trail or a configuration");
     assert!(Cli::try_parse_from(["graven", "record", "--trail", "/t"]).is_err(), "a source or one");
 }
+
+#[test]
+fn options_of_the_keeper_are_refused_where_there_is_none() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let trail = dir.path().join("trail");
+    for (option, value) in [
+        ("--keeper-ring", "8M"),
+        ("--ring-full", "drop"),
+        ("--freeze-cgroup", "/sys/fs/cgroup/x"),
+        ("--freeze-exempt", "0"),
+    ] {
+        let ran = on("record", &trail, &["--source", "stdin", option, value]);
+        assert_eq!(ran.code, 2, "{}", ran.stderr);
+        assert!(
+            ran.stderr.contains(&format!("{option} is for the source netlink")),
+            "{}",
+            ran.stderr
+        );
+        assert!(!trail.exists(), "nothing was begun");
+    }
+}

@@ -62,6 +62,10 @@ pub struct Args {
     /// that holds a process of graven, or process 1, is left alone
     #[arg(long, value_name = "PATH")]
     freeze_cgroup: Vec<PathBuf>,
+    /// A user id of whom no process is ever frozen, whoever he is by now (loginuid): a cgroup that holds one is left alone;
+    /// may be given several times
+    #[arg(long, value_name = "UID", value_parser = clap::value_parser!(u32).range(..=4_294_967_294))]
+    freeze_exempt: Vec<u32>,
     /// Which of its processes this is: only graven itself says so
     #[arg(long, hide = true, value_parser = str::parse::<Inherited>)]
     inherited: Option<Inherited>,
@@ -200,6 +204,20 @@ impl Args {
         Ok((args, config))
     }
 
+    /// Options of the keeper are for the source that has one.
+    fn check_keeper(&self) -> Result<(), Failure> {
+        const OPTIONS: [&str; 4] = ["keeper_ring", "ring_full", "freeze_cgroup", "freeze_exempt"];
+        let given = OPTIONS.into_iter().find(|option| self.given.has(option));
+        match given {
+            Some(option) if self.source != Source::Netlink => {
+                let title = format!("--{} is for the source netlink", option.replace('_', "-"));
+                Err(Failure::new(Exit::CannotCheck, &title)
+                    .help("no other source has a keeper: leave it out"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Whether space is watched: a daemon does, and who asked for it.
     fn watches_space(&self) -> bool {
         self.config.is_some() || self.space.is_given()
@@ -223,6 +241,10 @@ impl Args {
         }
         if self.given.has("freeze_cgroup") {
             netlink.freeze_cgroups.clone_from(&self.freeze_cgroup);
+        }
+        if self.given.has("freeze_exempt") {
+            netlink.freeze_exempt =
+                self.freeze_exempt.iter().map(|uid| Number((*uid).into())).collect();
         }
         config.space = self.space.over(&config.space);
         self.source = config.trail.source.0;
@@ -260,6 +282,7 @@ fn in_its_role(args: &Args) -> Result<Exit, Failure> {
     let (args, config) = args.settled(text.as_deref())?;
     let settled = Settled { args, config, told: None };
     let Settled { args, config, .. } = &settled;
+    args.check_keeper()?;
     let memory_bytes = args.trail.memory_bytes();
     let keeper = keeper::Options { config, text: text.as_deref(), memory_bytes };
     match (args.source, inherited) {

@@ -31,5 +31,7 @@ section! {
         /// Cgroups to freeze then: directories with cgroup.freeze (v2) or freezer.state (v1). One that holds a process of
         /// graven, or process 1, is left alone.
         [restart] freeze_cgroups: Vec<PathBuf> = Vec::new();
+        /// User ids of whom no process is ever frozen, whoever he is by now (loginuid): a cgroup that holds one is left alone.
+        [restart] freeze_exempt: Vec<Number<0, 4_294_967_294>> = Vec::new();
     }
 }

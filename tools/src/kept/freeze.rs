@@ -1,7 +1,7 @@
 //! Stopping producers: the cgroups that were named are frozen, through cgroup v2 or the freezer of v1.
 //!
 //! A cgroup is frozen with all below it. So each time before, it is looked whether any of that is a process
-//! of ours, or PID 1: then it is left alone, and it is said.
+//! of ours, PID 1, or one of an exempt user's: then it is left alone, and it is said.
 
 use std::fs;
 use std::io;
@@ -9,6 +9,33 @@ use std::path::{Path, PathBuf};
 
 /// Deepest nesting of cgroups that is looked into.
 const DEPTH_MAX: usize = 64;
+
+/// Whom freezing must never reach.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spared<'a> {
+    /// Processes of ours. PID 1 is spared in any case.
+    pub(super) pids: &'a [u32],
+    /// Users: who has logged in as one of them, whoever he is by now, and who runs as one.
+    pub(super) uids: &'a [u32],
+}
+
+impl Spared<'_> {
+    fn has(&self, pid: u32) -> bool {
+        // Zeros are processes of another pid namespace, of which nothing is known.
+        pid <= 1 || self.pids.contains(&pid) || !self.uids.is_empty() && self.has_user(pid)
+    }
+
+    /// One that has just ended is nobody's.
+    fn has_user(&self, pid: u32) -> bool {
+        let read =
+            |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        let status = read("status");
+        let uids = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
+        let login = read("loginuid");
+        let all = uids.split_whitespace().chain(login.split_whitespace());
+        all.filter_map(|uid| uid.parse().ok()).any(|uid: u32| self.uids.contains(&uid))
+    }
+}
 
 /// A cgroup that can be frozen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,11 +83,11 @@ impl Cgroup {
         &self.path
     }
 
-    /// Freezes it, unless it holds one of these processes or PID 1.
+    /// Freezes it, unless it holds a process that is spared.
     ///
     /// # Errors
     /// [`FreezeError`]; it is not frozen then.
-    pub(super) fn freeze(&self, spared: &[u32]) -> Result<(), FreezeError> {
+    pub(super) fn freeze(&self, spared: Spared<'_>) -> Result<(), FreezeError> {
         if let Some(pid) = self.holds(&self.path, spared, DEPTH_MAX)? {
             return Err(FreezeError::Holds(pid));
         }
@@ -81,7 +108,12 @@ impl Cgroup {
     }
 
     /// The first process in a cgroup, or below it, that must not be frozen.
-    fn holds(&self, path: &Path, spared: &[u32], depth: usize) -> Result<Option<u32>, FreezeError> {
+    fn holds(
+        &self,
+        path: &Path,
+        spared: Spared<'_>,
+        depth: usize,
+    ) -> Result<Option<u32>, FreezeError> {
         const FILE: &str = "cgroup.procs";
         let failed = |source| FreezeError::Io { file: FILE, source };
         let text = match fs::read_to_string(path.join(FILE)) {
@@ -91,9 +123,8 @@ impl Cgroup {
             }
             read => read.map_err(failed)?,
         };
-        let pids = text.lines().filter_map(|line| line.trim().parse::<u32>().ok());
-        // Zeros are processes of another pid namespace, of which nothing is known.
-        if let Some(pid) = pids.into_iter().find(|pid| *pid <= 1 || spared.contains(pid)) {
+        let mut pids = text.lines().filter_map(|line| line.trim().parse::<u32>().ok());
+        if let Some(pid) = pids.find(|pid| spared.has(*pid)) {
             return Ok(Some(pid));
         }
         if depth == 0 {
@@ -123,6 +154,19 @@ mod tests {
         Cgroup::open(dir).expect("it looks like one")
     }
 
+    fn of<'a>(pids: &'a [u32], uids: &'a [u32]) -> Spared<'a> {
+        Spared { pids, uids }
+    }
+
+    #[test]
+    fn what_holds_a_process_of_an_exempt_user_is_never_frozen() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let group = cgroup(dir.path(), "cgroup.freeze", &format!("{}\n", std::process::id()));
+        let me = rustix::process::getuid().as_raw();
+        assert!(matches!(group.freeze(of(&[], &[me])), Err(FreezeError::Holds(_))));
+        group.freeze(of(&[], &[me.wrapping_add(77)])).expect("he has no process there");
+    }
+
     #[test]
     fn both_kinds_are_written_as_the_kernel_wants_it() {
         let dir = tempfile::tempdir().expect("a directory");
@@ -131,7 +175,7 @@ mod tests {
         {
             let path = dir.path().join(name.replace('.', "-"));
             let group = cgroup(&path, name, "77\n78\n");
-            group.freeze(&[9]).expect("nothing stands in the way");
+            group.freeze(of(&[9], &[])).expect("nothing stands in the way");
             assert_eq!(fs::read_to_string(path.join(name)).expect("a file"), words[0]);
             group.thaw().expect("nothing stands in the way");
             assert_eq!(fs::read_to_string(path.join(name)).expect("a file"), words[1]);
@@ -145,12 +189,12 @@ mod tests {
         let outer = cgroup(&dir.path().join("outer"), "cgroup.freeze", "77\n");
         let inner = cgroup(&dir.path().join("outer/inner/most"), "cgroup.freeze", "90\n");
         fs::write(dir.path().join("outer/inner/cgroup.procs"), "").expect("a file");
-        outer.freeze(&[5]).expect("nobody of ours");
+        outer.freeze(of(&[5], &[])).expect("nobody of ours");
         for (spared, held) in [(77, 77), (90, 90)] {
-            let error = outer.freeze(&[5, spared]).expect_err("it is ours");
+            let error = outer.freeze(of(&[5, spared], &[])).expect_err("it is ours");
             assert!(matches!(error, FreezeError::Holds(pid) if pid == held), "{error}");
         }
         fs::write(inner.path().join("cgroup.procs"), "1\n").expect("a file");
-        assert!(matches!(outer.freeze(&[]), Err(FreezeError::Holds(1))));
+        assert!(matches!(outer.freeze(of(&[], &[])), Err(FreezeError::Holds(1))));
     }
 }

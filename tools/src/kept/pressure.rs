@@ -3,7 +3,7 @@
 //! This is the one place that acts: an action begins at the high water mark and ends at the low one. Each
 //! beginning and each end is told as a record of ours.
 
-use super::freeze::Cgroup;
+use super::freeze::{Cgroup, Spared};
 use crate::diag::{Diagnostic, Level};
 use crate::escape;
 use graven_writer::clock::Now;
@@ -42,6 +42,8 @@ impl RingFull {
 pub(super) struct Pressure {
     action: RingFull,
     cgroups: Vec<Cgroup>,
+    /// Users whose processes are never frozen.
+    exempt: Vec<u32>,
     high: bool,
     /// Records that were thrown away since the action began.
     dropped: u64,
@@ -49,8 +51,13 @@ pub(super) struct Pressure {
 
 impl Pressure {
     /// `high` says that the keeper before this one had begun the action.
-    pub(super) fn new(action: RingFull, cgroups: Vec<Cgroup>, high: bool) -> Self {
-        Self { action, cgroups, high, dropped: 0 }
+    pub(super) fn new(
+        action: RingFull,
+        cgroups: Vec<Cgroup>,
+        exempt: Vec<u32>,
+        high: bool,
+    ) -> Self {
+        Self { action, cgroups, exempt, high, dropped: 0 }
     }
 
     /// Whether the action has begun and not ended.
@@ -111,7 +118,10 @@ impl Pressure {
         let own = || self.own(own::ERR, "ring-full", used_permille, at);
         match self.action {
             RingFull::Block | RingFull::Drop => vec![own().result(true)],
-            RingFull::Freeze => self.each(own, |cgroup| cgroup.freeze(spared)),
+            RingFull::Freeze => {
+                let spared = Spared { pids: spared, uids: &self.exempt };
+                self.each(own, |cgroup| cgroup.freeze(spared))
+            }
         }
     }
 
@@ -163,7 +173,7 @@ mod tests {
         std::fs::write(dir.path().join("cgroup.procs"), "77\n").expect("a file");
         let state = || std::fs::read_to_string(&file).expect("a file");
         let cgroup = Cgroup::open(dir.path()).expect("it looks like one");
-        let mut pressure = Pressure::new(RingFull::Freeze, vec![cgroup], false);
+        let mut pressure = Pressure::new(RingFull::Freeze, vec![cgroup], Vec::new(), false);
         let mut look = |used| {
             let made = pressure.look(used, &[5], Now::default());
             made.iter()
@@ -190,7 +200,7 @@ mod tests {
         std::fs::write(dir.path().join("cgroup.freeze"), "").expect("a file");
         std::fs::write(dir.path().join("cgroup.procs"), "5\n").expect("a file");
         let cgroup = Cgroup::open(dir.path()).expect("it looks like one");
-        let mut pressure = Pressure::new(RingFull::Freeze, vec![cgroup], false);
+        let mut pressure = Pressure::new(RingFull::Freeze, vec![cgroup], Vec::new(), false);
         let made = pressure.look(1000, &[5], Now::default());
         assert!(String::from_utf8_lossy(made[0].record().bytes).ends_with("res=failed"));
         assert_eq!(std::fs::read(dir.path().join("cgroup.freeze")).expect("a file"), b"");

@@ -18,16 +18,18 @@ const FLAGS: usize = 4;
 const KEEPER_RULE: usize = 5;
 const WRITER_RULE: usize = 6;
 const FIRST_SEQ: usize = 7;
+const REGISTERED: usize = 8;
+/// Six words.
+const BEFORE: usize = 9;
+/// Four words.
+const OURS: usize = 16;
 const GUARD: usize = 24;
 const HIGH: usize = 25;
+const SIGNALLER: usize = 27;
+const RULES: usize = 28;
 /// Two words.
 const VAULT: usize = 29;
 const MAPPED_BYTES: usize = 31;
-const SIGNALLER: usize = 27;
-const RULES: usize = 28;
-const REGISTERED: usize = 8;
-const BEFORE: usize = 9;
-const OURS: usize = 16;
 
 /// Recording has begun once: from now on a failure is no usage error.
 const OPENED: u64 = 1;

@@ -65,6 +65,26 @@ fn each_threshold_acts_once_and_again_only_after_room_has_returned() {
 }
 
 #[test]
+fn a_full_memory_acts_once_and_gates_nobody() {
+    for (action, told) in [
+        (Action::Single, "ring_full single"),
+        (Action::Halt, "ring_full halt"),
+        (Action::Exec("/bin/true".into()), "ring_full exec /bin/true"),
+        (Action::Block, "ring_full block"),
+    ] {
+        let mut machine = Machine::new(Settings { ring_full: action, ..settings() });
+        let mut at = |full| short(&machine.take(Event::Ring { full }, 0));
+        assert_eq!(at(true), [told]);
+        assert!(at(true).is_empty());
+        assert_eq!(at(false), ["ring_full over"]);
+        assert_eq!(at(true), [told]);
+    }
+    // What happens to the kernel's records is the keeper's to say.
+    assert!(Condition::RingFull.refuses(&Action::Drop).is_some());
+    assert!(Condition::DiskFull.refuses(&Action::Drop).is_none());
+}
+
+#[test]
 fn a_full_disk_with_a_reserve_closes_the_gate_before_it_gives_it_back() {
     let settings = Settings {
         reserve_bytes: 10 * MIB,

@@ -51,6 +51,13 @@ impl Options<'_> {
         freeze_cgroups.iter().map(open).collect()
     }
 
+    fn pressure(&self, cgroups: Vec<Cgroup>, high: bool) -> Pressure {
+        let NetlinkSection { ring_full, freeze_exempt, .. } = &self.config.netlink;
+        // Their limits are those of a user id.
+        let exempt = freeze_exempt.iter().filter_map(|uid| u32::try_from(uid.0).ok()).collect();
+        Pressure::new(ring_full.0, cgroups, exempt, high)
+    }
+
     fn settle(&self) {
         if self.text.is_some() {
             process::settle(self.config, self.memory_bytes + self.config.netlink.keeper_ring.0);
@@ -90,7 +97,7 @@ pub fn begin(options: &Options<'_>) -> Result<Exit, Failure> {
     let shared = Shared { data, memory, wake, end, alive, vault, mapped: fds };
     session.set_handed(&daemon.handed());
     session.take(Role::Keeper);
-    let pressure = Pressure::new(options.config.netlink.ring_full.0, cgroups, false);
+    let pressure = options.pressure(cgroups, false);
     Keeper::new(daemon, shared, mapped, session, signals, None, pressure)?.run()
 }
 
@@ -113,9 +120,14 @@ pub fn go_on(options: &Options<'_>, (shared, pidfd): (Shared, OwnedFd)) -> Resul
     });
     let mapped = fds.transpose().map_err(|why| no_process("keeper", &why))?.map(Arc::new);
     // One that is gone cannot be frozen, and need not be thawed.
-    let NetlinkSection { ring_full, freeze_cgroups, .. } = &options.config.netlink;
-    let cgroups = freeze_cgroups.iter().filter_map(|path| Cgroup::open(path).ok()).collect();
-    let pressure = Pressure::new(ring_full.0, cgroups, session.is_high());
+    let cgroups = options
+        .config
+        .netlink
+        .freeze_cgroups
+        .iter()
+        .filter_map(|path| Cgroup::open(path).ok())
+        .collect();
+    let pressure = options.pressure(cgroups, session.is_high());
     let writer = Some(Writer { pidfd, child: None });
     let mut keeper = Keeper::new(daemon, shared, mapped, session, signals, writer, pressure)?;
     // First of all: whoever is killed before has not taken the place, and the next one says it.
