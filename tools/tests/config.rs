@@ -307,7 +307,8 @@ fn options_of_the_keeper_are_refused_where_there_is_none() {
         ("--freeze-cgroup", "/sys/fs/cgroup/x"),
         ("--freeze-exempt", "0"),
     ] {
-        let ran = on("record", &trail, &["--source", "stdin", option, value]);
+        let given = ["record", "--source", "stdin", "--trail", arg(&trail), option, value];
+        let ran = common::graven(given);
         assert_eq!(ran.code, 2, "{}", ran.stderr);
         assert!(
             ran.stderr.contains(&format!("{option} is for the source netlink")),
