@@ -215,6 +215,11 @@ struct graven_call *gs_call(struct gs_buffer *buffer)
 	return (struct graven_call *)(buffer->data + PART_HEADER);
 }
 
+void gs_flags(struct gs_buffer *buffer, __u16 flags)
+{
+	part_of(buffer)->flags |= flags;
+}
+
 static __u32 aligned(__u32 bytes)
 {
 	return (bytes + 7) & ~7U;

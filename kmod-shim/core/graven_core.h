@@ -87,6 +87,9 @@ struct graven_call *gs_begin(struct gs_buffer *buffer);
 /* As long as the record's first part is in the buffer. */
 struct graven_call *gs_call(struct gs_buffer *buffer);
 
+/* The part in the buffer has these GRAVEN_PART_… as well. */
+void gs_flags(struct gs_buffer *buffer, __u16 flags);
+
 /* Where the bytes of the next item go, and for how many there is room; NULL if there is for none. */
 void *gs_item_room(struct gs_buffer *buffer, __u32 *bytes);
 
