@@ -1,9 +1,12 @@
-//! How a structure is written down once and read from bytes without `unsafe`.
+//! How a structure is written down once, and read from bytes and written to them without `unsafe`.
 
 /// A field of fixed size, little-endian.
 pub trait Field: Sized {
     /// From its bytes, of which there are exactly as many as it has.
     fn read(bytes: &[u8]) -> Self;
+
+    /// Into as many bytes.
+    fn write(&self, to: &mut [u8]);
 }
 
 macro_rules! number {
@@ -13,6 +16,10 @@ macro_rules! number {
                 let mut own = [0; size_of::<Self>()];
                 own.copy_from_slice(bytes);
                 Self::from_le_bytes(own)
+            }
+
+            fn write(&self, to: &mut [u8]) {
+                to.copy_from_slice(&self.to_le_bytes());
             }
         }
     )*};
@@ -26,6 +33,12 @@ impl<T: Field + Copy + Default, const N: usize> Field for [T; N] {
             *one = T::read(bytes);
         }
         own
+    }
+
+    fn write(&self, to: &mut [u8]) {
+        for (one, to) in self.iter().zip(to.chunks_exact_mut(size_of::<T>())) {
+            one.write(to);
+        }
     }
 }
 
@@ -54,7 +67,7 @@ pub struct StructLayout {
 macro_rules! layout {
     ($(#[$doc:meta])* $name:ident, $c:literal { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[repr(C)]
         pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
 
@@ -86,6 +99,17 @@ macro_rules! layout {
                         <$type as $crate::layout::Field>::read(&bytes[at..at + size_of::<$type>()])
                     },
                 )*})
+            }
+
+            /// Its bytes, as they lie in the memory.
+            #[must_use]
+            pub fn to_bytes(&self) -> [u8; size_of::<Self>()] {
+                let mut bytes = [0; size_of::<Self>()];
+                $({
+                    let at = core::mem::offset_of!(Self, $field);
+                    $crate::layout::Field::write(&self.$field, &mut bytes[at..at + size_of::<$type>()]);
+                })*
+                bytes
             }
         }
     };

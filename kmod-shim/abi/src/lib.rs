@@ -4,6 +4,10 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+extern crate alloc;
+
+pub mod decode;
+pub mod encode;
 pub mod layout;
 
 use layout::{constants, layout};

@@ -87,10 +87,13 @@ fn every_constant_is_the_same_and_none_is_missing() {
 }
 
 #[test]
-fn a_structure_is_read_from_its_bytes() {
+fn a_structure_is_read_from_its_bytes_and_written_to_them() {
     let bytes: Vec<u8> = (0..abi::Part::LEN as u8).collect();
     let part = abi::Part::read(&bytes).unwrap();
     assert_eq!((part.bytes, part.kind, part.flags), (0x0302_0100, 0x0504, 0x0706));
     assert_eq!(part.order, 0x1f1e_1d1c_1b1a_1918);
     assert_eq!(abi::Part::read(&bytes[1..]), None);
+    assert_eq!(part.to_bytes(), *bytes);
+    let bytes: Vec<u8> = (0..abi::Call::LEN as u8).collect();
+    assert_eq!(abi::Call::read(&bytes).unwrap().to_bytes(), *bytes);
 }
