@@ -406,6 +406,13 @@ static u32 find_name(const struct shim_task *task, u64 pointer, u32 taken)
 	return i;
 }
 
+/* Of a name that is no argument: what runs a program, which the program's file says. */
+static u16 kernel_made_role(const struct shim_task *task, u32 name)
+{
+	return !task->names[name].pointer && shim_is_exec(task->arch, task->nr) ? GRAVEN_ROLE_INTERPRETER :
+										     GRAVEN_ROLE_NONE;
+}
+
 /* Roles of the names that the kernel took; then those that it did not. */
 static void put_names(struct making *making)
 {
@@ -430,9 +437,7 @@ static void put_names(struct making *making)
 	}
 	for (i = 0; i < task->name_count; i++) {
 		if (!(taken >> i & 1))
-			describe(task, i,
-				 shim_is_exec(task->arch, task->nr) ? GRAVEN_ROLE_INTERPRETER : GRAVEN_ROLE_NONE,
-				 AT_FDCWD);
+			describe(task, i, kernel_made_role(task, i), AT_FDCWD);
 	}
 	for (i = 0; call && i < call->paths && !making->given_up; i++) {
 		if (missing >> i & 1)
