@@ -20,6 +20,7 @@ mod past;
 pub mod rules;
 
 pub use device::{DEVICE, Device, follow_me};
+pub use graven_shim_abi::{Policy, Rules, Status};
 pub use memory::Memory;
 pub use past::Past;
 
@@ -30,7 +31,7 @@ use crate::own::{self, Own};
 use crate::{WaitError, Watermark};
 use graven_format::loss::{Cause, Certainty, LossStatement};
 use graven_format::{Flags, Record, Source};
-use graven_shim_abi::{Gap, PART_CALL, PART_GAP, Part, Rules, Status};
+use graven_shim_abi::{Gap, PART_CALL, PART_GAP, Part};
 use rustix::io::Errno;
 use std::io;
 use std::os::fd::BorrowedFd;

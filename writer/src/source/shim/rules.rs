@@ -11,9 +11,10 @@
 //!
 //! Of all rules the first one that fits decides; what none fits is not recorded. An empty line, and what follows a `#`, says nothing.
 
+use crate::source::calls::CallSet;
 use graven_shim_abi::{
-    RULE_ARCH, RULE_AUDIT, RULE_AUID, RULE_CALLS, RULE_FAILURE, RULE_NEVER, RULE_PID, RULE_SESSION,
-    RULE_SUCCESS, RULE_UID, RULES_MAX, Rule, Rules,
+    RULE_ARCH, RULE_AUDIT, RULE_AUID, RULE_CALLS, RULE_FAILURE, RULE_FOLLOWED, RULE_NEVER,
+    RULE_PID, RULE_SESSION, RULE_SUCCESS, RULE_UID, RULES_MAX, Rule, Rules,
 };
 use syscalls::{x86, x86_64};
 
@@ -54,6 +55,36 @@ pub fn parse(text: &str) -> Result<Rules, RuleError> {
         }
     }
     Rules::of(&rules).ok_or(RuleError::TooMany(rules.len()))
+}
+
+/// `io_uring_setup` to `io_uring_register`, on both architectures: what opens a way past all rules is never left out.
+const IO_URING: std::ops::RangeInclusive<usize> = 425..=427;
+
+/// These calls of whoever is followed.
+#[must_use]
+pub fn followed(calls: &CallSet) -> Rules {
+    let of = |arch, mask: &[u32]| {
+        let mut rule = Rule {
+            action: RULE_AUDIT,
+            fields: RULE_FOLLOWED | RULE_ARCH | RULE_CALLS,
+            arch,
+            ..Rule::default()
+        };
+        for (at, word) in mask.iter().enumerate() {
+            if let Some(to) = rule.calls.get_mut(at / 2) {
+                *to |= u64::from(*word) << (at % 2 * 32);
+            }
+        }
+        for call in IO_URING {
+            rule.calls[call / 64] |= 1 << (call % 64);
+        }
+        rule
+    };
+    if *calls == CallSet::all() {
+        let all = Rule { action: RULE_AUDIT, fields: RULE_FOLLOWED, ..Rule::default() };
+        return Rules::of(&[all]).unwrap_or_default();
+    }
+    Rules::of(&[of(ARCH_X86_64, &calls.x86_64), of(ARCH_I386, &calls.i386)]).unwrap_or_default()
 }
 
 type Wrong = (String, &'static str);
