@@ -221,7 +221,7 @@ fn look() -> Result<Said, Failure> {
     let failed = |why| shim::failure(&why);
     let device = Device::observer().map_err(failed)?;
     let status = device.status().map_err(failed)?;
-    let memory = Memory::map(device.file()).map_err(failed)?;
+    let memory = Memory::look(device.file()).map_err(failed)?;
     let used = |ring| memory.head(ring).saturating_sub(memory.tail(ring));
     let Status { policy: [no_reader, no_reader_ms, io_uring, pinned], .. } = status;
     Ok(Said {

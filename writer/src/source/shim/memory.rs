@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug)]
 pub struct Memory {
     map: MmapRaw,
-    /// Of each ring, where this process writes.
+    /// Of each ring, where this process writes; none if it only looks.
     consumers: Vec<MmapRaw>,
     control: Control,
 }
@@ -26,6 +26,23 @@ impl Memory {
     /// # Errors
     /// [`ShimError::Foreign`] if it is not laid out as this version expects, [`ShimError::System`] if it cannot be mapped.
     pub fn map(file: &File) -> Result<Self, ShimError> {
+        let mut memory = Self::look(file)?;
+        for ring in 0..memory.rings() {
+            let page = MmapOptions::new()
+                .offset(consumer_at(&memory.control, ring) as u64)
+                .len(PAGE_BYTES)
+                .map_raw(file)
+                .map_err(|why| ShimError::System { what: "map a ring's consumer page", why })?;
+            memory.consumers.push(page);
+        }
+        Ok(memory)
+    }
+
+    /// The same to look at: tails cannot be moved through it.
+    ///
+    /// # Errors
+    /// As [`Memory::map`].
+    pub fn look(file: &File) -> Result<Self, ShimError> {
         let mapping = |what| move |why| ShimError::System { what, why };
         let first = MmapOptions::new()
             .len(PAGE_BYTES)
@@ -39,17 +56,7 @@ impl Memory {
             .len(bytes)
             .map_raw_read_only(file)
             .map_err(mapping("map its rings"))?;
-        let mut consumers = Vec::new();
-        for ring in 0..control.ring_count {
-            let at = ring_at(&control, ring) + PAGE_BYTES;
-            let page = MmapOptions::new()
-                .offset(at as u64)
-                .len(PAGE_BYTES)
-                .map_raw(file)
-                .map_err(mapping("map a ring's consumer page"))?;
-            consumers.push(page);
-        }
-        Ok(Self { map, consumers, control })
+        Ok(Self { map, consumers: Vec::new(), control })
     }
 
     /// What the first page said when it was mapped: the geometry and the instance, which never change.
@@ -74,17 +81,18 @@ impl Memory {
     /// What lies before this position is durable.
     #[must_use]
     pub fn tail(&self, ring: u32) -> u64 {
-        self.own(ring, offset_of!(Consumer, tail)).load(Ordering::Acquire)
+        let at = consumer_at(&self.control, ring) + offset_of!(Consumer, tail);
+        word(&self.map, at).load(Ordering::Acquire)
     }
 
     /// Gives the room before this position back. All before it is durable.
     pub fn set_tail(&self, ring: u32, tail: u64) {
-        self.own(ring, offset_of!(Consumer, tail)).store(tail, Ordering::Release);
+        self.write(ring, offset_of!(Consumer, tail), tail);
     }
 
     /// Says how far this process has come, so that waiting for more ends when there is more.
     pub fn set_read(&self, ring: u32, read: u64) {
-        self.own(ring, offset_of!(Consumer, read)).store(read, Ordering::Release);
+        self.write(ring, offset_of!(Consumer, read), read);
     }
 
     /// Copies the part at `position`, which lies before `head`, to the end of `to`, and returns the position behind it;
@@ -134,8 +142,10 @@ impl Memory {
         Ok(next)
     }
 
-    fn own(&self, ring: u32, at: usize) -> &AtomicU64 {
-        word(&self.consumers[ring as usize], at)
+    fn write(&self, ring: u32, at: usize, value: u64) {
+        if let Some(page) = self.consumers.get(ring as usize) {
+            word(page, at).store(value, Ordering::Release);
+        }
     }
 }
 
@@ -170,6 +180,10 @@ fn checked(control: &Control) -> Result<usize, ShimError> {
 
 fn ring_at(control: &Control, ring: u32) -> usize {
     (control.rings_offset + u64::from(ring) * control.ring_stride) as usize
+}
+
+fn consumer_at(control: &Control, ring: u32) -> usize {
+    ring_at(control, ring) + PAGE_BYTES
 }
 
 fn word(map: &MmapRaw, at: usize) -> &AtomicU64 {
