@@ -11,8 +11,10 @@
 
 #ifdef __KERNEL__
 #include <linux/build_bug.h>
+#include <linux/ioctl.h>
 #include <linux/types.h>
 #else
+#include <linux/ioctl.h>
 #include <linux/types.h>
 #include <stddef.h>
 #endif
@@ -29,6 +31,7 @@
 #define GRAVEN_SHIM_PAGE_BYTES 4096
 #define GRAVEN_SHIM_SLOT_BYTES 256
 #define GRAVEN_SHIM_RINGS_MAX 1024
+#define GRAVEN_SHIM_SLOTS_MAX 1048576
 /* A part of a record fits into the task's buffer and into a quarter of a ring. */
 #define GRAVEN_SHIM_PART_BYTES_MIN 512
 #define GRAVEN_SHIM_PART_BYTES_MAX 16384
@@ -47,7 +50,7 @@ struct graven_control {
 	__u32 state; /* GRAVEN_STATE_… */
 	__u64 rings_offset; /* of the first ring's producer page */
 	__u64 ring_stride; /* from one ring's producer page to the next one's */
-	__u64 order_next; /* as many records have got a number; all of them arrive */
+	__u64 order_next; /* at least as many records have got a number; all of them arrive. GRAVEN_IOC_STATUS is exact */
 	__u64 passed; /* calls that went on unrecorded, ever */
 	__u32 waiting; /* tasks that sleep until there is room */
 	__u32 orphans; /* complete records whose task is gone, not in a ring yet */
@@ -88,7 +91,7 @@ struct graven_part {
 	__u32 ring;
 	__u32 part; /* of its record, from 0 */
 	__u64 ring_seq; /* dense in its ring */
-	__u64 order; /* of its record: dense over all rings, taken when the call ended */
+	__u64 order; /* of its record: dense over all rings, taken when the call ended. Of a gap: that many records had one */
 };
 
 /* graven_call.captured: a field whose bit is not set is not captured, whatever it holds. */
@@ -198,6 +201,103 @@ struct graven_gap {
 #define GRAVEN_NO_READER_PANIC 1
 #define GRAVEN_NO_READER_PASS 2
 
+/* graven_rule.action */
+#define GRAVEN_RULE_NEVER 0
+#define GRAVEN_RULE_AUDIT 1
+
+/* graven_rule.fields: what the rule asks for; a rule without any is for every call. */
+#define GRAVEN_RULE_ARCH 0x1
+#define GRAVEN_RULE_CALLS 0x2 /* with GRAVEN_RULE_ARCH only */
+#define GRAVEN_RULE_UID 0x4 /* the real one: uid_from to uid_to */
+#define GRAVEN_RULE_AUID 0x8
+#define GRAVEN_RULE_SESSION 0x10
+#define GRAVEN_RULE_PID 0x20 /* of the process */
+#define GRAVEN_RULE_FOLLOWED 0x40 /* who said GRAVEN_IOC_FOLLOW, and all that descends from it */
+#define GRAVEN_RULE_SUCCESS 0x80 /* the result is no error */
+#define GRAVEN_RULE_FAILURE 0x100
+#define GRAVEN_RULE_FIELDS 0x1ff
+
+#define GRAVEN_RULES_MAX 64
+
+/* Of all rules the first one that fits decides; if none does, the call is not recorded. */
+struct graven_rule {
+	__u32 action;
+	__u32 fields;
+	__u32 arch; /* AUDIT_ARCH_… */
+	__u32 uid_from;
+	__u32 uid_to;
+	__u32 auid;
+	__u32 session;
+	__u32 pid;
+	__u64 calls[8]; /* bit n: the call n */
+};
+
+struct graven_rules {
+	__u32 count;
+	__u32 reserved;
+	struct graven_rule rules[GRAVEN_RULES_MAX];
+};
+
+/* graven_policy.io_uring: its operations are not system calls. */
+#define GRAVEN_IO_URING_REFUSE 0 /* its calls fail with EPERM for whom a rule records */
+#define GRAVEN_IO_URING_UNSEEN 1 /* they succeed, and their record says UNSEEN */
+
+struct graven_policy {
+	__u32 no_reader; /* GRAVEN_NO_READER_… */
+	__u32 no_reader_ms; /* so long a task waits before PANIC or PASS */
+	__u32 io_uring;
+	__u32 pinned; /* 1: the module cannot be unloaded any more */
+};
+
+/* Bits of graven_status.hooks: where the kernel's own copies are taken. */
+#define GRAVEN_HOOK_NAMES 0x1
+#define GRAVEN_HOOK_OPENED 0x2
+#define GRAVEN_HOOK_CHANGED 0x4
+#define GRAVEN_HOOK_RENAMED 0x8
+#define GRAVEN_HOOK_LINKED 0x10
+#define GRAVEN_HOOK_REMOVED 0x20
+#define GRAVEN_HOOK_CONNECT 0x40
+#define GRAVEN_HOOK_BIND 0x80
+#define GRAVEN_HOOK_SEND 0x100
+#define GRAVEN_HOOK_RECEIVED 0x200
+
+struct graven_status {
+	__u64 instance;
+	__u64 order_next; /* records that have got a number */
+	__u64 passed; /* calls that went on unrecorded, ever */
+	__u64 skipped; /* times that a call was put off before it began */
+	__u64 waited; /* times that a task slept for want of room */
+	__u64 waited_ns; /* all of these sleeps */
+	__u64 refused; /* calls of io_uring that were refused */
+	__u64 bad_tails;
+	__u64 memory_bytes; /* of buffers, now; the rings not counted */
+	__u32 version;
+	__u32 tasks; /* that have a buffer */
+	__u32 waiting;
+	__u32 orphans;
+	__u32 reader; /* the process that reads; 0: none */
+	__u32 absent_ms; /* how long there has been none */
+	__u32 hooks; /* that are in place: GRAVEN_HOOK_… */
+	__u32 hooks_wanted;
+	__u32 rules;
+	__u32 follow_all; /* 1: a child could not be marked, so everybody counts as followed */
+	struct graven_policy policy;
+};
+
+/*
+ * The device: opened for reading and writing by one process, the reader, which is exempt; for reading by
+ * anybody who may. All of the memory can be mapped for reading, consumer pages one by one for writing.
+ */
+#define GRAVEN_IOC_ADVANCED _IO('G', 1) /* tails moved: whoever waits may go on */
+#define GRAVEN_IOC_RULES _IOW('G', 2, struct graven_rules) /* replaces all of them at once */
+#define GRAVEN_IOC_POLICY _IOW('G', 3, struct graven_policy)
+#define GRAVEN_IOC_STATUS _IOR('G', 4, struct graven_status)
+#define GRAVEN_IOC_FOLLOW _IO('G', 5) /* the caller, and all that will descend from it */
+
+_Static_assert(sizeof(struct graven_rule) == 96, "graven_rule");
+_Static_assert(sizeof(struct graven_rules) == 6152, "graven_rules");
+_Static_assert(sizeof(struct graven_policy) == 16, "graven_policy");
+_Static_assert(sizeof(struct graven_status) == 128, "graven_status");
 _Static_assert(sizeof(struct graven_control) == 80, "graven_control");
 _Static_assert(offsetof(struct graven_control, rings_offset) == 40, "graven_control.rings_offset");
 _Static_assert(offsetof(struct graven_control, waiting) == 72, "graven_control.waiting");

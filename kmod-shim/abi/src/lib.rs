@@ -23,6 +23,8 @@ constants! {
     SLOT_BYTES: usize = 256, "GRAVEN_SHIM_SLOT_BYTES";
     /// The most rings.
     RINGS_MAX: u32 = 1024, "GRAVEN_SHIM_RINGS_MAX";
+    /// The most slots of a ring.
+    SLOTS_MAX: u32 = 1_048_576, "GRAVEN_SHIM_SLOTS_MAX";
     /// The least that `part_bytes_max` may be; a part fits into a quarter of a ring.
     PART_BYTES_MIN: usize = 512, "GRAVEN_SHIM_PART_BYTES_MIN";
     /// The most that `part_bytes_max` may be.
@@ -123,6 +125,66 @@ constants! {
     NO_READER_PANIC: u32 = 1, "GRAVEN_NO_READER_PANIC";
     /// Let calls go on unrecorded after that time, counted in a gap.
     NO_READER_PASS: u32 = 2, "GRAVEN_NO_READER_PASS";
+    /// What fits the rule is not recorded.
+    RULE_NEVER: u32 = 0, "GRAVEN_RULE_NEVER";
+    /// What fits the rule is recorded.
+    RULE_AUDIT: u32 = 1, "GRAVEN_RULE_AUDIT";
+    /// `arch` counts.
+    RULE_ARCH: u32 = 0x1, "GRAVEN_RULE_ARCH";
+    /// `calls` counts; only with [`RULE_ARCH`].
+    RULE_CALLS: u32 = 0x2, "GRAVEN_RULE_CALLS";
+    /// The real uid lies from `uid_from` to `uid_to`.
+    RULE_UID: u32 = 0x4, "GRAVEN_RULE_UID";
+    /// `auid` counts.
+    RULE_AUID: u32 = 0x8, "GRAVEN_RULE_AUID";
+    /// `session` counts.
+    RULE_SESSION: u32 = 0x10, "GRAVEN_RULE_SESSION";
+    /// `pid`, of the process, counts.
+    RULE_PID: u32 = 0x20, "GRAVEN_RULE_PID";
+    /// Who said [`IOC_FOLLOW`], and all that descends from it.
+    RULE_FOLLOWED: u32 = 0x40, "GRAVEN_RULE_FOLLOWED";
+    /// The result is no error.
+    RULE_SUCCESS: u32 = 0x80, "GRAVEN_RULE_SUCCESS";
+    /// The result is an error.
+    RULE_FAILURE: u32 = 0x100, "GRAVEN_RULE_FAILURE";
+    /// All bits that a rule may have.
+    RULE_FIELDS: u32 = 0x1ff, "GRAVEN_RULE_FIELDS";
+    /// The most rules.
+    RULES_MAX: usize = 64, "GRAVEN_RULES_MAX";
+    /// Calls of io_uring fail with EPERM for whom a rule records.
+    IO_URING_REFUSE: u32 = 0, "GRAVEN_IO_URING_REFUSE";
+    /// They succeed, and their record says [`PART_UNSEEN`].
+    IO_URING_UNSEEN: u32 = 1, "GRAVEN_IO_URING_UNSEEN";
+    /// Path names.
+    HOOK_NAMES: u32 = 0x1, "GRAVEN_HOOK_NAMES";
+    /// Files that were opened.
+    HOOK_OPENED: u32 = 0x2, "GRAVEN_HOOK_OPENED";
+    /// Files whose attributes changed.
+    HOOK_CHANGED: u32 = 0x4, "GRAVEN_HOOK_CHANGED";
+    /// Files that were renamed.
+    HOOK_RENAMED: u32 = 0x8, "GRAVEN_HOOK_RENAMED";
+    /// Files that got another name.
+    HOOK_LINKED: u32 = 0x10, "GRAVEN_HOOK_LINKED";
+    /// Files that were removed.
+    HOOK_REMOVED: u32 = 0x20, "GRAVEN_HOOK_REMOVED";
+    /// Addresses of connect.
+    HOOK_CONNECT: u32 = 0x40, "GRAVEN_HOOK_CONNECT";
+    /// Addresses of bind.
+    HOOK_BIND: u32 = 0x80, "GRAVEN_HOOK_BIND";
+    /// Addresses that are sent to.
+    HOOK_SEND: u32 = 0x100, "GRAVEN_HOOK_SEND";
+    /// Addresses that the kernel gives to the program.
+    HOOK_RECEIVED: u32 = 0x200, "GRAVEN_HOOK_RECEIVED";
+    /// Tails moved: whoever waits may go on.
+    IOC_ADVANCED: u32 = 0x4701, "GRAVEN_IOC_ADVANCED";
+    /// [`Rules`], which replace all that there were.
+    IOC_RULES: u32 = 0x5808_4702, "GRAVEN_IOC_RULES";
+    /// A [`Policy`].
+    IOC_POLICY: u32 = 0x4010_4703, "GRAVEN_IOC_POLICY";
+    /// Gives a [`Status`].
+    IOC_STATUS: u32 = 0x8080_4704, "GRAVEN_IOC_STATUS";
+    /// The caller, and all that will descend from it, are followed.
+    IOC_FOLLOW: u32 = 0x4705, "GRAVEN_IOC_FOLLOW";
 }
 
 layout! {
@@ -148,7 +210,7 @@ layout! {
         rings_offset: u64,
         /// From one ring's producer page to the next one's.
         ring_stride: u64,
-        /// As many records have got a number; all of them arrive.
+        /// At least as many records have got a number; all of them arrive. [`Status`] is exact.
         order_next: u64,
         /// Calls that went on unrecorded, ever.
         passed: u64,
@@ -310,5 +372,116 @@ layout! {
         reason: u32,
         /// Zero.
         reserved: u32,
+    }
+}
+
+layout! {
+    /// Of all rules the first one that fits decides; if none does, the call is not recorded.
+    Rule, "graven_rule" {
+        /// [`RULE_AUDIT`] or [`RULE_NEVER`].
+        action: u32,
+        /// Which of the fields count: `RULE_…` bits.
+        fields: u32,
+        /// `AUDIT_ARCH_…`.
+        arch: u32,
+        /// The least real uid.
+        uid_from: u32,
+        /// The greatest real uid.
+        uid_to: u32,
+        /// Who logged in.
+        auid: u32,
+        /// Of the login.
+        session: u32,
+        /// Of the process.
+        pid: u32,
+        /// Bit n: the call n.
+        calls: [u64; 8],
+    }
+}
+
+layout! {
+    /// All rules at once. Made by [`Rules::of`].
+    Rules, "graven_rules" {
+        /// How many there are.
+        count: u32,
+        /// Zero.
+        reserved: u32,
+        /// Each a [`Rule`], in two dimensions for the sake of `Default`.
+        rules: [[[u64; 12]; 8]; 8],
+    }
+}
+
+layout! {
+    /// What the kernel side does where it has a choice.
+    Policy, "graven_policy" {
+        /// `NO_READER_…`.
+        no_reader: u32,
+        /// Milliseconds that a task waits before PANIC or PASS.
+        no_reader_ms: u32,
+        /// `IO_URING_…`.
+        io_uring: u32,
+        /// 1: the module cannot be unloaded any more.
+        pinned: u32,
+    }
+}
+
+layout! {
+    /// How the kernel side is doing.
+    Status, "graven_status" {
+        /// Of this load.
+        instance: u64,
+        /// Records that have got a number.
+        order_next: u64,
+        /// Calls that went on unrecorded, ever.
+        passed: u64,
+        /// Times that a call was put off before it began.
+        skipped: u64,
+        /// Times that a task slept for want of room.
+        waited: u64,
+        /// All of these sleeps.
+        waited_ns: u64,
+        /// Calls of io_uring that were refused.
+        refused: u64,
+        /// Looks at a tail that was impossible.
+        bad_tails: u64,
+        /// Of the tasks' buffers, now; the rings not counted.
+        memory_bytes: u64,
+        /// [`VERSION`].
+        version: u32,
+        /// That have a buffer.
+        tasks: u32,
+        /// That sleep until there is room.
+        waiting: u32,
+        /// Complete records whose task is gone, not in a ring yet.
+        orphans: u32,
+        /// The process that reads; 0: none.
+        reader: u32,
+        /// Milliseconds since there was one.
+        absent_ms: u32,
+        /// That are in place: `HOOK_…` bits.
+        hooks: u32,
+        /// That should be.
+        hooks_wanted: u32,
+        /// How many there are.
+        rules: u32,
+        /// 1: a child could not be marked, so everybody counts as followed.
+        follow_all: u32,
+        /// A [`Policy`].
+        policy: [u32; 4],
+    }
+}
+
+impl Rules {
+    /// These; nothing if they are more than [`RULES_MAX`].
+    #[must_use]
+    pub fn of(rules: &[Rule]) -> Option<Self> {
+        let mut all = Self { count: u32::try_from(rules.len()).ok()?, ..Self::default() };
+        for (at, rule) in rules.iter().enumerate() {
+            let place = all.rules.as_flattened_mut().get_mut(at)?;
+            for (word, bytes) in place.iter_mut().zip(rule.to_bytes().as_chunks().0) {
+                *word = u64::from_le_bytes(*bytes);
+            }
+        }
+        Some(all)
     }
 }

@@ -176,7 +176,8 @@ fn whatever_bit_is_flipped_it_is_refused_or_read_to_its_end() {
         match parse(&flipped) {
             Ok(part) => assert!(walk(&part) <= flipped.len(), "bit {bit}"),
             Err(why) => {
-                assert!(why.offset() < flipped.len(), "bit {bit}: {why}")
+                // It may be later: from a wrong length on, or as another kind, all is read as something else.
+                assert!(why.offset() < flipped.len(), "bit {bit}: {why}");
             }
         }
         if bit < 32 {

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
 
-const STRUCTS: [abi::layout::StructLayout; 8] = [
+const STRUCTS: [abi::layout::StructLayout; 12] = [
     abi::Control::LAYOUT,
     abi::Producer::LAYOUT,
     abi::Consumer::LAYOUT,
@@ -15,6 +15,10 @@ const STRUCTS: [abi::layout::StructLayout; 8] = [
     abi::Item::LAYOUT,
     abi::Object::LAYOUT,
     abi::Gap::LAYOUT,
+    abi::Rule::LAYOUT,
+    abi::Rules::LAYOUT,
+    abi::Policy::LAYOUT,
+    abi::Status::LAYOUT,
 ];
 
 fn header() -> String {
