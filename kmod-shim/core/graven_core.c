@@ -86,7 +86,7 @@ static __u32 room(const struct gs_core *core, struct gs_ring *ring)
 	__u64 tail = gs_load_acquire(&ring->consumer->tail);
 
 	if (!possible(ring, tail)) {
-		ring->bad_tails++;
+		gs_store(&ring->bad_tails, ring->bad_tails + 1);
 		gs_store(&ring->producer->bad_tails, ring->bad_tails);
 		return 0;
 	}
@@ -136,12 +136,18 @@ static bool put(const struct gs_core *core, struct gs_ring *ring, struct graven_
 	return done;
 }
 
+/* The ith to try, from the one of `hint` on: each once, whatever the hint is. */
+static struct gs_ring *nth(const struct gs_core *core, __u32 hint, __u32 i)
+{
+	return &core->rings[(hint % core->ring_count + i) % core->ring_count];
+}
+
 static bool put_anywhere(const struct gs_core *core, __u32 hint, struct graven_part *part)
 {
 	__u32 i;
 
 	for (i = 0; i < core->ring_count; i++) {
-		if (put(core, &core->rings[(hint + i) % core->ring_count], part))
+		if (put(core, nth(core, hint, i), part))
 			return true;
 	}
 	return false;
@@ -153,16 +159,30 @@ static bool seems_free(const struct gs_core *core, const struct gs_ring *ring)
 	__u64 tail = gs_load(&ring->consumer->tail);
 	__u64 head = gs_load(&ring->head);
 
-	if (tail < gs_load(&ring->tail) || tail > head)
+	/* Loaded one after the other, they may be further apart than they ever were. */
+	if (tail < gs_load(&ring->tail) || tail > head || head - tail > core->slots)
 		return false;
 	return core->slots - (__u32)(head - tail) >= 2 * slots_of(core->part_bytes_max);
 }
 
+void gs_policy(struct gs_core *core, __u32 no_reader, __u32 no_reader_ms)
+{
+	gs_lock(&core->lock);
+	gs_store_release(&core->no_reader, GRAVEN_NO_READER_BLOCK);
+	gs_store_release(&core->no_reader_ms, no_reader_ms);
+	gs_store_release(&core->no_reader, no_reader);
+	gs_unlock(&core->lock);
+}
+
 enum gs_verdict gs_full(const struct gs_core *core, __u32 absent_ms)
 {
-	__u32 policy = gs_load(&core->no_reader);
+	__u32 policy = gs_load_acquire(&core->no_reader);
+	__u32 after_ms = gs_load_acquire(&core->no_reader_ms);
 
-	if (policy == GRAVEN_NO_READER_BLOCK || !absent_ms || absent_ms < gs_load(&core->no_reader_ms))
+	if (policy == GRAVEN_NO_READER_BLOCK || !absent_ms || absent_ms < after_ms)
+		return GS_WAIT;
+	/* One policy with the time of another would stop the machine for nothing: the next look sees the new one whole. */
+	if (policy != gs_load(&core->no_reader))
 		return GS_WAIT;
 	return policy == GRAVEN_NO_READER_PASS ? GS_PASS : GS_PANIC;
 }
@@ -173,7 +193,7 @@ enum gs_verdict gs_enter(struct gs_core *core, __u32 hint, __u32 absent_ms)
 
 	if (!gs_load(&core->orphan_count)) {
 		for (i = 0; i < core->ring_count; i++) {
-			if (seems_free(core, &core->rings[(hint + i) % core->ring_count]))
+			if (seems_free(core, nth(core, hint, i)))
 				return GS_GO;
 		}
 	}
@@ -258,6 +278,8 @@ void gs_forget(struct gs_buffer *buffer)
 void gs_number(struct gs_core *core, struct gs_buffer *buffer)
 {
 	buffer->order = gs_counter_take(&core->order_next);
+	/* Somebody with a later number may have been here first: it is the least there are. */
+	gs_store(&core->control->order_next, buffer->order + 1);
 }
 
 /* What is known only now. */
@@ -292,7 +314,7 @@ static bool put_gap(struct gs_core *core, __u32 hint)
 	whole.gap = core->gap;
 	if (!put_anywhere(core, hint, &whole.part))
 		return false;
-	memset(&core->gap, 0, sizeof(core->gap));
+	gs_store(&core->gap.count, 0);
 	gs_store(&core->control->state, 0);
 	return true;
 }
@@ -337,7 +359,14 @@ void gs_orphan(struct gs_core *core, struct gs_buffer *buffer, __u16 flags)
 struct gs_buffer *gs_drain(struct gs_core *core, __u32 hint)
 {
 	struct gs_buffer *empty = NULL;
+	__u32 i;
 
+	/* Also if nothing waits here: what is wrong with a tail is to be seen though the gate is shut and nobody pushes. */
+	for (i = 0; i < core->ring_count; i++) {
+		gs_lock(&core->rings[i].lock);
+		room(core, &core->rings[i]);
+		gs_unlock(&core->rings[i].lock);
+	}
 	if (!gs_load(&core->orphan_count) && !gs_load(&core->gap.count))
 		return NULL;
 	gs_lock(&core->lock);

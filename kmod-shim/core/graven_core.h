@@ -40,7 +40,7 @@ struct gs_core {
 	__u32 ring_count;
 	__u32 slots; /* of each ring; a power of two */
 	__u32 part_bytes_max;
-	__u32 no_reader; /* GRAVEN_NO_READER_… */
+	__u32 no_reader; /* GRAVEN_NO_READER_…; set by gs_policy */
 	__u32 no_reader_ms; /* so long a task waits without a reader, unless it is to BLOCK */
 
 	gs_counter_t order_next;
@@ -68,6 +68,9 @@ __u64 gs_bytes(__u32 ring_count, __u32 slots, __u32 part_bytes_max);
 
 /* Lays out the memory, which is all zeros. The core has its geometry already. */
 void gs_init(struct gs_core *core, void *memory, __u64 instance);
+
+/* What is done without a reader. */
+void gs_policy(struct gs_core *core, __u32 no_reader, __u32 no_reader_ms);
 
 /*
  * A call is about to start, and its task owns an empty buffer. `absent_ms`: how long there has been no reader;
@@ -108,11 +111,14 @@ void gs_number(struct gs_core *core, struct gs_buffer *buffer);
  */
 bool gs_push(struct gs_core *core, __u32 hint, struct gs_buffer *buffer, __u16 flags);
 
-/* The task cannot wait. The buffer is the core's from here on. `flags`: as of gs_push, LAST is added. */
+/*
+ * The task cannot wait. The buffer is the core's from here on. `flags`: as of gs_push, LAST is added. Call gs_drain
+ * then: there may be room, and a reader with nothing to read moves no tail, so that the gate would stay shut.
+ */
 void gs_orphan(struct gs_core *core, struct gs_buffer *buffer, __u16 flags);
 
 /*
- * Puts into rings what waits: a gap, orphans. To be called when tails may have moved. Returns the buffers that
+ * Puts into rings what waits: a gap, orphans. To be called when tails may have moved, and after gs_orphan. Returns the buffers that
  * are empty now, a list by `next`, which are the caller's to free.
  */
 struct gs_buffer *gs_drain(struct gs_core *core, __u32 hint);
