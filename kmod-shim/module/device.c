@@ -131,8 +131,7 @@ static long policy_set(const struct graven_policy __user *from)
 		__module_get(THIS_MODULE);
 	policy.pinned |= shim_policy.pinned;
 	shim_policy = policy;
-	WRITE_ONCE(shim_core.no_reader_ms, policy.no_reader_ms);
-	WRITE_ONCE(shim_core.no_reader, policy.no_reader);
+	gs_policy(&shim_core, policy.no_reader, policy.no_reader_ms);
 	mutex_unlock(&device_mutex);
 	return 0;
 }

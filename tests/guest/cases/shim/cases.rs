@@ -203,7 +203,7 @@ fn a_recorded_name_and_its_outcome_agree() {
         let mut outcomes: BTreeMap<(Vec<u8>, bool), u64> = BTreeMap::new();
         for whole in records(&trail).values().filter(|it| it.call.nr == 257) {
             let Some(name) = whole.item(ITEM_NAME, ROLE_TARGET) else { continue };
-            if name.starts_with(b"/tmp/") && name != b"/tmp/there" || name == b"/tmp/there" {
+            if name.starts_with(b"/tmp/") {
                 *outcomes.entry((name.to_vec(), whole.call.result >= 0)).or_default() += 1;
             }
         }
@@ -268,8 +268,7 @@ umount /mnt";
         };
         let made = find(257, ROLE_TARGET, b"made");
         assert!(made.call.result >= 0 && made.call.uid == 1000);
-        let (.., object) = &made.items[0];
-        assert_eq!(object.map(|it| it.mode), Some(0o100_640));
+        assert_eq!(made.items[0].object.map(|it| it.mode), Some(0o100_640));
         let renamed = find(82, ROLE_OLD, b"made");
         assert_eq!(renamed.item(ITEM_NAME, ROLE_NEW), Some(&b"moved"[..]));
         assert_eq!(renamed.item(graven_shim_abi::ITEM_CWD, 0), Some(&b"/tmp/tour"[..]));
@@ -280,7 +279,11 @@ umount /mnt";
         assert_eq!(find(87, ROLE_TARGET, b"second").call.result, 0);
         assert_eq!(find(257, ROLE_TARGET, b"/tmp/tour/missing").call.result, -2);
         let fault = records.values().find(|it| it.call.nr == 257 && it.call.result == -14).unwrap();
-        assert!(fault.items.iter().any(|it| it.0 == ITEM_NAME && it.2 & ITEM_NOT_CAPTURED != 0));
+        assert!(
+            fault.items.iter().any(|it| {
+                it.header.kind == ITEM_NAME && it.header.flags & ITEM_NOT_CAPTURED != 0
+            })
+        );
         let connect = records.values().find(|it| it.call.nr == 42).unwrap();
         let address = connect.item(ITEM_SOCKADDR, 0).unwrap();
         assert!(connect.call.result == -2 && address[2..].starts_with(b"/tmp/nobody\0"));

@@ -4,7 +4,7 @@ use graven_format::Source;
 use graven_format::name::Name;
 use graven_format::scan::{Event, Expect, Scanner};
 use graven_shim_abi::decode::{Body, ItemView, parse};
-use graven_shim_abi::{Call, ITEM_ARGV, Part};
+use graven_shim_abi::{Call, ITEM_ARGV, Item, Object, Part};
 use graven_writer::codec::Reading;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,12 +12,20 @@ use std::path::Path;
 /// `getppid`, whose arguments number it.
 const NUMBERED: u32 = 110;
 
+/// An item, on its own.
+#[derive(Debug)]
+pub(super) struct Piece {
+    pub(super) header: Item,
+    pub(super) bytes: Vec<u8>,
+    pub(super) object: Option<Object>,
+}
+
 /// A record whose parts were put together.
 #[derive(Debug, Default)]
 pub(super) struct Whole {
     pub(super) call: Call,
     pub(super) flags: u16,
-    pub(super) items: Vec<(u16, u16, u32, Vec<u8>, Option<graven_shim_abi::Object>)>,
+    pub(super) items: Vec<Piece>,
     last: bool,
     parts: u32,
 }
@@ -25,13 +33,14 @@ pub(super) struct Whole {
 impl Whole {
     /// The bytes of all items of a kind and a role.
     pub(super) fn item(&self, kind: u16, role: u16) -> Option<&[u8]> {
-        let of = |it: &&(u16, u16, u32, Vec<u8>, _)| it.0 == kind && it.1 == role;
-        self.items.iter().find(of).map(|it| &it.3[..])
+        let of = |it: &&Piece| it.header.kind == kind && it.header.role == role;
+        self.items.iter().find(of).map(|it| &it.bytes[..])
     }
 
     /// All arguments of a program, one behind the other.
     pub(super) fn arguments(&self) -> Vec<u8> {
-        self.items.iter().filter(|it| it.0 == ITEM_ARGV).flat_map(|it| it.3.clone()).collect()
+        let arguments = self.items.iter().filter(|it| it.header.kind == ITEM_ARGV);
+        arguments.flat_map(|it| it.bytes.clone()).collect()
     }
 }
 
@@ -54,16 +63,11 @@ pub(super) fn records(trail: &Path) -> BTreeMap<u64, Whole> {
         if let Body::Call(call, _) = body {
             whole.call = *call;
         }
-        for item in items {
-            let header = item.header;
-            whole.items.push((
-                header.kind,
-                header.role,
-                header.flags,
-                item.bytes.to_vec(),
-                item.object,
-            ));
-        }
+        whole.items.extend(items.into_iter().map(|item| Piece {
+            header: item.header,
+            bytes: item.bytes.to_vec(),
+            object: item.object,
+        }));
     });
     for (at, (order, whole)) in (0..).zip(&records) {
         assert_eq!(*order, at, "orders are dense");
