@@ -4,18 +4,24 @@
 //! `GRAVEN_TWIN_STEPS` sets how many steps, `GRAVEN_TWIN_SEED` where the random numbers start: the seed that a failure
 //! prints is that of its round, which is the first one with it.
 
+#[path = "model/faults.rs"]
+mod faults;
+#[path = "model/mutants.rs"]
+mod mutants;
 #[path = "model/reader.rs"]
 mod reader;
 #[path = "model/rings.rs"]
 mod rings;
 #[path = "model/task.rs"]
 mod task;
+#[path = "model/threads.rs"]
+mod threads;
 #[path = "model/world.rs"]
 mod world;
 
 use world::World;
 
-const STEPS: u64 = 1_200_000;
+const STEPS: u64 = 4_000_000;
 
 fn number_from(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|value| value.parse().expect("a number"))
