@@ -1,8 +1,9 @@
 //! Tasks, kills, readers that die and write nonsense, in any order: the core does what a model of it says, and the
 //! invariants I1 to I7 of docs/kernel-shim.md hold of what readers saw.
 //!
-//! `GRAVEN_TWIN_STEPS` sets how many steps, `GRAVEN_TWIN_SEED` where the random numbers start: the seed that a failure
-//! prints is that of its round, which is the first one with it.
+//! - `GRAVEN_TWIN_STEPS`: how many steps at least.
+//! - `GRAVEN_TWIN_SEED`: where the random numbers start; what a failure prints is the seed of its round, which is the first then.
+//! - `GRAVEN_TWIN_RECORDS`: how many records the threads make.
 
 #[path = "model/faults.rs"]
 mod faults;
@@ -12,6 +13,8 @@ mod mutants;
 mod reader;
 #[path = "model/rings.rs"]
 mod rings;
+#[path = "model/sanitized.rs"]
+mod sanitized;
 #[path = "model/task.rs"]
 mod task;
 #[path = "model/threads.rs"]

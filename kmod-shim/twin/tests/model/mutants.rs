@@ -1,6 +1,7 @@
 //! Builds the core with each fault, and runs this program's own tests with it.
 
 use crate::faults::{By, FAULTS, Fault};
+use crate::sanitized;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -13,8 +14,8 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// Runs for a fault that only threads show.
 const TRIES: usize = 8;
 
-/// The core as a library, changed in this way.
-fn build(dir: &Path, fault: Option<&Fault>) -> PathBuf {
+/// The core's sources, changed in this way.
+pub(crate) fn copy_core(dir: &Path, fault: Option<&Fault>) {
     for (folder, file) in [
         ("core", "graven_core.c"),
         ("core", "graven_core.h"),
@@ -31,6 +32,11 @@ fn build(dir: &Path, fault: Option<&Fault>) -> PathBuf {
         fs::create_dir_all(dir.join(folder)).unwrap();
         fs::write(dir.join(folder).join(file), text).unwrap();
     }
+}
+
+/// They, as a library.
+fn build(dir: &Path, fault: Option<&Fault>) -> PathBuf {
+    copy_core(dir, fault);
     let library = dir.join("core.so");
     let mut cc = Command::new("cc");
     cc.args(["-std=gnu11", "-O1", "-w", "-shared", "-fPIC", "-I"]).arg(dir.join("core"));
@@ -44,13 +50,13 @@ fn build(dir: &Path, fault: Option<&Fault>) -> PathBuf {
 fn run(library: &Path, by: By) -> Option<ExitStatus> {
     let test = match by {
         By::Model => "random_interleavings_keep_the_invariants",
-        By::Threads => "threads::threads_lose_nothing",
+        By::Threads | By::Sanitizer => "threads::threads_lose_nothing",
     };
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", test, "--test-threads=1"]);
     command.env("GRAVEN_TWIN_LIBRARY", library).env("RUST_BACKTRACE", "0");
     command.env("GRAVEN_TWIN_SEED", "1").env("GRAVEN_TWIN_STEPS", "300000");
-    command.env("GRAVEN_TWIN_THREADS_MS", "500");
+    command.env("GRAVEN_TWIN_RECORDS", "20000");
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let end = Instant::now() + LONGEST;
     while Instant::now() < end {
@@ -66,10 +72,15 @@ fn run(library: &Path, by: By) -> Option<ExitStatus> {
 
 fn is_found(fault: &Fault) -> bool {
     let dir = tempfile::tempdir().unwrap();
-    let library = build(dir.path(), Some(fault));
-    let tries = if fault.by == By::Model { 1 } else { TRIES };
     let started = Instant::now();
-    let found = (0..tries).any(|_| !run(&library, fault.by).is_some_and(|status| status.success()));
+    let found = if fault.by == By::Sanitizer {
+        copy_core(dir.path(), Some(fault));
+        (0..TRIES).any(|_| sanitized::run("thread", &dir.path().join("core")).is_err())
+    } else {
+        let library = build(dir.path(), Some(fault));
+        let tries = if fault.by == By::Model { 1 } else { TRIES };
+        (0..tries).any(|_| !run(&library, fault.by).is_some_and(|status| status.success()))
+    };
     println!(
         "{}: {} in {:?}",
         fault.what,
@@ -91,11 +102,12 @@ fn the_core_as_it_is_passes_as_a_library() {
 #[test]
 fn every_fault_is_found() {
     let next = AtomicUsize::new(0);
+    let sanitizer = sanitized::works("thread");
     let missed = std::thread::scope(|scope| {
         let work = || {
             let mut missed = Vec::new();
             while let Some(fault) = FAULTS.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if !is_found(fault) {
+                if (sanitizer || fault.by != By::Sanitizer) && !is_found(fault) {
                     missed.push(fault.what);
                 }
             }
