@@ -1,21 +1,30 @@
 //! Tasks, kills, readers that die and write nonsense, in any order: the core does what a model of it says, and the
 //! invariants I1 to I7 of docs/kernel-shim.md hold of what readers saw.
 //!
-//! `GRAVEN_TWIN_STEPS` sets how many steps, `GRAVEN_TWIN_SEED` where the random numbers start: the seed that a failure
-//! prints is that of its round, which is the first one with it.
+//! - `GRAVEN_TWIN_STEPS`: how many steps at least.
+//! - `GRAVEN_TWIN_SEED`: where the random numbers start; what a failure prints is the seed of its round, which is the first then.
+//! - `GRAVEN_TWIN_RECORDS`: how many records the threads make.
 
+#[path = "model/faults.rs"]
+mod faults;
+#[path = "model/mutants.rs"]
+mod mutants;
 #[path = "model/reader.rs"]
 mod reader;
 #[path = "model/rings.rs"]
 mod rings;
+#[path = "model/sanitized.rs"]
+mod sanitized;
 #[path = "model/task.rs"]
 mod task;
+#[path = "model/threads.rs"]
+mod threads;
 #[path = "model/world.rs"]
 mod world;
 
 use world::World;
 
-const STEPS: u64 = 1_200_000;
+const STEPS: u64 = 4_000_000;
 
 fn number_from(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|value| value.parse().expect("a number"))

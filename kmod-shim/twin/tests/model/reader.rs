@@ -27,13 +27,14 @@ pub(crate) struct SimReader {
     memory: Reader,
     places: Vec<Place>,
     durable: Durable,
+    pub(crate) pads: u64,
 }
 
 impl SimReader {
     pub(crate) fn new(twin: &Twin, ring_count: u32) -> Self {
         let memory = Reader::map(&twin.memory().unwrap()).unwrap();
         let places = vec![Place::default(); ring_count as usize];
-        Self { alive: true, memory, places, durable: Durable::new() }
+        Self { alive: true, memory, places, durable: Durable::new(), pads: 0 }
     }
 
     pub(crate) fn memory(&self) -> &Reader {
@@ -44,7 +45,12 @@ impl SimReader {
     fn compared(&self, ring: usize, placed: &Placed) -> Vec<u8> {
         let (bytes, slots) = self.memory.part(ring as u32, placed.at).expect("a part");
         assert_eq!(slots, placed.slots, "the slots of a part");
-        assert_eq!(bytes, placed.bytes, "I6: ring {ring}, position {}: byte for byte", placed.at);
+        let (is, should) = (Part::read(&bytes), Part::read(&placed.bytes));
+        assert!(
+            bytes == placed.bytes,
+            "I6: ring {ring}, position {}, byte for byte: {is:?} is not, or behind it, {should:?}",
+            placed.at
+        );
         bytes
     }
 
@@ -90,6 +96,7 @@ impl SimReader {
         for (_, bytes) in &place.pending[..parts] {
             let header = Part::read(bytes).unwrap();
             if header.kind == PART_PAD {
+                self.pads += 1;
                 continue;
             }
             assert_eq!(header.ring as usize, ring, "a part says its ring");
@@ -142,8 +149,8 @@ impl SimReader {
         true
     }
 
-    /// Everything arrived, once, whole and in order.
-    pub(crate) fn check_all(&self, model: &Model, expected: &mut BTreeMap<u64, Expected>) {
+    /// Everything arrived, once, whole and in order. How many records have more than one part.
+    pub(crate) fn check_all(&self, model: &Model, expected: &mut BTreeMap<u64, Expected>) -> u64 {
         let mut records: BTreeMap<u64, Vec<decode::PartView<'_>>> = BTreeMap::new();
         let (mut next, mut passed) = (BTreeMap::<u32, u64>::new(), 0);
         for ((ring, ring_seq), bytes) in &self.durable {
@@ -172,12 +179,14 @@ impl SimReader {
             "order is dense: {:?}",
             records.keys()
         );
+        let in_parts = records.values().filter(|parts| parts.len() > 1).count() as u64;
         for (order, mut parts) in records {
             parts.sort_by_key(|part| part.header.part);
             let record = expected.remove(&order).expect("a record that was expected");
             check_record(&record, &parts);
         }
         assert!(expected.is_empty(), "I3: records that did not arrive");
+        in_parts
     }
 }
 

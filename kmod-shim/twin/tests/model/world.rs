@@ -2,12 +2,12 @@
 
 use crate::reader::SimReader;
 use crate::rings::{Expected, Model};
-use crate::task::{Around, Sim};
+use crate::task::{Around, Sim, random_hint};
 use fastrand::Rng;
 use graven_shim_abi::{
     NO_READER_BLOCK, NO_READER_PANIC, NO_READER_PASS, Producer, SLOT_BYTES, STATE_PASSING,
 };
-use graven_shim_twin::{NoReader, Twin};
+use graven_shim_twin::{NoReader, Twin, Verdict};
 use std::collections::BTreeMap;
 
 /// How often what happened, so that a test can tell that it did.
@@ -20,6 +20,9 @@ pub(crate) struct Seen {
     kills: u64,
     reader_deaths: u64,
     full_rings: u64,
+    /// Records of more than one part.
+    in_parts: u64,
+    pads: u64,
 }
 
 impl Seen {
@@ -31,11 +34,15 @@ impl Seen {
         self.kills += other.kills;
         self.reader_deaths += other.reader_deaths;
         self.full_rings += other.full_rings;
+        self.in_parts += other.in_parts;
+        self.pads += other.pads;
     }
 
     pub(crate) fn assert_all(&self) {
-        let Self { records, orphans, passed, bad_tails, kills, reader_deaths, full_rings } = *self;
-        for count in [records, orphans, passed, bad_tails, kills, reader_deaths, full_rings] {
+        let Self { records, orphans, passed, bad_tails, kills, reader_deaths, .. } = *self;
+        let Self { full_rings, in_parts, pads, .. } = *self;
+        let all = [records, orphans, passed, bad_tails, kills, reader_deaths];
+        for count in all.into_iter().chain([full_rings, in_parts, pads]) {
             assert!(count > 100, "too little happened: {self:?}");
         }
     }
@@ -64,6 +71,7 @@ pub(crate) struct World {
     now_ms: u64,
     absent_since: u64,
     big: bool,
+    drain_owed: bool,
     ending: bool,
     /// So many orphans can there be until there are none again.
     orphans_most: usize,
@@ -99,6 +107,7 @@ impl World {
             now_ms: 0,
             absent_since: 0,
             big: rng.bool(),
+            drain_owed: false,
             ending: false,
             orphans_most: 0,
             seen: Seen::default(),
@@ -123,6 +132,9 @@ impl World {
 
     fn step(&mut self) {
         self.now_ms += self.rng.u64(..3);
+        if self.drain_owed && self.rng.u8(..3) == 0 {
+            return self.drain();
+        }
         let Weights { task, kill, read, advance, die, nonsense, drain, policy } = self.weights;
         let all = [task, kill, read, advance, die, nonsense, drain, policy];
         let sum: u32 = all.iter().sum();
@@ -164,14 +176,12 @@ impl World {
         let parts = self.rng.usize(1..=20);
         let repaired = self.rng.u8(..4) == 0 && self.reader.repair(&mut self.model, ring);
         let moved = self.reader.advance(&mut self.model, ring, parts);
-        // Now and then it says so late.
-        if (repaired || moved) && self.rng.u8(..8) > 0 {
-            self.drain();
-        }
+        self.drain_owed |= repaired || moved;
     }
 
     fn drain(&mut self) {
-        let hint = self.rng.u32(..);
+        self.drain_owed = false;
+        let hint = random_hint(&mut self.rng);
         self.twin.drain(hint);
         self.model.drain(hint);
     }
@@ -199,6 +209,7 @@ impl World {
             absent_ms,
             now_ns: self.now_ms * 1_000_000,
             big: self.big,
+            drain_owed: &mut self.drain_owed,
             ending: self.ending,
         };
         if kill {
@@ -245,9 +256,8 @@ impl World {
         self.ending = true;
         self.reader.alive = true;
         for ring in 0..self.model.rings.len() {
-            self.reader.repair(&mut self.model, ring);
+            self.drain_owed |= self.reader.repair(&mut self.model, ring);
         }
-        self.drain();
         let mut steps = 0;
         loop {
             let mut moved = false;
@@ -256,7 +266,7 @@ impl World {
                 moved |= self.reader.advance(&mut self.model, ring, usize::MAX);
             }
             // A reader that moved nothing has nothing to say.
-            if moved {
+            if moved || self.drain_owed {
                 self.drain();
             }
             for _ in 0..self.tasks.len() * 4 {
@@ -275,9 +285,11 @@ impl World {
             assert!(ring.parts.is_empty(), "everything was read");
             self.seen.bad_tails += ring.bad_tails;
         }
+        assert_eq!(self.twin.task().enter(0, 0), Verdict::Go, "the gate is open again");
         self.seen.records += self.model.order_next;
         self.seen.passed += self.model.passed;
-        self.reader.check_all(&self.model, &mut self.expected);
+        self.seen.in_parts += self.reader.check_all(&self.model, &mut self.expected);
+        self.seen.pads += self.reader.pads;
         steps
     }
 }
