@@ -79,10 +79,10 @@ record() {
     graven record --source shim --trail /mnt/trail --shim-rules /$1.rules --quiet --segment-bytes 8M \
         --compress-sealed 0 &
     reader=$!
-    n=0
+    tries=0
     while ! graven shim status | grep -q "with [1-9] rules"; do
-        kill -0 $reader && [ $n -lt 600 ] || exit 1
-        n=$((n + 1)); sleep 0.05
+        kill -0 $reader && [ $tries -lt 600 ] || exit 1
+        tries=$((tries + 1)); sleep 0.05
     done
 }
 ended() { kill -TERM $reader; wait $reader || exit 1; }
