@@ -156,11 +156,15 @@ static bool put_anywhere(const struct gs_core *core, __u32 hint, struct graven_p
 /* Without its lock: a hint. What it is wrong about, somebody finds who has a record and waits with that. */
 static bool seems_free(const struct gs_core *core, const struct gs_ring *ring)
 {
-	__u64 tail = gs_load(&ring->consumer->tail);
-	__u64 head = gs_load(&ring->head);
+	__u64 believed = gs_load_acquire(&ring->tail);
+	__u64 tail, head;
 
-	/* Loaded one after the other, they may be further apart than they ever were. */
-	if (tail < gs_load(&ring->tail) || tail > head || head - tail > core->slots)
+	tail = gs_load_acquire(&ring->consumer->tail);
+	head = gs_load_acquire(&ring->head);
+	/* These do not belong together, and could look full though the ring never was: no reason to stop the machine. */
+	if (gs_load(&ring->consumer->tail) != tail)
+		return true;
+	if (tail < believed || tail > head || head - tail > core->slots)
 		return false;
 	return core->slots - (__u32)(head - tail) >= 2 * slots_of(core->part_bytes_max);
 }

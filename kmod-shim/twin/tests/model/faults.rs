@@ -51,7 +51,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     fault("bad tails are not counted", "gs_store(&ring->bad_tails, ring->bad_tails + 1);", ""),
     fault(
         "the gate believes any tail",
-        "if (tail < gs_load(&ring->tail) || tail > head || head - tail > core->slots)",
+        "if (tail < believed || tail > head || head - tail > core->slots)",
         "if (0)",
     ),
     fault("the gate asks for too little room", ">= 2 * slots_of(core", ">= slots_of(core"),
