@@ -2,7 +2,7 @@
 //! maps the module's device. Tests play the tasks; nothing of it is for production.
 //!
 //! What the module does around the core, a test does here: it sleeps when told to wait, and calls [`Twin::drain`] when tails
-//! have moved and after [`Task::orphan`].
+//! have moved.
 
 #![deny(unsafe_code)]
 
@@ -270,14 +270,14 @@ impl Task {
         true
     }
 
-    /// The task cannot wait: its record is an orphan. [`Twin::drain`] is to follow.
+    /// The task cannot wait: its record is an orphan, in a ring at once if there is room.
     ///
     /// # Panics
     /// If there is no record with a number.
-    pub fn orphan(&mut self, flags: u16) {
+    pub fn orphan(&mut self, hint: u32, flags: u16) {
         assert!(matches!(self.state, State::Ended { .. }), "a record has a number");
         let buffer = self.buffer.take().expect("a task with a record has a buffer");
-        self.twin.0.core.orphan(buffer, flags);
+        self.twin.0.core.orphan(hint, buffer, flags);
         self.state = State::Empty;
     }
 }
@@ -294,8 +294,7 @@ impl Drop for Task {
                 self.twin.0.core.free(buffer);
             }
         } else {
-            self.orphan(flags);
-            self.twin.drain(0);
+            self.orphan(0, flags);
         }
     }
 }

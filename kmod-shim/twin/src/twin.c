@@ -124,9 +124,9 @@ static bool twin_push(struct twin *twin, __u32 hint, struct gs_buffer *buffer, _
 	return gs_push(&twin->core, hint, buffer, flags);
 }
 
-static void twin_orphan(struct twin *twin, struct gs_buffer *buffer, __u16 flags)
+static void twin_orphan(struct twin *twin, __u32 hint, struct gs_buffer *buffer, __u16 flags)
 {
-	gs_orphan(&twin->core, buffer, flags);
+	free_all(twin, gs_orphan(&twin->core, hint, buffer, flags));
 }
 
 static void twin_drain(struct twin *twin, __u32 hint)
@@ -169,7 +169,7 @@ const struct {
 	void (*forget)(struct gs_buffer *);
 	void (*number)(struct twin *, struct gs_buffer *);
 	bool (*push)(struct twin *, __u32, struct gs_buffer *, __u16);
-	void (*orphan)(struct twin *, struct gs_buffer *, __u16);
+	void (*orphan)(struct twin *, __u32, struct gs_buffer *, __u16);
 	void (*drain)(struct twin *, __u32);
 	void (*policy)(struct twin *, __u32, __u32);
 	void (*status)(struct twin *, struct twin_status *);
