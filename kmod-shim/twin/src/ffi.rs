@@ -32,6 +32,7 @@ pub(crate) struct Counts {
     pub(crate) order_next: u64,
     pub(crate) passed: u64,
     pub(crate) bad_tails: u64,
+    pub(crate) memory_bytes: u64,
     pub(crate) orphans: u32,
     pub(crate) buffers: u32,
 }

@@ -47,7 +47,6 @@ pub enum NoReader {
 struct Inner {
     core: ffi::Core,
     memory: File,
-    part_bytes_max: u32,
     instance: u64,
 }
 
@@ -72,7 +71,7 @@ impl Twin {
         memory.set_len(bytes)?;
         let instance = fastrand::u64(..);
         let core = ffi::Core::new(&memory, ring_count, slots, part_bytes_max, instance)?;
-        Ok(Self(Arc::new(Inner { core, memory, part_bytes_max, instance })))
+        Ok(Self(Arc::new(Inner { core, memory, instance })))
     }
 
     /// The memory, for a reader to map.
@@ -125,7 +124,7 @@ impl Twin {
             order_next: counts.order_next,
             passed: counts.passed,
             bad_tails: counts.bad_tails,
-            memory_bytes: u64::from(counts.buffers) * u64::from(self.0.part_bytes_max),
+            memory_bytes: counts.memory_bytes,
             version: VERSION,
             tasks: counts.buffers,
             orphans: counts.orphans,

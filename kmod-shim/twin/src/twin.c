@@ -17,6 +17,7 @@ struct twin_status {
 	__u64 order_next;
 	__u64 passed;
 	__u64 bad_tails;
+	__u64 memory_bytes; /* of buffers */
 	__u32 orphans;
 	__u32 buffers;
 };
@@ -147,6 +148,7 @@ static void twin_status(struct twin *twin, struct twin_status *status)
 	status->passed = gs_counter_read(&twin->core.passed);
 	status->orphans = gs_load(&twin->core.orphan_count);
 	status->buffers = gs_load(&twin->buffers);
+	status->memory_bytes = (__u64)status->buffers * (sizeof(struct gs_buffer) + twin->core.part_bytes_max);
 	status->bad_tails = 0;
 	for (i = 0; i < twin->core.ring_count; i++)
 		status->bad_tails += gs_load(&twin->core.rings[i].bad_tails);

@@ -258,13 +258,13 @@ fn check(world: &World, durable: &Durable, mut lives: Vec<HashMap<u64, u32>>) {
 
 #[test]
 fn threads_lose_nothing() {
-    storm(3, 6, 600, super::number_from("GRAVEN_TWIN_RECORDS").unwrap_or(120_000));
+    storm(3, 6, 600, super::number_from("GRAVEN_TWIN_RECORDS").unwrap_or(60_000));
 }
 
 /// Nobody else pushes, which would have the reader come for it.
 #[test]
 fn one_task_alone_is_never_forgotten() {
-    storm(1, 1, 60, super::number_from("GRAVEN_TWIN_RECORDS").unwrap_or(120_000) / 4);
+    storm(1, 1, 60, super::number_from("GRAVEN_TWIN_RECORDS").unwrap_or(60_000) / 4);
 }
 
 fn storm(rings: u32, task_count: u64, killed_in: u32, records: u64) {
