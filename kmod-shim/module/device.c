@@ -88,7 +88,7 @@ static int on_mmap(struct file *file, struct vm_area_struct *vma)
 {
 	u64 offset = (u64)vma->vm_pgoff << PAGE_SHIFT, bytes = vma->vm_end - vma->vm_start;
 
-	if (offset > memory_bytes || bytes > memory_bytes - offset || !(vma->vm_flags & VM_SHARED))
+	if (offset > memory_bytes || bytes > memory_bytes - offset || !(vma->vm_flags & VM_MAYSHARE))
 		return -EINVAL;
 	if (!file->private_data || !is_consumer_page(offset, bytes)) {
 		if (vma->vm_flags & VM_WRITE)
@@ -131,8 +131,7 @@ static long policy_set(const struct graven_policy __user *from)
 		__module_get(THIS_MODULE);
 	policy.pinned |= shim_policy.pinned;
 	shim_policy = policy;
-	WRITE_ONCE(shim_core.no_reader_ms, policy.no_reader_ms);
-	WRITE_ONCE(shim_core.no_reader, policy.no_reader);
+	gs_policy(&shim_core, policy.no_reader, policy.no_reader_ms);
 	mutex_unlock(&device_mutex);
 	return 0;
 }

@@ -36,8 +36,8 @@ static void see(struct shim_task *task, enum shim_which which, const struct inod
 	object->rdev_major = MAJOR(inode->i_rdev);
 	object->rdev_minor = MINOR(inode->i_rdev);
 	object->mode = inode->i_mode;
-	object->uid = from_kuid(&init_user_ns, inode->i_uid);
-	object->gid = from_kgid(&init_user_ns, inode->i_gid);
+	object->uid = __kuid_val(inode->i_uid);
+	object->gid = __kgid_val(inode->i_gid);
 	seen->known = true;
 }
 

@@ -48,16 +48,6 @@ void shim_record_begin(struct shim_task *task, struct pt_regs *regs)
 	memset(task->objects, 0, sizeof(task->objects));
 }
 
-static u32 id(kuid_t uid)
-{
-	return from_kuid(&init_user_ns, uid);
-}
-
-static u32 group(kgid_t gid)
-{
-	return from_kgid(&init_user_ns, gid);
-}
-
 /* With preemption off. */
 void shim_record_end(struct shim_task *task, long result)
 {
@@ -68,19 +58,18 @@ void shim_record_end(struct shim_task *task, long result)
 	call->result = result;
 	call->pid = current->tgid;
 	call->tid = current->pid;
-	rcu_read_lock();
-	call->ppid = rcu_dereference(current->real_parent)->tgid;
-	rcu_read_unlock();
-	call->auid = id(audit_get_loginuid(current));
+	call->ppid = rcu_dereference_sched(current->real_parent)->tgid;
+	/* As the first user namespace has them. */
+	call->auid = __kuid_val(audit_get_loginuid(current));
 	call->session = audit_get_sessionid(current);
-	call->uid = id(cred->uid);
-	call->euid = id(cred->euid);
-	call->suid = id(cred->suid);
-	call->fsuid = id(cred->fsuid);
-	call->gid = group(cred->gid);
-	call->egid = group(cred->egid);
-	call->sgid = group(cred->sgid);
-	call->fsgid = group(cred->fsgid);
+	call->uid = __kuid_val(cred->uid);
+	call->euid = __kuid_val(cred->euid);
+	call->suid = __kuid_val(cred->suid);
+	call->fsuid = __kuid_val(cred->fsuid);
+	call->gid = __kgid_val(cred->gid);
+	call->egid = __kgid_val(cred->egid);
+	call->sgid = __kgid_val(cred->sgid);
+	call->fsgid = __kgid_val(cred->fsgid);
 	call->personality = current->personality;
 	/* One of our own may be set by another thread meanwhile; it always ends with a zero. */
 	memcpy(call->comm, current->comm, sizeof(call->comm));

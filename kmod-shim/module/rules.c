@@ -18,6 +18,7 @@ struct shim_rules {
 };
 
 static struct shim_rules __rcu *current_rules;
+static u32 rule_count;
 static DEFINE_MUTEX(rules_mutex);
 
 #define OUTCOME (GRAVEN_RULE_SUCCESS | GRAVEN_RULE_FAILURE)
@@ -41,19 +42,22 @@ static bool fits_task(const struct graven_rule *rule, const struct shim_task *ta
 	if (rule->fields & GRAVEN_RULE_FOLLOWED && !shim_followed(task))
 		return false;
 	if (rule->fields & GRAVEN_RULE_UID) {
-		uid = from_kuid(&init_user_ns, current_uid());
+		uid = __kuid_val(current_uid());
 		if (uid < rule->uid_from || uid > rule->uid_to)
 			return false;
 	}
 	if (rule->fields & GRAVEN_RULE_AUID &&
-	    rule->auid != from_kuid(&init_user_ns, audit_get_loginuid(current)))
+	    rule->auid != __kuid_val(audit_get_loginuid(current)))
 		return false;
 	if (rule->fields & GRAVEN_RULE_SESSION && rule->session != audit_get_sessionid(current))
 		return false;
 	return !(rule->fields & GRAVEN_RULE_PID) || rule->pid == (u32)current->tgid;
 }
 
-/* Also of a call whose outcome is not known: whether it is recorded, is not, or may be. */
+/*
+ * Also of a call whose outcome is not known: whether it is recorded, is not, or may be. With preemption off, which is
+ * as good as rcu_read_lock().
+ */
 enum shim_match shim_match(u32 arch, long nr, const struct shim_task *task)
 {
 	const struct shim_rules *rules;
@@ -61,8 +65,7 @@ enum shim_match shim_match(u32 arch, long nr, const struct shim_task *task)
 	bool depends = false;
 	u32 i;
 
-	rcu_read_lock();
-	rules = rcu_dereference(current_rules);
+	rules = rcu_dereference_sched(current_rules);
 	for (i = 0; rules && i < rules->count; i++) {
 		const struct graven_rule *rule = &rules->rules[i];
 
@@ -74,7 +77,6 @@ enum shim_match shim_match(u32 arch, long nr, const struct shim_task *task)
 		}
 		depends = true;
 	}
-	rcu_read_unlock();
 	return depends ? SHIM_DEPENDS : match;
 }
 
@@ -85,8 +87,7 @@ bool shim_match_result(const struct shim_task *task, long result)
 	bool match = false;
 	u32 i;
 
-	rcu_read_lock();
-	rules = rcu_dereference(current_rules);
+	rules = rcu_dereference_sched(current_rules);
 	for (i = 0; rules && i < rules->count; i++) {
 		const struct graven_rule *rule = &rules->rules[i];
 
@@ -97,7 +98,6 @@ bool shim_match_result(const struct shim_task *task, long result)
 		match = rule->action == GRAVEN_RULE_AUDIT;
 		break;
 	}
-	rcu_read_unlock();
 	return match;
 }
 
@@ -134,6 +134,7 @@ long shim_rules_set(const struct graven_rules __user *from)
 	}
 	mutex_lock(&rules_mutex);
 	old = rcu_replace_pointer(current_rules, fresh, lockdep_is_held(&rules_mutex));
+	WRITE_ONCE(rule_count, count);
 	mutex_unlock(&rules_mutex);
 	synchronize_rcu();
 	kvfree(old);
@@ -144,14 +145,7 @@ long shim_rules_set(const struct graven_rules __user *from)
 
 u32 shim_rules_count(void)
 {
-	const struct shim_rules *rules;
-	u32 count;
-
-	rcu_read_lock();
-	rules = rcu_dereference(current_rules);
-	count = rules ? rules->count : 0;
-	rcu_read_unlock();
-	return count;
+	return READ_ONCE(rule_count);
 }
 
 /* Nobody looks any more. */

@@ -29,6 +29,7 @@ static atomic_t between; /* tasks that are put off, from the entry to the exit o
 static atomic_t works; /* queued or running */
 static atomic_t buffers;
 static atomic_t waiting;
+static u32 task_count; /* under tasks_lock; one's own entry is counted for oneself */
 static u32 advances;
 static atomic64_t skipped, waited, waited_ns, refused;
 
@@ -36,6 +37,8 @@ struct shim_task *shim_task_find(void)
 {
 	struct shim_task *task;
 
+	if (!READ_ONCE(task_count))
+		return NULL;
 	rcu_read_lock();
 	hash_for_each_possible_rcu(tasks, task, node, (unsigned long)current) {
 		if (task->task == current)
@@ -55,6 +58,7 @@ static struct shim_task *task_new(struct task_struct *of, gfp_t gfp)
 	task->task = of;
 	spin_lock(&tasks_lock);
 	hash_add_rcu(tasks, &task->node, (unsigned long)of);
+	WRITE_ONCE(task_count, task_count + 1);
 	spin_unlock(&tasks_lock);
 	return task;
 }
@@ -169,9 +173,12 @@ static void wait_to_start(struct shim_task *task)
 	}
 	for (;;) {
 		u32 seen = smp_load_acquire(&advances);
+		enum shim_match match;
 
-		if (READ_ONCE(stopping) || may_start() != GS_WAIT ||
-		    shim_match(task->arch, task->nr, task) == SHIM_NO)
+		preempt_disable();
+		match = shim_match(task->arch, task->nr, task);
+		preempt_enable();
+		if (READ_ONCE(stopping) || may_start() != GS_WAIT || match == SHIM_NO)
 			return;
 		if (!sleep_for_room(TASK_INTERRUPTIBLE, seen))
 			return;
@@ -276,13 +283,14 @@ static u64 regs_first(u32 arch, const struct pt_regs *regs)
 
 static void on_enter(void *data, struct pt_regs *regs, long nr)
 {
-	u32 arch = syscall_get_arch(current);
 	enum gs_verdict verdict;
 	struct shim_task *task;
 	enum shim_match match;
+	u32 arch;
 
 	if (READ_ONCE(stopping) || nr < 0 || !shim_rules_count() || shim_exempt())
 		return;
+	arch = syscall_get_arch(current);
 	task = shim_task_find();
 	if (task && task->exit_said && shim_is_exit(arch, nr) && regs_first(arch, regs) == task->args[0])
 		return;
@@ -373,6 +381,7 @@ static void on_task_end(void *data, struct task_struct *ended)
 	if (task->state == SHIM_IN_CALL || task->state == SHIM_REFUSED)
 		end_within(task);
 	spin_lock(&tasks_lock);
+	WRITE_ONCE(task_count, task_count - 1);
 	hash_del_rcu(&task->node);
 	spin_unlock(&tasks_lock);
 	if (task->working) {

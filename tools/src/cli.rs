@@ -53,6 +53,8 @@ pub enum Command {
     Salvage(cmd::salvage::Args),
     /// Compress a trail's sealed segments
     Compress(cmd::compress::Args),
+    /// Load, look at and unload the kernel module
+    Shim(cmd::shim::Args),
     /// Check, explain or make the configuration of the daemon
     Config(cmd::config::Args),
     /// Print a signed checkpoint of a trail, to be kept elsewhere
@@ -87,6 +89,7 @@ impl Command {
             Self::Quarantine(args) => cmd::quarantine::run(&args).code(),
             Self::Salvage(args) => cmd::salvage::run(&args).code(),
             Self::Compress(args) => cmd::compress::run(&args).code(),
+            Self::Shim(args) => cmd::shim::run(&args).code(),
             Self::Config(args) => cmd::config::run(&args).code(),
             Self::Checkpoint(args) => cmd::checkpoint::run(&args).code(),
             Self::Keygen(args) => cmd::keygen::run(&args).code(),

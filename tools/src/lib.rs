@@ -21,6 +21,7 @@ pub mod quarantine;
 pub mod range;
 pub mod recording;
 pub mod salvage;
+pub mod shim;
 pub mod status;
 pub mod time;
 pub mod trail;

@@ -17,6 +17,7 @@ mod reading;
 pub mod record;
 pub mod run;
 pub mod salvage;
+pub mod shim;
 pub mod show;
 pub mod status;
 pub mod verify;
