@@ -246,13 +246,6 @@ pub(crate) const FAULTS: &[Fault] = &[
          \tgs_counter_set(&core->order_next, buffer->order + 1);\n",
     ),
     race(
-        "orphans are added without the lock",
-        "graven_core.c",
-        "\t*core->orphans_end = buffer;\n\tcore->orphans_end = &buffer->next;\n",
-        "\tgs_unlock(&core->lock);\n\t*core->orphans_end = buffer;\n\tfor (volatile int i = 0; i < 200000; i++)\n\t\t;\n\
-         \tcore->orphans_end = &buffer->next;\n\tgs_lock(&core->lock);\n",
-    ),
-    race(
         "an orphan looks for room before it has the lock to wait",
         "graven_core.c",
         "\t*core->orphans_end = buffer;\n",
