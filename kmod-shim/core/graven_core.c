@@ -348,16 +348,28 @@ bool gs_push(struct gs_core *core, __u32 hint, struct gs_buffer *buffer, __u16 f
 	return true;
 }
 
-void gs_orphan(struct gs_core *core, struct gs_buffer *buffer, __u16 flags)
+/*
+ * Where there is room it must not wait: a reader with nothing to read moves no tail, so nobody would come for it, and
+ * the gate would be shut, which is a reason to pass or to stop the machine. Looking and waiting are under the lock that
+ * gs_drain takes, so that no tail moves unseen in between.
+ */
+struct gs_buffer *gs_orphan(struct gs_core *core, __u32 hint, struct gs_buffer *buffer, __u16 flags)
 {
-	finished(buffer, flags | GRAVEN_PART_LAST | GRAVEN_PART_ORPHAN);
+	struct graven_part *part = finished(buffer, flags | GRAVEN_PART_LAST | GRAVEN_PART_ORPHAN);
+
 	buffer->next = NULL;
 	gs_lock(&core->lock);
+	if (!core->orphans && put_gap(core, hint) && put_anywhere(core, hint, part)) {
+		gs_unlock(&core->lock);
+		buffer->used = 0;
+		return buffer;
+	}
 	*core->orphans_end = buffer;
 	core->orphans_end = &buffer->next;
 	gs_store(&core->orphan_count, core->orphan_count + 1);
 	gs_store(&core->control->orphans, core->orphan_count);
 	gs_unlock(&core->lock);
+	return NULL;
 }
 
 struct gs_buffer *gs_drain(struct gs_core *core, __u32 hint)
@@ -371,8 +383,6 @@ struct gs_buffer *gs_drain(struct gs_core *core, __u32 hint)
 		room(core, &core->rings[i]);
 		gs_unlock(&core->rings[i].lock);
 	}
-	if (!gs_load(&core->orphan_count) && !gs_load(&core->gap.count))
-		return NULL;
 	gs_lock(&core->lock);
 	while (put_gap(core, hint) && core->orphans) {
 		struct gs_buffer *buffer = core->orphans;
