@@ -49,7 +49,9 @@ impl Bursts {
         let factor: f64 = factor.parse().map_err(|_| format!("`{factor}` is no factor"))?;
         let most = (on + off).as_secs_f64() / on.as_secs_f64();
         if !(factor >= 1.0 && factor <= most * 1.000_001) {
-            return Err(format!("the factor of `{text}` must be from 1 to {most:.3}, which leaves nothing for OFF"));
+            return Err(format!(
+                "the factor of `{text}` must be from 1 to {most:.3}, which leaves nothing for OFF"
+            ));
         }
         Ok(Self { on, off, factor })
     }
@@ -74,7 +76,8 @@ impl FromStr for Arrivals {
 
 impl fmt::Display for Arrivals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bursts = |it: &Bursts| format!("{}:{}:{}", units::show(it.on), units::show(it.off), it.factor);
+        let bursts =
+            |it: &Bursts| format!("{}:{}:{}", units::show(it.on), units::show(it.off), it.factor);
         match self {
             Self::Constant => f.write_str("constant"),
             Self::Poisson => f.write_str("poisson"),
@@ -147,7 +150,8 @@ fn modulated(
     push: &mut dyn FnMut(f64) -> bool,
     sojourn: impl Fn(f64, &mut fastrand::Rng) -> f64,
 ) {
-    let states = [(bursts.off.as_secs_f64(), bursts.low()), (bursts.on.as_secs_f64(), bursts.factor)];
+    let states =
+        [(bursts.off.as_secs_f64(), bursts.low()), (bursts.on.as_secs_f64(), bursts.factor)];
     let mut turn = 0;
     let mut at = 0.0;
     let mut state_end = sojourn(states[0].0, rng);
@@ -235,7 +239,16 @@ mod tests {
 
     #[test]
     fn what_is_no_process_is_refused() {
-        for text in ["", "poison", "onoff", "onoff:1ms:1ms", "onoff:1ms:1ms:3", "mmpp:1ms:1ms:0.5", "replay:", "poisson:1"] {
+        for text in [
+            "",
+            "poison",
+            "onoff",
+            "onoff:1ms:1ms",
+            "onoff:1ms:1ms:3",
+            "mmpp:1ms:1ms:0.5",
+            "replay:",
+            "poisson:1",
+        ] {
             assert!(text.parse::<Arrivals>().is_err(), "{text}");
         }
     }

@@ -92,9 +92,12 @@ mod tests {
 
     #[test]
     fn durations_are_read_and_shown() {
-        for (text, us, shown) in
-            [("200us", 200, "200us"), ("5ms", 5_000, "5ms"), ("1.5s", 1_500_000, "1.5s"), ("0.2ms", 200, "200us")]
-        {
+        for (text, us, shown) in [
+            ("200us", 200, "200us"),
+            ("5ms", 5_000, "5ms"),
+            ("1.5s", 1_500_000, "1.5s"),
+            ("0.2ms", 200, "200us"),
+        ] {
             let read = duration(text).expect(text);
             assert_eq!((read, show(read).as_str()), (Duration::from_micros(us), shown));
         }
