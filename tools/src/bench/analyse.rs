@@ -51,6 +51,8 @@ pub struct Measured {
     pub zeroed_per_record: f64,
     /// How late records were offered, at the 99th percentile.
     pub late_p99_ns: u64,
+    /// The same in the mean.
+    pub late_mean_ns: u64,
 }
 
 /// The server's side.
@@ -67,8 +69,10 @@ pub struct Writes {
     pub records: f64,
     /// Those that started before the one before had ended.
     pub overlapping: f64,
-    /// Between two starts.
+    /// Between the starts of two that lead.
     pub intervals: Moments,
+    /// Seconds from the start of the write that leads to that of the record's own, summed over records.
+    pub behind_sum: f64,
 }
 
 impl Writes {
@@ -82,6 +86,7 @@ impl Writes {
             records: self.records + other.records,
             overlapping: self.overlapping + other.overlapping,
             intervals: self.intervals.and(other.intervals),
+            behind_sum: self.behind_sum + other.behind_sum,
         }
     }
 }
@@ -122,6 +127,7 @@ pub fn analyse(ran: &Ran, warm_up_ns: u64, length_ns: u64) -> Measured {
         bytes_per_record: ran.logs.written_bytes as f64 / all,
         zeroed_per_record: ran.logs.zeroed_bytes as f64 / all,
         late_p99_ns: ran.late_p99_ns,
+        late_mean_ns: ran.late_mean_ns,
     };
     latencies(ran, from_ns, to_ns, &mut measured);
     measured
@@ -227,7 +233,10 @@ fn writes(ran: &Ran, from_ns: u64, rate: f64) -> Writes {
         let first_due_ns = dues.next().copied();
         let last_end_ns = before_end_ns;
         before_end_ns = before_end_ns.max(it.end_ns);
-        let last_start_ns = std::mem::replace(&mut before_start_ns, it.start_ns);
+        let last_start_ns = before_start_ns;
+        if it.leads {
+            before_start_ns = it.start_ns;
+        }
         let Some(first_due_ns) = first_due_ns.filter(|due| *due >= from_ns) else { continue };
         let seconds = |from_ns: u64, to_ns: u64| to_ns.saturating_sub(from_ns) as f64 / 1e9;
         let occupied_ns = last_end_ns.max(first_due_ns).min(it.start_ns);
@@ -237,7 +246,8 @@ fn writes(ran: &Ran, from_ns: u64, rate: f64) -> Writes {
         writes.records += it.count as f64;
         writes.gap_sum += seconds(occupied_ns, it.start_ns) * it.count as f64;
         writes.overlapping += f64::from(u8::from(it.start_ns < last_end_ns));
-        if last_start_ns > 0 {
+        writes.behind_sum += seconds(before_start_ns, it.start_ns) * it.count as f64;
+        if it.leads && last_start_ns > 0 {
             writes.intervals.add(seconds(last_start_ns, it.start_ns));
         }
     }
@@ -257,6 +267,7 @@ mod tests {
             count,
             start_ns: us(start),
             end_ns: us(start + 20),
+            leads: true,
         };
         let mut logs = Logs {
             served: vec![write(7, 1, 0), write(8, 2, 20), write(10, 2, 60)],

@@ -75,6 +75,9 @@ pub struct Served {
     pub start_ns: u64,
     /// When it was durable.
     pub end_ns: u64,
+    /// Whether it is the first of those that the server turned to at once: each one, but for what a tick of a timer has
+    /// beyond one write.
+    pub leads: bool,
 }
 
 /// A move of the watermark.
@@ -195,7 +198,13 @@ mod tests {
 
     #[test]
     fn the_watermark_moves_over_a_complete_prefix_only() {
-        let write = |first_seq, count, end_ns| Served { first_seq, count, start_ns: 0, end_ns };
+        let write = |first_seq, count, end_ns| Served {
+            first_seq,
+            count,
+            start_ns: 0,
+            end_ns,
+            leads: true,
+        };
         let mut logs = Logs {
             served: vec![write(12, 1, 50), write(10, 2, 70), write(13, 4, 60)],
             ..Logs::default()

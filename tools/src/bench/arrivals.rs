@@ -190,7 +190,7 @@ mod tests {
         for (text, tolerance) in [
             ("constant", 1e-4),
             ("poisson", 0.02),
-            ("onoff:100ms:1900ms:10", 0.03),
+            ("onoff:100ms:1.9s:10", 0.03),
             ("onoff:100ms:900ms:10", 0.03),
             ("mmpp:20ms:180ms:5", 0.08),
             ("replay:x", 1e-3),

@@ -43,7 +43,8 @@ impl FromStr for Service {
         if text == "disk" {
             return Ok(Self::Disk);
         }
-        let kinds: [(&str, fn(Duration) -> Self); 3] = [
+        type Kind = (&'static str, fn(Duration) -> Service);
+        let kinds: [Kind; 3] = [
             ("throttled:", Self::Throttled),
             ("model:fixed:", Self::ModelFixed),
             ("model:exp:", Self::ModelExponential),

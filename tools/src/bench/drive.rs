@@ -48,6 +48,8 @@ pub struct Ran {
     pub cpu_ns: u64,
     /// How late the first record of each look was offered, at the 99th percentile.
     pub late_p99_ns: u64,
+    /// The same in the mean.
+    pub late_mean_ns: u64,
 }
 
 /// A processor for the only producer: it spins, and the kernel completes barriers on the processor that serves the disk's
@@ -172,6 +174,7 @@ pub fn drive(
     }
     late.sort_unstable();
     ran.late_p99_ns = late.get(late.len() * 99 / 100).copied().unwrap_or(0);
+    ran.late_mean_ns = late.iter().sum::<u64>() / late.len().max(1) as u64;
     let accepted = offsets_ns.len() - ran.lost_due_ns.len() - ran.unsent_due_ns.len();
     ran.due_ns = dues.into_iter().map(AtomicU64::into_inner).collect();
     let last = ran.due_ns.iter().rposition(|due| *due != 0).map_or(0, |at| at + 1);

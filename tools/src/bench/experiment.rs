@@ -154,15 +154,18 @@ impl Lab<'_> {
                 self.floor(&mut floor)?;
             }
             for (at, of_load) in rates.iter().enumerate() {
-                for (index, discipline) in plan.disciplines.iter().enumerate() {
+                // Who comes behind whom changes from one time to the next.
+                let count = plan.disciplines.len();
+                for index in (0..count).map(|it| (it + repetition + at) % count) {
+                    let discipline = plan.disciplines[index];
                     progress(
                         done,
                         total,
                         &format!("{discipline} at {:.0} records/s", of_load[index]),
                     );
                     let seed = plan.seed.wrapping_add(repetition as u64);
-                    let one = self.one(*discipline, of_load[index], seed)?;
-                    measured[at * plan.disciplines.len() + index].push(one);
+                    let one = self.one(discipline, of_load[index], seed)?;
+                    measured[at * count + index].push(one);
                     done += 1;
                 }
             }
@@ -292,14 +295,15 @@ impl Lab<'_> {
         })
     }
 
-    /// Removes the trail, so that no run pays for another.
+    /// Removes the trail, and has the filesystem do at once what follows from that, so that no run pays for another.
     fn clean(&self) -> Result<(), Failed> {
-        match std::fs::remove_dir_all(self.dir.join("trail")) {
-            Err(why) if why.kind() != std::io::ErrorKind::NotFound => {
-                Err(RunError::Io("a trail cannot be removed", why).into())
-            }
-            _ => Ok(()),
+        let trail = self.dir.join("trail");
+        if !trail.exists() {
+            return Ok(());
         }
+        let cleaned = std::fs::remove_dir_all(trail)
+            .and_then(|()| Ok(rustix::fs::syncfs(std::fs::File::open(self.dir)?)?));
+        Ok(cleaned.map_err(|why| RunError::Io("a trail cannot be removed", why))?)
     }
 
     fn saturation(&self, discipline: Discipline) -> Result<f64, Failed> {

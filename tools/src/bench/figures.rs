@@ -10,7 +10,8 @@ const LOAD_SHOWN: f64 = 0.7;
 #[must_use]
 pub fn charts(report: &Report) -> Vec<Chart> {
     let mut charts = vec![throughput(report)];
-    let quantiles: [(&str, &str, fn(&Point) -> f64); 3] = [
+    type Quantile = (&'static str, &'static str, fn(&Point) -> f64);
+    let quantiles: [Quantile; 3] = [
         ("p50", "Median latency", |it| it.latency.p50_us),
         ("p99", "99th percentile of latency", |it| it.latency.p99_us),
         ("p999", "99.9th percentile of latency", |it| it.latency.p999_us),

@@ -149,8 +149,10 @@ impl Disk for Watched {
                 lock(&self.log).written_bytes += *len as u64;
                 if let Some(seqs) = FrameHeader::seqs(buf) {
                     let (first_seq, count) = (seqs.start, seqs.end - seqs.start);
-                    self.frames
-                        .push((id, Served { first_seq, count, start_ns: now_ns(), end_ns: 0 }));
+                    self.frames.push((
+                        id,
+                        Served { first_seq, count, start_ns: now_ns(), end_ns: 0, leads: true },
+                    ));
                 }
             }
             Op::Zero { len, .. } => lock(&self.log).zeroed_bytes += *len,

@@ -129,7 +129,7 @@ impl Shared {
     }
 
     /// Writes one chunk and gives its buffer back; `false` once the disk has failed.
-    fn write(&self, chunk: Chunk) -> bool {
+    fn write(&self, chunk: Chunk, leads: bool) -> bool {
         let start_ns = now_ns();
         let written = self.device.write_dsync(&chunk.buf, chunk.len);
         let end_ns = now_ns();
@@ -137,7 +137,7 @@ impl Shared {
         let Chunk { buf, first_seq, count, .. } = chunk;
         let written = match written {
             Ok(()) => {
-                state.logs.served.push(Served { first_seq, count, start_ns, end_ns });
+                state.logs.served.push(Served { first_seq, count, start_ns, end_ns, leads });
                 state.served_count += count;
                 state.free.push(buf);
                 true
@@ -167,7 +167,7 @@ impl Shared {
                 state.idle -= 1;
             };
             drop(state);
-            if !self.write(chunk) {
+            if !self.write(chunk, true) {
                 return;
             }
         }
@@ -182,8 +182,8 @@ impl Shared {
             let chunks = std::mem::take(&mut state.chunks);
             let closed = state.closed || state.failure.is_some();
             drop(state);
-            for chunk in chunks {
-                if !self.write(chunk) {
+            for (index, chunk) in chunks.into_iter().enumerate() {
+                if !self.write(chunk, index == 0) {
                     return;
                 }
             }
@@ -295,7 +295,7 @@ impl Appender for SyncPerRecord {
         let (next_seq, logs) = &mut *state;
         let first_seq = *next_seq;
         *next_seq += 1;
-        logs.served.push(Served { first_seq, count: 1, start_ns, end_ns });
+        logs.served.push(Served { first_seq, count: 1, start_ns, end_ns, leads: true });
         logs.blocked.add(end_ns - come_ns);
         logs.waiting_cpu_ns += units::thread_cpu_ns() - cpu_ns;
         Ok(Some(first_seq))

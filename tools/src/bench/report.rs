@@ -98,6 +98,9 @@ pub struct Saturation {
 pub enum Regime {
     /// No producer waited for room and nothing was lost: the loop is open and models hold.
     Open,
+    /// No producer waited, and yet records were offered late, by more than a fifth of the mean wait: the machine, or a rate
+    /// that a producer cannot make, was in the way. What was offered is not what was due.
+    Late,
     /// Writes overlapped: a model of one server does not hold.
     Overlapping,
     /// The queue was full at times: producers waited, or records were lost. The loop is closed.
@@ -112,6 +115,7 @@ impl Regime {
     pub fn name(self) -> &'static str {
         match self {
             Self::Open => "open",
+            Self::Late => "producer late",
             Self::Overlapping => "overlapping",
             Self::Full => "queue full",
             Self::Overloaded => "overloaded",
@@ -237,7 +241,7 @@ impl Point {
         };
         let writes = each.iter().map(|it| it.writes).reduce(Writes::and).unwrap_or_default();
         let wait = times(|it| &it.wait);
-        let regime = regime(discipline, each, &writes);
+        let regime = regime(discipline, each, &writes, wait.mean_us.mean);
         let latencies: Vec<_> = each.iter().map(|it| &it.latency).collect();
         Self {
             discipline: discipline.to_string(),
@@ -278,10 +282,11 @@ fn merged(each: &[&Histogram<u64>]) -> Histogram<u64> {
     all
 }
 
-fn regime(discipline: Discipline, each: &[Measured], writes: &Writes) -> Regime {
+fn regime(discipline: Discipline, each: &[Measured], writes: &Writes, wait_us: f64) -> Regime {
     let sum = |count: fn(&Measured) -> u64| each.iter().map(count).sum::<u64>();
     let (offered, lost) = (sum(|it| it.offered) as f64, sum(|it| it.lost));
     // Who waits for each record's own write does not wait for room.
+    let late_us = sum(|it| it.late_mean_ns) as f64 / each.len() as f64 / 1e3;
     let waited = sum(|it| it.blocked.count) > 0 && discipline != Discipline::Sync;
     if sum(|it| it.unsent) > 0
         || (lost == 0 && (sum(|it| it.durable_in_time) as f64) < 0.95 * offered)
@@ -289,6 +294,8 @@ fn regime(discipline: Discipline, each: &[Measured], writes: &Writes) -> Regime 
         Regime::Overloaded
     } else if waited || lost > 0 {
         Regime::Full
+    } else if discipline != Discipline::Sync && late_us > 0.2 * wait_us {
+        Regime::Late
     } else if writes.overlapping > 0.05 * writes.occupied.count {
         Regime::Overlapping
     } else {
@@ -318,7 +325,8 @@ fn predict(
             (Model::Bulk, Some(theory::bulk(rate, service, p0)))
         }
     };
-    let gap_s = if model == Model::Timer { 0.0 } else { writes.gap_sum / writes.records.max(1.0) };
+    let gap_sum = if model == Model::Timer { writes.behind_sum } else { writes.gap_sum };
+    let gap_s = gap_sum / writes.records.max(1.0);
     let wait_us = wait_s.map(|it| (it + gap_s) * 1e6);
     let bound = |it: f64| (it + gap_s) * 1e6;
     let kingman_us = (model == Model::Mg1)

@@ -114,7 +114,7 @@ fn replayed(path: &Path, records: &[(u64, usize)]) -> Result<(Vec<f64>, Option<f
     times.sort_unstable();
     let gaps: Vec<_> = times.windows(2).map(|pair| (pair[1] - pair[0]) as f64).collect();
     let mean_ns = gaps.iter().sum::<f64>() / gaps.len() as f64;
-    if !(mean_ns > 0.0) {
+    if mean_ns.is_nan() || mean_ns <= 0.0 {
         return Err(Diagnostic::error("the trail's records have no distances to replay")
             .at(escape::path(path))
             .help("name a trail with at least two records of different times"));
