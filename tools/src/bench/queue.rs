@@ -316,3 +316,64 @@ impl Appender for SyncPerRecord {
         Ok(logs)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::device::Service;
+
+    fn queued(discipline: Discipline, service: Service) -> (tempfile::TempDir, Box<dyn Appender>) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let device = Device::open(dir.path(), true, service, 1).expect("a device");
+        (dir, Box::new(Queued::start(discipline, device, false).expect("threads")))
+    }
+
+    fn offer(appender: &dyn Appender, count: usize) -> Vec<Option<u64>> {
+        (0..count).map(|_| appender.append(1, b"record").expect("no failure")).collect()
+    }
+
+    #[test]
+    fn what_finds_a_full_queue_is_lost_and_counted_to_the_record() {
+        // Nothing is served while the records are offered: a write takes far longer.
+        let slow = Service::ModelFixed(Duration::from_millis(300));
+        let (_dir, appender) = queued(Discipline::Drop(5), slow);
+        let taken = offer(&*appender, 100);
+        assert_eq!(taken[..6], [Some(0), Some(1), Some(2), Some(3), Some(4), None]);
+        assert_eq!(taken.iter().filter(|it| it.is_none()).count(), 95);
+        appender.drain().expect("no failure");
+        assert_eq!(
+            offer(&*appender, 7).iter().flatten().copied().collect::<Vec<_>>(),
+            [5, 6, 7, 8, 9]
+        );
+        appender.drain().expect("no failure");
+        let logs = appender.finish().expect("no failure");
+        assert_eq!(logs.served.iter().map(|it| it.count).sum::<u64>(), 10);
+        assert_eq!(logs.moves.last().map(|it| it.durable), Some(10));
+        assert_eq!(logs.blocked.count, 0, "who loses does not wait");
+    }
+
+    #[test]
+    fn who_finds_a_full_queue_waits_where_nothing_may_be_lost() {
+        let (_dir, appender) =
+            queued(Discipline::Block(5), Service::ModelFixed(Duration::from_millis(20)));
+        let taken = offer(&*appender, 100);
+        assert_eq!(taken, (0..100).map(Some).collect::<Vec<_>>());
+        appender.drain().expect("no failure");
+        let logs = appender.finish().expect("no failure");
+        assert_eq!(logs.moves.last().map(|it| it.durable), Some(100));
+        assert!(logs.blocked.count >= 19 && logs.blocked.max_ns > 5_000_000, "{:?}", logs.blocked);
+    }
+
+    #[test]
+    fn every_discipline_makes_what_it_took_durable_on_a_real_file() {
+        for text in ["greedy:1", "greedy:3", "timer:1ms", "drop:100000", "block:7"] {
+            let (_dir, appender) = queued(text.parse().expect(text), Service::Disk);
+            assert_eq!(offer(&*appender, 2000).iter().flatten().count(), 2000, "{text}");
+            appender.drain().expect("no failure");
+            let logs = appender.finish().expect("no failure");
+            assert_eq!(logs.moves.last().map(|it| it.durable), Some(2000), "{text}");
+            assert!(logs.written_bytes >= 2000 * 10, "{text}: {}", logs.written_bytes);
+            assert!(logs.served.iter().all(|it| it.end_ns > it.start_ns), "{text}");
+        }
+    }
+}
