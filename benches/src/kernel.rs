@@ -3,32 +3,29 @@
 use anyhow::{Context, Result, bail, ensure};
 use graven_writer::source::kaudit;
 use signal_hook::consts::{SIGINT, SIGTERM};
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// Shared with the tests of the real kernel audit.
+#[path = "../../tests/kernel_turn.rs"]
+mod kernel_turn;
+
 /// The uid of the producers: no account of this machine.
 pub(crate) const UID: u32 = 64_123;
-
-/// Shared with the tests of the real kernel audit.
-const LOCK: &str = "/run/lock/graven-kernel-audit.lock";
 
 /// A run's turn at the kernel's audit. Puts its settings back, whatever happens.
 pub(crate) struct Turn {
     backlog_limit: u32,
     enabled: u32,
     interrupted: Arc<AtomicBool>,
-    _lock: File,
+    _turn: kernel_turn::Turn,
 }
 
 impl Turn {
     /// Waits for it. From here on SIGINT and SIGTERM end nothing by themselves: see [`Turn::go_on`].
     pub(crate) fn take() -> Result<Self> {
-        let lock =
-            OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(LOCK)?;
-        lock.lock()?;
+        let turn = kernel_turn::take()?;
         let status = kaudit::status()?;
         ensure!(status.pid == 0, "process {} is the audit daemon here", status.pid);
         let interrupted = Arc::new(AtomicBool::new(false));
@@ -36,7 +33,7 @@ impl Turn {
             signal_hook::flag::register(signal, interrupted.clone())?;
         }
         let (backlog_limit, enabled) = (status.backlog_limit, status.enabled);
-        Ok(Self { backlog_limit, enabled, interrupted, _lock: lock })
+        Ok(Self { backlog_limit, enabled, interrupted, _turn: turn })
     }
 
     /// An error if somebody has asked to end: what was begun then ends as after a failure.

@@ -2,6 +2,8 @@
 //! be the audit daemon, so the tests take turns with all others that are.
 
 mod common;
+#[path = "../../tests/kernel_turn.rs"]
+mod kernel_turn;
 
 use common::{Ran, graven, on, ran};
 use graven_format::name::Name;
@@ -19,7 +21,7 @@ use std::process::{Command, Stdio};
 /// Held while a test may be the audit daemon: the kernel as it was is the kernel as it shall be.
 struct Turn {
     before: Status,
-    _lock: File,
+    _turn: kernel_turn::Turn,
 }
 
 /// Waits for the turn; `None` if this machine cannot run the test, which is then said.
@@ -32,13 +34,10 @@ fn turn() -> Option<Turn> {
     if !rustix::process::geteuid().is_root() {
         return skip("not root");
     }
-    let Ok(lock) = File::create("/run/lock/graven-kernel-audit.lock") else {
-        return skip("no lock file in /run/lock");
-    };
-    lock.lock().expect("the lock");
+    let turn = kernel_turn::take().expect("the turn");
     match kaudit::status() {
         Err(why) => skip(&why.to_string()),
-        Ok(before @ Status { pid: 0, enabled: 0 | 1, .. }) => Some(Turn { before, _lock: lock }),
+        Ok(before @ Status { pid: 0, enabled: 0 | 1, .. }) => Some(Turn { before, _turn: turn }),
         Ok(status) => skip(&format!("pid {} is the audit daemon", status.pid)),
     }
 }

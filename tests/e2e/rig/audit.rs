@@ -5,14 +5,16 @@ use super::{Running, has, is_root, record_from, skip, temp_dir};
 use graven_writer::source::kaudit;
 use graven_writer::source::nlmsg::Status;
 use rustix::process::Signal;
-use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Stdio};
+
+#[path = "../../kernel_turn.rs"]
+mod kernel_turn;
 
 /// Held while a test may be the audit daemon.
 pub(crate) struct Turn {
     before: Status,
-    _lock: File,
+    _turn: kernel_turn::Turn,
 }
 
 impl Turn {
@@ -21,15 +23,11 @@ impl Turn {
         if !is_root() || !has("auditctl") {
             return None;
         }
-        let Ok(lock) = File::create("/run/lock/graven-kernel-audit.lock") else {
-            skip("no lock file in /run/lock");
-            return None;
-        };
-        lock.lock().expect("the lock");
+        let turn = kernel_turn::take().expect("the turn");
         forget_the_dead();
         match kaudit::status() {
             Ok(before @ Status { pid: 0, enabled: 0 | 1, .. }) => {
-                return Some(Self { before, _lock: lock });
+                return Some(Self { before, _turn: turn });
             }
             Ok(status) => skip(&format!("pid {} is the audit daemon", status.pid)),
             Err(why) => skip(&why.to_string()),

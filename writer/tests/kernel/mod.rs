@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::CStr;
-use std::fs::File;
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,11 +18,13 @@ use graven_writer::source::nlmsg::Status;
 use graven_writer::source::past::Past;
 use graven_writer::source::session::fresh_session;
 use graven_writer::source::{AppendError, Sink};
-use rustix::fs::{FlockOperation, flock};
+
+#[path = "../../../tests/kernel_turn.rs"]
+mod kernel_turn;
 
 /// Held while a test may be the audit daemon.
 pub(crate) struct Turn {
-    _lock: File,
+    _turn: kernel_turn::Turn,
 }
 
 /// Waits for the turn; `None` if this machine cannot run the test, which is then said.
@@ -36,13 +37,10 @@ pub(crate) fn turn() -> Option<Turn> {
     if !rustix::process::geteuid().is_root() {
         return skip("not root");
     }
-    let Ok(lock) = File::create("/run/lock/graven-kernel-audit.lock") else {
-        return skip("no lock file in /run/lock");
-    };
-    flock(&lock, FlockOperation::LockExclusive).expect("lock");
+    let turn = kernel_turn::take().expect("the turn");
     match kaudit::status() {
         Err(error) => skip(&error.to_string()),
-        Ok(Status { pid: 0, enabled: 0 | 1, .. }) => Some(Turn { _lock: lock }),
+        Ok(Status { pid: 0, enabled: 0 | 1, .. }) => Some(Turn { _turn: turn }),
         Ok(Status { pid, enabled, .. }) => {
             skip(&format!("pid {pid} is registered, enabled {enabled}"))
         }
