@@ -17,7 +17,7 @@ const COLOURS: [(&str, &str); 8] = [
     ("#a8478b", "#e69ac6"),
     ("#8a6d00", "#e6c619"),
     ("#3a3a3a", "#d0d0d0"),
-    ("#1b9aaa", "#7fe3ee"),
+    ("#c22f2f", "#ff7a7a"),
     ("#7a4b2a", "#c79a78"),
 ];
 
@@ -245,7 +245,7 @@ impl Chart {
         let plot = ((LEFT, width - RIGHT), (height - BOTTOM, TOP));
         let points = || self.series.iter().flat_map(|it| &it.points);
         let x = Placed::new(self.x.scale, points().map(|it| it.0), plot.0);
-        let ys = points().flat_map(|it| [it.1, it.1 - it.2, it.1 + it.2]);
+        let ys = points().flat_map(|it| [it.1, it.1 + it.2]);
         let y = Placed::new(self.y.scale, ys, plot.1);
         let mut svg = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"chart\" viewBox=\"0 0 {width} {height}\" role=\"img\" \

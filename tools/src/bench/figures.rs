@@ -3,7 +3,7 @@
 use super::chart::{Axis, Chart, Scale, Series, Style};
 use super::report::{Point, Regime, Report};
 
-/// Share of producers' records by load is asked for at this load first of all.
+/// Latencies at the load nearest to this one come first.
 const LOAD_SHOWN: f64 = 0.7;
 
 /// All of them, in the order of the page.
@@ -129,7 +129,7 @@ fn wait(report: &Report) -> Chart {
     }
     for mut it in kingman {
         it.name = format!("{}: Kingman", it.name);
-        it.colour = 5;
+        it.colour = 7;
         all.push(it);
     }
     Chart {
