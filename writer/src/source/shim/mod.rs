@@ -292,9 +292,11 @@ impl<'a> Reader<'a> {
         }
         let waited = |why: Errno| ShimError::System { what: "wait for records", why: why.into() };
         match self.kernel.readable() {
-            Some(fd) => stop.wait_or(&[fd], IDLE).map_err(waited),
-            None => stop.wait_or(&[], PAUSE).map_err(waited),
+            Some(fd) => stop.wait_or(&[fd], IDLE).map_err(waited)?,
+            None => stop.wait_or(&[], PAUSE).map_err(waited)?,
         }
+        // What waits on the other side for a reason of its own, such as a gap that was counted just now, is looked at.
+        self.kernel.advanced()
     }
 
     /// Takes what is there, once. How many parts that were.
