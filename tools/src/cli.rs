@@ -53,6 +53,8 @@ pub enum Command {
     Salvage(cmd::salvage::Args),
     /// Compress a trail's sealed segments
     Compress(cmd::compress::Args),
+    /// Load, look at and unload the kernel module
+    Shim(cmd::shim::Args),
     /// Check, explain or make the configuration of the daemon
     Config(cmd::config::Args),
     /// Print a signed checkpoint of a trail, to be kept elsewhere
@@ -65,6 +67,9 @@ pub enum Command {
     Watch(cmd::watch::Args),
     /// Say what this machine offers for recording, and what stands in the way
     Doctor(cmd::doctor::Args),
+    /// Measure how long records wait until they are durable, on this machine's disk
+    #[command(subcommand)]
+    Bench(cmd::bench::Bench),
     /// Print a completion script for a shell
     Completions(cmd::completions::Args),
     /// Print the manual, or write one page a command
@@ -87,12 +92,14 @@ impl Command {
             Self::Quarantine(args) => cmd::quarantine::run(&args).code(),
             Self::Salvage(args) => cmd::salvage::run(&args).code(),
             Self::Compress(args) => cmd::compress::run(&args).code(),
+            Self::Shim(args) => cmd::shim::run(&args).code(),
             Self::Config(args) => cmd::config::run(&args).code(),
             Self::Checkpoint(args) => cmd::checkpoint::run(&args).code(),
             Self::Keygen(args) => cmd::keygen::run(&args).code(),
             Self::Status(args) => cmd::status::run(&args),
             Self::Watch(args) => cmd::watch::run(&args).code(),
             Self::Doctor(args) => cmd::doctor::run(&args).code(),
+            Self::Bench(bench) => cmd::bench::run(&bench).code(),
             Self::Completions(args) => cmd::completions::run(&args).code(),
             Self::Man(args) => cmd::man::run(&args).code(),
         }

@@ -3,6 +3,7 @@
 //!
 //! The command itself is a thin shell around this library, so that tests use the pieces directly.
 
+pub mod bench;
 pub mod cli;
 pub mod cmd;
 pub mod config;
@@ -21,6 +22,7 @@ pub mod quarantine;
 pub mod range;
 pub mod recording;
 pub mod salvage;
+pub mod shim;
 pub mod status;
 pub mod time;
 pub mod trail;

@@ -6,6 +6,7 @@
 //! Environment
 //! - `GRAVEN_GUEST_SEED`: the seed of power cuts; printed with every run.
 //! - `GRAVEN_GUEST_CUTS`: power cuts, 6 unless told otherwise.
+//! - `GRAVEN_GUEST_SHIM_ROUNDS`: kills of the shim's reader, and power cuts under it, 4 unless told otherwise.
 //! - `GRAVEN_GUEST_STALL_SECONDS`: how long a disk stalls, 10 unless told otherwise.
 //! - `GRAVEN_GUEST_ACCEL`: `kvm` to use it if a guest starts under it.
 
@@ -14,4 +15,5 @@ mod audit;
 mod hello;
 mod power;
 mod rig;
+mod shim;
 mod stall;

@@ -68,21 +68,22 @@ impl Headers {
         fs::rename(temporary, makefile)
     }
 
-    /// Builds the module whose sources and Kbuild file are in `source`, in the empty folder `dir`; returns
-    /// the file `NAME.ko`.
+    /// Builds the module whose sources are in `source`, in the empty folder `dir`; returns the file `NAME.ko`. The
+    /// Kbuild file is where that one will be: `name` may have a folder in front.
     ///
     /// # Errors
     /// It does not compile; what make said is in the error.
     pub fn build(&self, source: &Path, dir: &Path, name: &str) -> Result<PathBuf> {
         output(Command::new("cp").arg("-rT").arg(source).arg(dir))?;
+        let module = dir.join(format!("{name}.ko"));
         let mut make = Command::new("make");
-        make.arg("-C").arg(&self.dir).arg(format!("M={}", dir.display()));
+        let folder = module.parent().unwrap_or(dir);
+        make.arg("-C").arg(&self.dir).arg(format!("M={}", folder.display()));
         // What a make above this one has set is not for this one.
         make.env_remove("MAKEFLAGS").env_remove("MFLAGS").env_remove("MAKELEVEL");
         // Types for BPF would need pahole, and the kernel's own image.
         make.args(["CONFIG_DEBUG_INFO_BTF_MODULES=", "modules"]);
         let made = output(&mut make)?;
-        let module = dir.join(format!("{name}.ko"));
         if !module.is_file() {
             let said = String::from_utf8_lossy(&made.stdout).into_owned();
             return Err(GuestError::failed(format!("build {name}.ko"), said));

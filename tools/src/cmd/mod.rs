@@ -1,5 +1,6 @@
 //! One module a subcommand: its arguments, its help, and `run`.
 
+pub mod bench;
 pub mod check_proof;
 pub mod checkpoint;
 pub mod completions;
@@ -17,6 +18,7 @@ mod reading;
 pub mod record;
 pub mod run;
 pub mod salvage;
+pub mod shim;
 pub mod show;
 pub mod status;
 pub mod verify;

@@ -46,13 +46,35 @@ impl Met {
     }
 }
 
-/// Writes every intact record of the range through `write`.
+/// What writes records, in order of their seq.
+pub(crate) trait Printer {
+    /// Writes one, or keeps it until what belongs to it has come.
+    fn record(&mut self, out: &mut dyn Write, seq: u64, record: &Record<'_>) -> io::Result<()>;
+
+    /// Writes what was kept: no record follows.
+    fn end(&mut self, out: &mut dyn Write) -> io::Result<()>;
+}
+
+/// What writes each record at once.
+pub(crate) struct AtOnce<F>(pub(crate) F);
+
+impl<F: FnMut(&mut dyn Write, u64, &Record<'_>) -> io::Result<()>> Printer for AtOnce<F> {
+    fn record(&mut self, out: &mut dyn Write, seq: u64, record: &Record<'_>) -> io::Result<()> {
+        self.0(out, seq, record)
+    }
+
+    fn end(&mut self, _: &mut dyn Write) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes every intact record of the range through `printer`.
 #[must_use]
 pub(crate) fn run(
     path: &Path,
     range: &SeqRange,
     out: &mut dyn Write,
-    write: &mut dyn FnMut(&mut dyn Write, u64, &Record<'_>) -> io::Result<()>,
+    printer: &mut dyn Printer,
 ) -> Exit {
     let Some(dir) = super::open(path) else { return Exit::CannotCheck };
     let mut met = Met::default();
@@ -67,7 +89,7 @@ pub(crate) fn run(
     }
     stream::stream(&dir, &range.0, &mut |item| {
         if let Item::Record { seq, record, .. } = &item {
-            written = write(out, *seq, record);
+            written = printer.record(out, *seq, record);
             return match written {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(_) => ControlFlow::Break(()),
@@ -77,9 +99,7 @@ pub(crate) fn run(
         met.say(grave, diagnostic);
         ControlFlow::Continue(())
     });
-    if written.is_ok() {
-        written = out.flush();
-    }
+    written = written.and_then(|()| printer.end(out)).and_then(|()| out.flush());
     output::ended(written, met.exit())
 }
 

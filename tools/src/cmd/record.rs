@@ -15,10 +15,11 @@ use crate::recording::housekeeping::{self, Housekeeping, Told};
 use crate::recording::open::parse_bytes;
 use crate::recording::room::{self, Ending, Words};
 use crate::recording::signals::Signals;
-use crate::recording::{Failure, SpaceArgs, TrailArgs, ack, kernel, sealed};
+use crate::recording::{Failure, SpaceArgs, TrailArgs, ack, kernel, sealed, shim};
 use graven_writer::Trail;
 use graven_writer::keeper::{MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, Role};
 use graven_writer::rewrite::LEVEL_DEFAULT;
+use graven_writer::source::shim::Rules;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -66,6 +67,10 @@ pub struct Args {
     /// may be given several times
     #[arg(long, value_name = "UID", value_parser = clap::value_parser!(u32).range(..=4_294_967_294))]
     freeze_exempt: Vec<u32>,
+    /// A file of rules for the source shim, one a line, such as `-a always,exit -F arch=b64 -S execve,openat -F
+    /// auid=1000`: docs/kernel-shim.md has all
+    #[arg(long, value_name = "FILE")]
+    shim_rules: Option<PathBuf>,
     /// Which of its processes this is: only graven itself says so
     #[arg(long, hide = true, value_parser = str::parse::<Inherited>)]
     inherited: Option<Inherited>,
@@ -97,12 +102,14 @@ pub enum Source {
     Multicast,
     /// Records of applications over a Unix socket, until a signal comes
     Socket,
+    /// System calls from Graven's kernel module, by the rules of --shim-rules, until a signal comes
+    Shim,
 }
 
 impl Source {
     const fn beside(self) -> Option<Beside> {
         match self {
-            Self::Stdin | Self::Netlink => None,
+            Self::Stdin | Self::Netlink | Self::Shim => None,
             Self::Plugin => Some(Beside::Plugin),
             Self::AfUnix => Some(Beside::AfUnix),
             Self::Multicast => Some(Beside::Multicast),
@@ -119,6 +126,7 @@ impl Source {
             Self::Netlink => graven_format::Source::Netlink,
             Self::Plugin | Self::AfUnix | Self::Multicast => graven_format::Source::Import,
             Self::Socket => graven_format::Source::Socket,
+            Self::Shim => graven_format::Source::Shim,
         }
     }
 }
@@ -147,6 +155,10 @@ came, and its offset is said. auditd may drop what its queue for plugins does no
 socket of multicast: events that are missing by their serials become loss statements, and the trail says that these sources are \
 best effort. A plugin ends when auditd closes its input; SIGHUP and SIGUSR1 do nothing to it.
 
+From shim, system calls wait in Graven's kernel module (`graven shim`) while there is no room, and while nobody reads: killed, \
+this process has lost nothing, and the next one goes on. Ended by a signal, it removes the rules and records what had begun and \
+ended by then.
+
 Over the socket, each record is answered when it is durable: docs/socket.md has the protocol. With --listen, applications and the kernel \
 write to one trail.
 
@@ -164,7 +176,7 @@ Exit codes:
   6  no room: for the first segment, or later if `--on-full end` was given or a second signal gave up the wait; the
      last `durable N` holds, and what was accepted and not made durable is counted
   7  some input was refused (a line that is too long); everything else is durable
-  8  kernel audit is not available, or another daemon holds it
+  8  kernel audit or the kernel module is not available, or another process holds it
 
 Sealed segments are compressed in the background, when nothing else wants the processor or the disk. Frames are \
 compressed on their way to the disk while that is too slow: see --compress.
@@ -176,6 +188,7 @@ Examples:
   graven record --trail /var/lib/graven/trail --source netlink --listen /run/graven/socket --group adm
   graven record --trail /var/lib/graven/app --source socket --path /run/graven/socket
   graven record --trail DIR --source netlink --checkpoint-to /mnt/elsewhere/checkpoints --witness @/etc/graven/w1
+  graven record --trail /var/lib/graven/trail --source shim --shim-rules /etc/graven/shim.rules
   tail -F app.log | graven record --trail /var/lib/graven/app --source stdin
   producer | graven record --trail DIR --source stdin --ack | while read _ seq; do release $seq; done";
 
@@ -326,6 +339,7 @@ fn record(settled: Settled, link: Option<&Link>) -> Result<Exit, Failure> {
         Source::Netlink => Some(wanted(config, link)?),
         _ => None,
     };
+    let rules = shim::wanted(args.source == Source::Shim, args.shim_rules.as_deref())?;
     if args.watches_space() {
         housekeeping::check(&config.space, &args.trail)?;
     }
@@ -345,6 +359,7 @@ fn record(settled: Settled, link: Option<&Link>) -> Result<Exit, Failure> {
         Source::AfUnix => ("af-unix", waits),
         Source::Multicast => ("multicast", waits),
         Source::Socket => ("socket", waits),
+        Source::Shim => ("shim", shim::PRODUCERS_WITHOUT_ROOM),
     };
     let words = Words {
         producers,
@@ -360,7 +375,7 @@ fn record(settled: Settled, link: Option<&Link>) -> Result<Exit, Failure> {
     let told = housekeeping.as_ref().map(|it| it.told(&args.trail));
     let settled = &Settled { told, ..settled };
     let recorded = room::while_told(&settled.args.trail, trail, words, |trail, ending| {
-        acknowledged(settled, link.zip(wanted), trail, signals, ending)
+        acknowledged(settled, link.zip(wanted), rules, trail, signals, ending)
     });
     if let Some(housekeeping) = housekeeping {
         let failed = matches!(&recorded, Err(failure) if failure.exit == Exit::Storage);
@@ -388,6 +403,7 @@ fn wanted(config: &Config, link: Option<&Link>) -> Result<Wanted, Failure> {
 fn acknowledged(
     settled: &Settled,
     kernel: Option<(&Link, Wanted)>,
+    rules: Option<Rules>,
     trail: Trail,
     signals: Signals,
     ending: Arc<Ending>,
@@ -406,7 +422,10 @@ fn acknowledged(
         };
         let recorded = match (settled.args.source.beside(), kernel) {
             (Some(source), _) => sources::beside_auditd(settled, source, trail, signals, ending),
-            (None, None) => sources::stdin(settled, trail, signals, ending),
+            (None, None) => match rules {
+                Some(rules) => sources::shim(settled, &rules, trail, signals, ending),
+                None => sources::stdin(settled, trail, signals, ending),
+            },
             (None, Some(kernel)) => sources::netlink(settled, kernel, trail, signals, ending),
         };
         // The watermark has ended with the trail, so this thread has too, or will at once.

@@ -1,5 +1,7 @@
 //! `graven run`.
 
+mod shim;
+
 use crate::diag::Diagnostic;
 use crate::escape::Escaped;
 use crate::exit::Exit;
@@ -17,6 +19,7 @@ use graven_writer::{Trail, WriteError};
 use rustix::process::Pid;
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
@@ -26,6 +29,9 @@ use std::sync::Arc;
 pub struct Args {
     #[command(flatten)]
     trail: TrailArgs,
+    /// Who records: the kernel's audit, or Graven's kernel module
+    #[arg(long, value_enum, default_value_t = Source::Netlink)]
+    source: Source,
     /// System calls to record: names with commas between, or `all`; default: those that change or
     /// reach something
     #[arg(long, value_name = "LIST")]
@@ -33,6 +39,15 @@ pub struct Args {
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     command: Vec<OsString>,
+}
+
+/// Who records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Source {
+    /// The kernel's audit
+    Netlink,
+    /// Graven's kernel module, in whose calls CMD waits while there is no room
+    Shim,
 }
 
 const AFTER_HELP: &str = "\
@@ -51,7 +66,8 @@ Exit codes:
 Examples:
   graven run --trail /var/lib/graven/make -- make install
   graven run --trail DIR --syscalls execve,openat,connect -- ./installer.sh
-  graven run --trail DIR --syscalls all -- sh -c 'date; id'";
+  graven run --trail DIR --syscalls all -- sh -c 'date; id'
+  graven run --trail DIR --source shim -- make check";
 
 /// Runs the command and records it.
 #[must_use]
@@ -78,8 +94,14 @@ fn record(args: &Args) -> Result<u8, Failure> {
     descendants::adopt().map_err(system("adopt descendants"))?;
     let trail = args.trail.open()?;
     let words = Words {
-        producers: kernel::PRODUCERS_WITHOUT_ROOM,
-        source: "netlink",
+        producers: match args.source {
+            Source::Netlink => kernel::PRODUCERS_WITHOUT_ROOM,
+            Source::Shim => crate::recording::shim::PRODUCERS_WITHOUT_ROOM,
+        },
+        source: match args.source {
+            Source::Netlink => "netlink",
+            Source::Shim => "shim",
+        },
         no_thread: Exit::RunFailed,
         given_up: Exit::RunFailed,
         // The exit code is the command's.
@@ -88,7 +110,10 @@ fn record(args: &Args) -> Result<u8, Failure> {
     room::while_told(&args.trail, trail, words, |trail, ending| {
         let board = Arc::clone(&ending.board);
         forwarder.then(ending);
-        attached(args, &calls, trail, &forwarder, &board)
+        match args.source {
+            Source::Netlink => attached(args, &calls, trail, &forwarder, &board),
+            Source::Shim => shim::recorded(args, &calls, trail, &forwarder),
+        }
     })
 }
 
@@ -173,7 +198,7 @@ fn recorded(
                 return (Err(Unstarted::Failed(failure())), Err(failure()));
             }
         };
-        let ran = run_command(args, calls, daemon, forwarder);
+        let ran = run_command(args, forwarder, None, |session| audit(daemon, calls, session));
         stop.request();
         let received = receiver.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         (ran, received)
@@ -182,31 +207,35 @@ fn recorded(
     Ok((ran, received, trail.close()))
 }
 
-/// Starts the command, and waits for it and all its descendants.
+/// Adds the rules for the command's session.
+fn audit(daemon: &Daemon, calls: &CallSet, session: u32) -> Result<(), Failure> {
+    let added = daemon
+        .audit(Scope::Session(session), calls)
+        .map_err(|why| kernel::failure(&format!("cannot add audit rules: {why}")))?;
+    if !added.ring_operations {
+        Diagnostic::warning("this kernel does not audit what io_uring does for a process")
+            .help("Linux 5.16 does")
+            .emit();
+    }
+    Ok(())
+}
+
+/// Starts the command once `prepare` has done what is to be done for its session, and waits for it and all its
+/// descendants.
 fn run_command(
     args: &Args,
-    calls: &CallSet,
-    daemon: &Daemon,
     forwarder: &Forwarder,
+    follow: Option<OwnedFd>,
+    prepare: impl FnOnce(u32) -> Result<(), Failure>,
 ) -> Result<Ended, Unstarted> {
     let mut refused = None;
-    let started =
-        child::start(&args.command, |session| match daemon.audit(Scope::Session(session), calls) {
-            Ok(added) => {
-                if !added.ring_operations {
-                    Diagnostic::warning(
-                        "this kernel does not audit what io_uring does for a process",
-                    )
-                    .help("Linux 5.16 does")
-                    .emit();
-                }
-                true
-            }
-            Err(why) => {
-                refused = Some(kernel::failure(&format!("cannot add audit rules: {why}")));
-                false
-            }
-        });
+    let started = child::start(&args.command, follow, |session| match prepare(session) {
+        Ok(()) => true,
+        Err(failure) => {
+            refused = Some(failure);
+            false
+        }
+    });
     let child = match started {
         Ok(child) => child,
         Err(StartError::Held) => {

@@ -5,6 +5,7 @@ use crate::escape::Escaped;
 use crate::exit::Exit;
 use crate::output;
 use crate::range::SeqRange;
+use crate::shim;
 use crate::time::rfc3339;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -35,7 +36,8 @@ const AFTER_HELP: &str = "\
 Prints seq, time, source, type and payload, one record a line. A record of source `socket` has the number of the \
 application's connection for a type: who it was is in the DAEMON_ACCEPT record with that number before it. What is of \
 source `import` came through auditd or by multicast, best effort. Bytes that could confuse a terminal are escaped, on \
-a pipe too; `graven export` gives them as they are. In JSON the payload is {\"text\": …}, or {\"bytes\": …} in \
+a pipe too; `graven export` gives them as they are. A record of source `shim` is one part of a record of the kernel shim; its call \
+and items are printed, and in JSON it is bytes. In JSON the payload is {\"text\": …}, or {\"bytes\": …} in \
 base64 if it is no UTF-8.
 
 Only the segments that hold the range are read. What is intact is printed even if something else is damaged. \
@@ -56,15 +58,19 @@ Examples:
 pub fn run(args: &Args) -> Exit {
     let mut out = output::raw();
     let json = args.json;
-    reading::run(&args.dir, &args.seq, &mut out, &mut |out, seq, record| {
+    let write = |out: &mut dyn Write, seq: u64, record: &Record<'_>| {
         if json { write_json(out, seq, record) } else { write_text(out, seq, record) }
-    })
+    };
+    reading::run(&args.dir, &args.seq, &mut out, &mut reading::AtOnce(write))
 }
 
 /// One record for people.
 pub(crate) fn write_text(out: &mut dyn Write, seq: u64, record: &Record<'_>) -> io::Result<()> {
     let time = rfc3339(record.realtime_ns);
     write!(out, "{seq} {time} {} ", record.source.name())?;
+    if record.source == Source::Shim {
+        return writeln!(out, "{}", shim::text::Line(record.bytes));
+    }
     match (record.source, record.kind) {
         // What has no type shows none.
         (_, 0) => write!(out, "-")?,

@@ -11,6 +11,7 @@
 //! ```
 
 use graven_writer::source::session::{SessionError, fresh_session};
+use graven_writer::source::shim::follow_me;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -43,12 +44,13 @@ pub enum StartError {
 }
 
 /// Starts `command`. `prepared` is told the number of its session before it executes anything, and
-/// says whether it may.
+/// says whether it may. Through `follow`, a device of the shim, the shim follows it from before its exec.
 ///
 /// # Errors
 /// [`StartError`]; no process is left.
 pub fn start(
     command: &[OsString],
+    follow: Option<OwnedFd>,
     prepared: impl FnOnce(u32) -> bool,
 ) -> Result<Child, StartError> {
     let fork = |why: io::Error| StartError::Fork(why);
@@ -58,7 +60,7 @@ pub fn start(
     let (go, let_go) = pipe()?;
     let mut command = Command::new(program);
     command.args(args);
-    let hold = Hold { tell, go, told_there: raw(&told), let_go_there: raw(&let_go) };
+    let hold = Hold { tell, go, told_there: raw(&told), let_go_there: raw(&let_go), follow };
     // SAFETY: the closure runs in the child between fork and exec. It calls only functions that
     // allocate nothing and take no lock (see `Hold::run`), and what it captures was made before
     // the fork.
@@ -105,6 +107,7 @@ struct Hold {
     /// itself if the parent died.
     told_there: i32,
     let_go_there: i32,
+    follow: Option<OwnedFd>,
 }
 
 impl Hold {
@@ -120,6 +123,9 @@ impl Hold {
         rustix::io::retry_on_intr(|| rustix::io::write(&self.tell, &message))?;
         if session.is_err() || !read_all(&self.go, &mut [0]) {
             return Err(Errno::CANCELED.into());
+        }
+        if let Some(shim) = &self.follow {
+            follow_me(shim.as_fd())?;
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use anstyle::Style;
 use graven_writer::Summary;
-use graven_writer::source::netlink;
+use graven_writer::source::{netlink, shim};
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -20,7 +20,6 @@ fn write(
 ) -> io::Result<()> {
     let strong = Style::new().bold();
     let mut fact = |name: &str, text: &str| writeln!(out, "{strong}{name:<10}{strong:#}{text}");
-    let path = crate::escape::path(trail);
     fact("graven", &format!("{} events in {} records", received.events, received.records))?;
     let lost = match (received.lost_events, received.lost_records, received.partial_events) {
         (0, 0, 0) if received.statements == 0 => "nothing".to_owned(),
@@ -33,6 +32,38 @@ fn write(
     if !received.drained {
         fact("undrained", "the kernel did not give out all that it had; the trail says so")?;
     }
+    write_trail(out, trail, written)
+}
+
+/// The same of the kernel shim.
+pub fn say_shim(trail: &Path, received: &shim::Summary, written: &Summary) {
+    let _ = write_shim(&mut anstream::stderr().lock(), trail, received, written);
+}
+
+fn write_shim(
+    out: &mut dyn Write,
+    trail: &Path,
+    received: &shim::Summary,
+    written: &Summary,
+) -> io::Result<()> {
+    let strong = Style::new().bold();
+    let shim::Summary { calls, parts, passed, lost, .. } = received;
+    writeln!(out, "{strong}{:<10}{strong:#}{calls} system calls in {parts} records", "graven")?;
+    let missing = match (passed, lost) {
+        (0, 0) => "nothing".to_owned(),
+        (passed, lost) => format!(
+            "{passed} calls went on unrecorded by policy, {lost} records: see the loss statements"
+        ),
+    };
+    writeln!(out, "{strong}{:<10}{strong:#}{missing}", "lost")?;
+    write_trail(out, trail, written)
+}
+
+/// What of it is durable, and how it went.
+fn write_trail(out: &mut dyn Write, trail: &Path, written: &Summary) -> io::Result<()> {
+    let strong = Style::new().bold();
+    let mut fact = |name: &str, text: &str| writeln!(out, "{strong}{name:<10}{strong:#}{text}");
+    let path = crate::escape::path(trail);
     let durable = written.durable.checked_sub(1).map_or("nothing".to_owned(), |last| {
         format!("seq {}..={last}", written.first_seq.min(last))
     });

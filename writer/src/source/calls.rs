@@ -228,6 +228,17 @@ const THROUGH_IPC: &[&str] = &[
     "shmctl",
 ];
 
+/// The name of a call of this ABI; none if the ABI is another one, or the number is not known here.
+#[must_use]
+pub fn name(arch: u32, number: u32) -> Option<&'static str> {
+    let number = usize::try_from(number).ok()?;
+    match arch {
+        ARCH_X86_64 => x86_64::Sysno::new(number).map(|call| call.name()),
+        ARCH_I386 => x86::Sysno::new(number).map(|call| call.name()),
+        _ => None,
+    }
+}
+
 /// A set of calls, as masks of call numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallSet {
@@ -418,6 +429,14 @@ mod tests {
         let error = CallSet::from_names(["x"]).expect_err("unknown");
         assert_eq!(error.to_string(), "unknown system call `x`");
         assert_eq!(CallSet::from_names([]), Err(CallsError::Empty));
+    }
+
+    #[test]
+    fn a_number_has_the_name_that_its_abi_gives_it() {
+        assert_eq!(name(ARCH_X86_64, 257), Some("openat"));
+        assert_eq!(name(ARCH_I386, 5), Some("open"));
+        assert_eq!(name(ARCH_X86_64, 100_000), None);
+        assert_eq!(name(0, 257), None);
     }
 
     /// The numbers that the audit package's own table gives, where it is installed.

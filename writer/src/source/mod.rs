@@ -15,6 +15,7 @@ pub mod past;
 pub mod plugin;
 mod serials;
 pub mod session;
+pub mod shim;
 pub mod socket;
 pub mod stream;
 pub mod window;

@@ -298,7 +298,7 @@ fn holding(segments: &[Segment], seq: u64) -> usize {
 }
 
 /// The segments of the trail, oldest first.
-fn segments(dir: &Path) -> Result<Vec<Segment>, OpenError> {
+pub(super) fn segments(dir: &Path) -> Result<Vec<Segment>, OpenError> {
     let io = |source| OpenError::Io { operation: "listing of", path: dir.to_owned(), source };
     let mut segments = Vec::new();
     for entry in fs::read_dir(dir).map_err(io)? {
@@ -312,7 +312,11 @@ fn segments(dir: &Path) -> Result<Vec<Segment>, OpenError> {
 }
 
 /// Shows `visit` all events of a segment, without hashing.
-fn scan(dir: &Path, segment: &Segment, visit: &mut dyn FnMut(Event<'_>)) -> Result<(), OpenError> {
+pub(super) fn scan(
+    dir: &Path,
+    segment: &Segment,
+    visit: &mut dyn FnMut(Event<'_>),
+) -> Result<(), OpenError> {
     let path = dir.join(segment.name());
     let failed = |source| OpenError::Io { operation: "reading", path: path.clone(), source };
     let Segment { segment, first_seq } = *segment;

@@ -13,10 +13,12 @@ use crate::kept::writer::Link;
 use crate::recording::beside::{self, Beside};
 use crate::recording::housekeeping::Told;
 use crate::recording::room::Ending;
+use crate::recording::shim::{self, Shim};
 use crate::recording::signals::{Signals, UntilStopped};
 use crate::recording::{Failure, kernel, listen, summary};
 use crate::status::Board;
 use graven_format::consts::RECORD_PAYLOAD_BYTES_MAX;
+use graven_writer::source::shim::{Kernel as _, Rules};
 use graven_writer::source::stream::{self, Refused, StreamError};
 use graven_writer::{Trail, clock};
 use std::io;
@@ -211,6 +213,50 @@ pub(super) fn netlink(
     let received = received?;
     if !args.quiet {
         summary::say(&args.trail, &received, &written);
+    }
+    Ok(Exit::Success)
+}
+
+/// Records what the kernel module gives until a signal comes, and closes the trail.
+pub(super) fn shim(
+    settled: &Settled,
+    rules: &Rules,
+    trail: Trail,
+    signals: Signals,
+    ending: Arc<Ending>,
+) -> Result<Exit, Failure> {
+    let args = &settled.args.trail;
+    let stop = Arc::new(kernel::stop()?);
+    let asked = Arc::clone(&stop);
+    let (desk, handed_in) = Desk::new();
+    let board = Arc::clone(&ending.board);
+    signals.watch(ending, desk.clone(), move || asked.request()).map_err(no_thread)?;
+    let shim = Shim::open(&args.trail)?;
+    let myself = Who::myself();
+    let _ = records::start(&myself).append(&trail);
+    let status = "recording from the kernel module";
+    let received = std::thread::scope(|scope| {
+        let _open = desk.open_until();
+        clerk(settled, &trail, &board, None, status).start(scope, handed_in).map_err(no_thread)?;
+        shim.device.set_rules(rules).map_err(|why| shim::failure(&why))?;
+        told(settled, &trail, status)?;
+        if !args.quiet {
+            Diagnostic::new(Level::Note, status.to_owned()).emit();
+        }
+        let received = shim.receive(&trail, &stop);
+        notify::stopping("making durable what was received");
+        received
+    });
+    // The last word. A trail that has failed takes none, and says so when it is closed.
+    let _ = match &received {
+        Ok(_) => records::ended(&desk.ended_by()).append(&trail),
+        Err(_) => records::aborted(&myself).append(&trail),
+    };
+    // Storage that failed is why receiving failed, if it did.
+    let written = trail.close()?;
+    let received = received?;
+    if !args.quiet {
+        summary::say_shim(&args.trail, &received, &written);
     }
     Ok(Exit::Success)
 }

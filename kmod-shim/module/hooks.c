@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Where the kernel's own copies pass by: entries of functions that it calls with them. Only a call that is being
+ * recorded looks; for everybody else a hook is a lookup that finds nothing.
+ *
+ * By ftrace itself, as a kprobe at a function's entry is: without its detour over an exception's registers, and
+ * PERMANENT, so that nobody turns tracing off under us.
+ */
+#include <linux/fs.h>
+#include <linux/ftrace.h>
+#include <linux/net.h>
+#include <linux/socket.h>
+
+#include "shim.h"
+
+static unsigned long argument(struct ftrace_regs *fregs, unsigned int n)
+{
+#ifdef ftrace_regs_get_argument
+	return ftrace_regs_get_argument(fregs, n);
+#else
+	return regs_get_kernel_argument(&fregs->regs, n);
+#endif
+}
+
+static void see(struct shim_task *task, enum shim_which which, const struct inode *inode)
+{
+	struct shim_object *seen = &task->objects[which];
+	struct graven_object *object = &seen->object;
+
+	/* What the call names; a file system that stands on another asks that one afterwards. */
+	if (seen->known || !inode)
+		return;
+	object->inode = inode->i_ino;
+	object->dev_major = MAJOR(inode->i_sb->s_dev);
+	object->dev_minor = MINOR(inode->i_sb->s_dev);
+	object->rdev_major = MAJOR(inode->i_rdev);
+	object->rdev_minor = MINOR(inode->i_rdev);
+	object->mode = inode->i_mode;
+	object->uid = __kuid_val(inode->i_uid);
+	object->gid = __kgid_val(inode->i_gid);
+	seen->known = true;
+}
+
+static void see_dentry(struct shim_task *task, enum shim_which which, const struct dentry *dentry)
+{
+	if (dentry)
+		see(task, which, d_inode(dentry));
+}
+
+/* Every name that was taken from user memory is given back here, with what the kernel acted on. */
+static void on_putname(struct shim_task *task, struct ftrace_regs *fregs)
+{
+	const struct filename *name = (const struct filename *)argument(fregs, 0);
+
+	if (!IS_ERR_OR_NULL(name))
+		shim_name(task, name->name, name->uptr);
+}
+
+static void on_fd_install(struct shim_task *task, struct ftrace_regs *fregs)
+{
+	see(task, SHIM_OPENED, file_inode((const struct file *)argument(fregs, 1)));
+}
+
+static void on_notify_change(struct shim_task *task, struct ftrace_regs *fregs)
+{
+	see_dentry(task, SHIM_CHANGED, (const struct dentry *)argument(fregs, 1));
+}
+
+static void on_remove(struct shim_task *task, struct ftrace_regs *fregs)
+{
+	see_dentry(task, SHIM_CHANGED, (const struct dentry *)argument(fregs, 2));
+}
+
+static void on_rename(struct shim_task *task, struct ftrace_regs *fregs)
+{
+	const struct renamedata *rename = (const struct renamedata *)argument(fregs, 0);
+
+	see_dentry(task, SHIM_OLD, rename->old_dentry);
+	/* What the name stands for afterwards. */
+	see_dentry(task, SHIM_NEW, rename->old_dentry);
+}
+
+static void on_link(struct shim_task *task, struct ftrace_regs *fregs)
+{
+	const struct dentry *old = (const struct dentry *)argument(fregs, 0);
+
+	see_dentry(task, SHIM_OLD, old);
+	see_dentry(task, SHIM_NEW, old);
+}
+
+static void on_address(struct shim_task *task, struct ftrace_regs *fregs)
+{
+	shim_sockaddr(task, (const void *)argument(fregs, 1), (int)argument(fregs, 2));
+}
+
+static void on_send(struct shim_task *task, struct ftrace_regs *fregs)
+{
+	const struct msghdr *message = (const struct msghdr *)argument(fregs, 1);
+
+	if (message->msg_name)
+		shim_sockaddr(task, message->msg_name, message->msg_namelen);
+}
+
+static void on_received(struct shim_task *task, struct ftrace_regs *fregs)
+{
+	shim_sockaddr(task, (const void *)argument(fregs, 0), (int)argument(fregs, 1));
+}
+
+struct hook {
+	const char *function;
+	u32 bit;
+	void (*see)(struct shim_task *task, struct ftrace_regs *fregs);
+	struct ftrace_ops ops;
+	bool set;
+};
+
+static void on_call(unsigned long ip, unsigned long parent_ip, struct ftrace_ops *ops, struct ftrace_regs *fregs)
+{
+	struct shim_task *task;
+
+	if (!in_task())
+		return;
+	task = shim_in_call();
+	if (task)
+		container_of(ops, struct hook, ops)->see(task, fregs);
+}
+
+#define HOOK(name, which, what) \
+	{ .function = name, .bit = which, .see = what, .ops = { .func = on_call, .flags = FTRACE_OPS_FL_PERMANENT } }
+
+static struct hook hooks[] = {
+	HOOK("putname", GRAVEN_HOOK_NAMES, on_putname),
+	HOOK("fd_install", GRAVEN_HOOK_OPENED, on_fd_install),
+	HOOK("notify_change", GRAVEN_HOOK_CHANGED, on_notify_change),
+	HOOK("vfs_rename", GRAVEN_HOOK_RENAMED, on_rename),
+	HOOK("vfs_link", GRAVEN_HOOK_LINKED, on_link),
+	HOOK("vfs_unlink", GRAVEN_HOOK_REMOVED, on_remove),
+	HOOK("vfs_rmdir", GRAVEN_HOOK_REMOVED, on_remove),
+	HOOK("security_socket_connect", GRAVEN_HOOK_CONNECT, on_address),
+	HOOK("security_socket_bind", GRAVEN_HOOK_BIND, on_address),
+	HOOK("security_socket_sendmsg", GRAVEN_HOOK_SEND, on_send),
+	HOOK("move_addr_to_user", GRAVEN_HOOK_RECEIVED, on_received),
+};
+
+static u32 in_place;
+
+u32 shim_hooks(void)
+{
+	return READ_ONCE(in_place);
+}
+
+u32 shim_hooks_wanted(void)
+{
+	u32 wanted = 0;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(hooks); i++)
+		wanted |= hooks[i].bit;
+	return wanted;
+}
+
+static int hook_set(struct hook *hook)
+{
+	int error;
+
+	error = ftrace_set_filter(&hook->ops, (unsigned char *)hook->function, strlen(hook->function), 1);
+	if (!error)
+		error = register_ftrace_function(&hook->ops);
+	hook->set = !error;
+	return error;
+}
+
+/* A hook that this kernel does not have is said, and its fields are flagged; without names nothing goes. */
+int shim_hooks_start(void)
+{
+	u32 missing = 0, set = 0;
+	size_t i;
+	int error;
+
+	for (i = 0; i < ARRAY_SIZE(hooks); i++) {
+		error = hook_set(&hooks[i]);
+		if (error) {
+			pr_warn("graven_shim: cannot hook %s: %d\n", hooks[i].function, error);
+			missing |= hooks[i].bit;
+		}
+		set |= hooks[i].bit;
+	}
+	WRITE_ONCE(in_place, set & ~missing);
+	if (missing & GRAVEN_HOOK_NAMES) {
+		shim_hooks_stop();
+		return -ENOENT;
+	}
+	return 0;
+}
+
+void shim_hooks_stop(void)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(hooks); i++) {
+		if (hooks[i].set)
+			unregister_ftrace_function(&hooks[i].ops);
+		hooks[i].set = false;
+	}
+	WRITE_ONCE(in_place, 0);
+}

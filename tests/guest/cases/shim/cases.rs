@@ -1,0 +1,331 @@
+//! The cases. Most run on both lines of kernels.
+
+use super::Rig;
+use super::trail::{Whole, each_once, numbers, records};
+use crate::rig::{number, verify};
+use graven_guest::Line;
+use graven_shim_abi::{
+    ITEM_NAME, ITEM_NOT_CAPTURED, ITEM_SOCKADDR, PART_NO_RETURN, PART_ORPHAN, PART_REFUSED,
+    ROLE_NEW, ROLE_OLD, ROLE_PROGRAM, ROLE_TARGET, ROLE_TEXT,
+};
+use std::collections::BTreeMap;
+
+fn rounds() -> u64 {
+    number("GRAVEN_GUEST_SHIM_ROUNDS").unwrap_or(4)
+}
+
+/// Small rings, four producers: they wait, and nothing is missing.
+#[test]
+fn a_storm_through_small_rings_is_all_there() {
+    let count = number("GRAVEN_GUEST_SHIM_CALLS").unwrap_or(50_000) / 4;
+    for rig in Rig::all() {
+        let script = format!(
+            "load_shim --slots 256\nrecord numbers\nload calls 4 {count} || exit 1\nended\n\
+             echo waited $(field waited)\ngraven shim unload || exit 1\numount /mnt"
+        );
+        let Some(verdict) = rig.run(&script) else { return };
+        let trail = rig.trail();
+        verify(&trail, &[0]);
+        each_once(&records(&trail), 4, count);
+        let waited = |line: &str| line.strip_prefix("waited ")?.parse::<u64>().ok();
+        let waited = verdict.output.lines().find_map(waited);
+        assert!(waited > Some(0), "producers were slowed down: {}", verdict.told());
+        eprintln!("{}", verdict.output);
+    }
+}
+
+/// Whoever reads is killed again and again in the storm: what it had is not there twice, what it had not is there.
+#[test]
+fn a_reader_that_is_killed_loses_and_doubles_nothing() {
+    let rounds = rounds();
+    let count = 5_000 * rounds;
+    for rig in Rig::all() {
+        let script = format!(
+            "load_shim --slots 512\nrecord numbers\nload calls 4 {count} &\nload=$!\n\
+             n=0; while [ $n -lt {rounds} ]; do\n\
+               usleep $((150000 + n * 37000 % 200000)); kill -9 $reader; wait $reader\n\
+               usleep $((n * 61000 % 150000)); record numbers; n=$((n + 1))\n\
+             done\n\
+             wait $load || exit 1\nended\ngraven shim unload || exit 1\numount /mnt"
+        );
+        if rig.run(&script).is_none() {
+            return;
+        }
+        let trail = rig.trail();
+        verify(&trail, &[0, 3]);
+        each_once(&records(&trail), 4, count);
+    }
+}
+
+/// Tasks that sleep in a call have a buffer and no room in a ring: others go on. Killed while rings are full, their records
+/// are orphans, and arrive.
+#[test]
+fn tasks_asleep_in_calls_hold_up_nobody() {
+    for rig in Rig::all() {
+        let script = "\
+load_shim --slots 256
+record all
+load sleepers 64 /tmp/pids &
+sleepers=$!
+n=0; while [ \"$(field tasks)\" -lt 64 ]; do [ $n -lt 600 ] || exit 1; n=$((n + 1)); sleep 0.05; done
+sleep 1
+load calls 2 3000 || exit 1
+# The rings fill up while the reader stands still.
+kill -STOP $reader
+load calls 2 3000 2 &
+load=$!
+n=0; while [ \"$(field waiting)\" -lt 2 ]; do [ $n -lt 600 ] || exit 1; n=$((n + 1)); sleep 0.05; done
+kill -9 $(cat /tmp/pids)
+# The rest of the machine goes on.
+sleep 1; date >/dev/null; ls / >/dev/null
+echo orphans $(field orphans) waiting $(field waiting)
+kill -CONT $reader
+wait $load || exit 1
+kill $sleepers; wait $sleepers
+ended
+graven shim unload || exit 1
+umount /mnt";
+        let Some(verdict) = rig.run(script) else { return };
+        let records = records(&{
+            let trail = rig.trail();
+            verify(&trail, &[0]);
+            trail
+        });
+        each_once(&records, 4, 3000);
+        let reads = |it: &&Whole| it.call.nr == 0 && it.call.args[2] == 1;
+        let reads: Vec<_> = records.values().filter(reads).collect();
+        assert_eq!(reads.len(), 64, "each read has ended once: {}", verdict.told());
+        let orphans = records.values().filter(|it| it.flags & PART_ORPHAN != 0).count();
+        eprintln!("{}{orphans} orphans", verdict.output);
+    }
+}
+
+/// Signals, restarts, threads, forks, vforks, execs, ptrace, int 0x80, seccomp: programs see the same.
+#[test]
+fn programs_cannot_see_that_they_are_recorded() {
+    for rig in Rig::all() {
+        // As small as rings can be, so that calls are put off all the time.
+        let script = "\
+load same >/tmp/before || exit 1
+load_shim --slots 256
+record all
+load same >/tmp/during || exit 1
+ended
+graven shim unload || exit 1
+cat /tmp/during
+cmp /tmp/before /tmp/during || { cat /tmp/before; exit 1; }
+umount /mnt";
+        let Some(verdict) = rig.run(script) else { return };
+        let trail = rig.trail();
+        verify(&trail, &[0]);
+        let records = records(&trail);
+        eprintln!("{}{} records", verdict.output, records.len());
+        let exits = records.values().filter(|it| it.flags & PART_NO_RETURN != 0).count();
+        assert!(exits > 200, "calls that do not return are there: {exits}");
+        let i386 = records.values().filter(|it| it.call.arch == 0x4000_0003).count();
+        assert!(i386 >= 1000, "int 0x80 has its architecture: {i386}");
+    }
+}
+
+#[test]
+fn it_comes_and_goes_under_load() {
+    let cycles = rounds();
+    for rig in Rig::all() {
+        let script = format!(
+            "load calls 3 1000000000 & load=$!\n\
+             i=0; while [ $i -lt {cycles} ]; do\n\
+                 load_shim --slots 256; record numbers; usleep 100000\n\
+                 ended; graven shim unload || exit 1\n\
+                 i=$((i + 1))\n\
+             done\n\
+             kill -0 $load || exit 1\n\
+             kill -9 $load $(pidof load); wait $load\numount /mnt"
+        );
+        let Some(machine) = rig.machine(&script) else { return };
+        // QEMU's threads do not bear code that is changed under load.
+        let Some(running) = crate::rig::here(machine.single_thread().boot(rig.dir.path())) else {
+            return;
+        };
+        let verdict = running.end().unwrap().expect(&graven_guest::End::Script(0));
+        eprintln!("{}: {cycles} cycles in {:?}", rig.kernel.release, verdict.took);
+        // Of each load but the last something may be missing if calls were under way at its end.
+        verify(&rig.trail(), &[0, 4]);
+    }
+}
+
+/// Without a reader, tasks that are recorded wait, all others do not, and nothing is missing afterwards. A killed one dies.
+#[test]
+fn without_a_reader_who_is_recorded_waits_and_can_be_killed() {
+    for rig in Rig::all() {
+        let script = "\
+load_shim --slots 256
+record numbers
+kill -9 $reader; wait $reader
+load calls 2 2000 & load=$!
+load calls 1 100000 7 & victim=$!
+n=0; while [ \"$(field waiting)\" -lt 3 ]; do [ $n -lt 600 ] || exit 1; n=$((n + 1)); sleep 0.05; done
+sleep 2
+kill -0 $load || exit 1
+# The shell, and this, are recorded by no rule.
+date >/dev/null
+read -r child rest </proc/$victim/task/$victim/children
+kill -9 $child; wait $victim && exit 1
+record numbers
+wait $load || exit 1
+ended
+graven shim unload || exit 1
+umount /mnt";
+        if rig.run(script).is_none() {
+            return;
+        }
+        let trail = rig.trail();
+        verify(&trail, &[0]);
+        let numbers = numbers(&records(&trail));
+        assert!(numbers.values().all(|times| *times == 1));
+        let of = |producer| numbers.keys().filter(|key| key.0 == producer).count();
+        assert_eq!((of(0), of(1)), (2000, 2000));
+        assert!(of(7) < 100_000);
+    }
+}
+
+/// A name that another thread rewrites: what is recorded is what the kernel acted on.
+#[test]
+fn a_recorded_name_and_its_outcome_agree() {
+    let count = number("GRAVEN_GUEST_SHIM_OPENS").unwrap_or(30_000);
+    for rig in Rig::all() {
+        let script = format!(
+            "load_shim\nrecord all\nload race {count} || exit 1\nended\ngraven shim unload || exit 1\numount /mnt"
+        );
+        let Some(verdict) = rig.run(&script) else { return };
+        let trail = rig.trail();
+        verify(&trail, &[0]);
+        let mut outcomes: BTreeMap<(Vec<u8>, bool), u64> = BTreeMap::new();
+        for whole in records(&trail).values().filter(|it| it.call.nr == 257) {
+            let Some(name) = whole.item(ITEM_NAME, ROLE_TARGET) else { continue };
+            if name.starts_with(b"/tmp/") {
+                *outcomes.entry((name.to_vec(), whole.call.result >= 0)).or_default() += 1;
+            }
+        }
+        let of = |name: &[u8], good| outcomes.get(&(name.to_vec(), good)).copied().unwrap_or(0);
+        eprintln!("{outcomes:?}");
+        assert_eq!(of(b"/tmp/there", false), 0, "{}", verdict.told());
+        assert!(
+            outcomes.keys().all(|(name, good)| *good == (name == b"/tmp/there")),
+            "{outcomes:?}"
+        );
+        assert!(outcomes.values().sum::<u64>() >= count);
+        assert!(of(b"/tmp/there", true) > 0 && outcomes.len() > 1, "it did race: {outcomes:?}");
+    }
+}
+
+/// Tails that cannot be mean full: nothing is overwritten, nobody is harmed.
+#[test]
+fn garbage_for_a_tail_means_full() {
+    for rig in Rig::all() {
+        let script = "\
+load_shim --slots 256
+record numbers
+kill -9 $reader; wait $reader
+load calls 2 3000 & load=$!
+load garbage 3 || exit 1
+[ \"$(field bad_tails)\" -gt 0 ] || exit 1
+record numbers
+wait $load || exit 1
+ended
+graven shim unload || exit 1
+umount /mnt";
+        if rig.run(script).is_none() {
+            return;
+        }
+        let trail = rig.trail();
+        verify(&trail, &[0]);
+        each_once(&records(&trail), 2, 3000);
+    }
+}
+
+/// One call of each kind: names with their roles, outcomes, addresses, arguments that take several parts.
+#[test]
+fn a_record_says_what_the_kernel_acted_on() {
+    for rig in Rig::all() {
+        let script = "\
+load_shim
+graven run --trail /mnt/trail --source shim --syscalls all --quiet -- load tour; [ $? = 5 ] || exit 1
+graven shim unload || exit 1
+umount /mnt";
+        if rig.run(script).is_none() {
+            return;
+        }
+        let trail = rig.trail();
+        verify(&trail, &[0]);
+        let records = records(&trail);
+        let find = |nr: u32, role: u16, name: &[u8]| {
+            let fits = |it: &&Whole| it.call.nr == nr && it.item(ITEM_NAME, role) == Some(name);
+            records
+                .values()
+                .find(fits)
+                .unwrap_or_else(|| panic!("{nr} {}", String::from_utf8_lossy(name)))
+        };
+        let made = find(257, ROLE_TARGET, b"made");
+        assert!(made.call.result >= 0 && made.call.uid == 1000);
+        assert_eq!(made.items[0].object.map(|it| it.mode), Some(0o100_640));
+        let renamed = find(82, ROLE_OLD, b"made");
+        assert_eq!(renamed.item(ITEM_NAME, ROLE_NEW), Some(&b"moved"[..]));
+        assert_eq!(renamed.item(graven_shim_abi::ITEM_CWD, 0), Some(&b"/tmp/tour"[..]));
+        assert_eq!(find(86, ROLE_OLD, b"moved").item(ITEM_NAME, ROLE_NEW), Some(&b"second"[..]));
+        assert_eq!(find(88, ROLE_TEXT, b"text").item(ITEM_NAME, ROLE_NEW), Some(&b"symbolic"[..]));
+        let again = find(264, ROLE_OLD, b"symbolic");
+        assert_eq!(again.item(ITEM_NAME, ROLE_NEW), Some(&b"/tmp/tour/renamed"[..]));
+        assert_eq!(find(87, ROLE_TARGET, b"second").call.result, 0);
+        assert_eq!(find(257, ROLE_TARGET, b"/tmp/tour/missing").call.result, -2);
+        let fault = records.values().find(|it| it.call.nr == 257 && it.call.result == -14).unwrap();
+        assert!(
+            fault.items.iter().any(|it| {
+                it.header.kind == ITEM_NAME && it.header.flags & ITEM_NOT_CAPTURED != 0
+            })
+        );
+        let connect = records.values().find(|it| it.call.nr == 42).unwrap();
+        let address = connect.item(ITEM_SOCKADDR, 0).unwrap();
+        assert!(connect.call.result == -2 && address[2..].starts_with(b"/tmp/nobody\0"));
+        let ring = records.values().find(|it| it.call.nr == 425).unwrap();
+        assert!(ring.call.result == -1 && ring.flags & PART_REFUSED != 0);
+        assert_eq!(find(59, ROLE_PROGRAM, b"/bin/missing").arguments(), b"missing\0one\0two\0");
+        let long = find(59, ROLE_PROGRAM, b"/proc/self/exe");
+        let arguments = [&b"load\0ended\0"[..], &[b'x'; 20_000], b"\0last\0"].concat();
+        assert!(long.call.result == 0 && long.arguments() == arguments);
+    }
+}
+
+/// Pulled in the middle of a storm, again and again on one trail: what was announced is there, and the rest is in order.
+#[test]
+fn a_power_cut_in_a_storm_costs_nothing_that_was_announced() {
+    let rounds = rounds();
+    let mut random = fastrand::Rng::with_seed(number("GRAVEN_GUEST_SEED").unwrap_or(7));
+    let Some(rig) = Rig::of(Line::V6_12) else { return };
+    for _ in 0..rounds {
+        let script = "\
+load_shim --slots 1024
+graven record --source shim --trail /mnt/trail --shim-rules /numbers.rules --quiet --segment-bytes 512K \
+    --ack >/dev/ttyS2 &
+load calls 2 100000000
+exit 1";
+        let Some(machine) = rig.machine(script) else { return };
+        let Some(mut running) = crate::rig::here(machine.boot(rig.dir.path())) else { return };
+        assert!(running.wait_until(|it| last(&it.data()).is_some()), "nothing was announced");
+        std::thread::sleep(std::time::Duration::from_millis(random.u64(..2000)));
+        let verdict = running.power_cut().unwrap();
+        let announced = last(&verdict.data).unwrap().to_string();
+        let trail = rig.trail();
+        let verified =
+            crate::rig::graven(&["verify", &trail.to_string_lossy(), "--durable", &announced]);
+        // The module is gone with the power, so that each session but the first states that something may be missing.
+        let code = verified.status.code();
+        assert!(matches!(code, Some(0 | 3 | 4)), "{code:?}: {}", crate::rig::said(&verified));
+    }
+}
+
+/// The highest seq in lines `durable N`.
+fn last(data: &[u8]) -> Option<u64> {
+    let text = String::from_utf8_lossy(data);
+    let line = text.rsplit_once('\n')?.0.lines().next_back()?;
+    line.strip_prefix("durable ")?.parse().ok()
+}

@@ -1,0 +1,116 @@
+//! The kernel shim in its kernels: what it records is all there once, whoever is killed, stopped or cut off, and programs
+//! cannot see that it is there.
+
+mod cases;
+mod trail;
+
+use crate::rig::{cache, here, kernel, machine, skip, temp_dir, with_graven};
+use graven_guest::{CacheMode, End, Headers, Image, Kernel, Line, Machine, Verdict};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// A guest with the module, `graven`, the workloads and a disk for the trail.
+struct Rig {
+    kernel: Kernel,
+    dir: TempDir,
+    image: Image,
+    module: Vec<u8>,
+}
+
+impl Rig {
+    /// One for each line of kernels that there is here.
+    fn all() -> Vec<Self> {
+        Line::ALL.into_iter().filter_map(Self::of).collect()
+    }
+
+    fn of(line: Line) -> Option<Self> {
+        let (cache, kernel) = (cache()?, kernel(line)?);
+        let headers = here(Headers::fetch(&cache, &kernel))?;
+        let (dir, build) = (temp_dir(), temp_dir());
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kmod-shim");
+        let module = headers.build(&source, build.path(), "module/graven_shim").unwrap();
+        // What is for a debugger is most of it.
+        let stripped = Command::new("strip").arg("-g").arg(&module).status();
+        assert!(stripped.is_ok_and(|it| it.success()), "strip: package binutils");
+        let module = std::fs::read(module).unwrap();
+        let image = here(Image::ext4(&dir.path().join("disk"), 512))?;
+        Some(Self { kernel, dir, image, module })
+    }
+
+    /// Runs the script, behind what all of them share.
+    fn machine(&self, script: &str) -> Option<Machine> {
+        let mut initramfs = with_graven(&self.kernel)?;
+        here(initramfs.program("load", &load()?))?;
+        initramfs
+            .file("graven_shim.ko", 0o644, self.module.clone())
+            .file("watched", 0o644, b"x".to_vec())
+            .file("all.rules", 0o644, b"-a always,exit -F uid=1000\n".to_vec())
+            .file("numbers.rules", 0o644, NUMBERS.as_bytes().to_vec())
+            .script(&format!("{COMMON}{script}"));
+        let machine = machine(&self.kernel, initramfs)?.size(512, 2);
+        Some(machine.disk(self.image.disk(CacheMode::Writeback)).limit(Duration::from_secs(400)))
+    }
+
+    /// The verdict of a script that ended well, without a complaint in the kernel's log.
+    fn run(&self, script: &str) -> Option<Verdict> {
+        let running = here(self.machine(script)?.boot(self.dir.path()))?;
+        let verdict = running.end().unwrap().expect(&End::Script(0));
+        eprintln!("{}: {:?}", self.kernel.release, verdict.took);
+        Some(verdict)
+    }
+
+    /// The trail that the guest has left.
+    fn trail(&self) -> PathBuf {
+        let _ = std::fs::remove_dir_all(self.dir.path().join("trail"));
+        self.image.copy_out("/trail", self.dir.path()).unwrap()
+    }
+}
+
+/// Only numbered calls.
+const NUMBERS: &str = "-a always,exit -F arch=b64 -S getppid -F uid=1000\n";
+
+/// Functions of the guest's shell. `record RULES` starts a reader, whose process is `$reader`; `ended` ends it.
+const COMMON: &str = r#"
+mount -t ext4 /dev/vda /mnt || exit 1
+load_shim() { graven shim load --module /graven_shim.ko "$@" || exit 1; }
+record() {
+    graven record --source shim --trail /mnt/trail --shim-rules /$1.rules --quiet --segment-bytes 8M \
+        --compress-sealed 0 &
+    reader=$!
+    tries=0
+    while ! graven shim status | grep -q "with [1-9] rules"; do
+        kill -0 $reader && [ $tries -lt 600 ] || exit 1
+        tries=$((tries + 1)); sleep 0.05
+    done
+}
+ended() { kill -TERM $reader; wait $reader || exit 1; }
+field() { graven shim status --json | sed "s/.*\"$1\":\([0-9]*\).*/\1/"; }
+"#;
+
+/// The workloads, compiled once.
+fn load() -> Option<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/guest/shim");
+    let include = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kmod-shim/include");
+    let program =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("load-{}", std::process::id()));
+    if program.exists() {
+        return Some(program);
+    }
+    let dir = temp_dir();
+    let fresh = dir.path().join("load");
+    let mut cc = Command::new("cc");
+    cc.args(["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Wno-unused-result", "-Werror", "-static"]);
+    cc.args(["-pthread", "-I"]).arg(include).arg(folder.join("load.c")).arg("-o").arg(&fresh);
+    let said = match cc.output() {
+        Ok(said) => said,
+        Err(why) => {
+            skip(&format!("no C compiler: {why}"));
+            return None;
+        }
+    };
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    std::fs::rename(&fresh, &program).unwrap();
+    Some(program)
+}
