@@ -3,7 +3,8 @@
 use crate::escape::Escaped;
 use crate::exit::Exit;
 use crate::output;
-use crate::recording::{Failure, shim};
+use crate::recording::shim::Shim;
+use crate::recording::{Failure, self_test, shim};
 use graven_writer::source::shim::{Device, Kernel as _, Memory, Policy, Status};
 use rustix::io::Errno;
 use rustix::system::{delete_module, init_module};
@@ -31,6 +32,12 @@ enum What {
     Load(LoadArgs),
     /// Unload it; nobody may have its device open
     Unload,
+    /// Have a child make calls, and look whether their records say what they must; nobody may read meanwhile
+    SelfTest {
+        /// Make the calls, in this folder: only graven itself says so
+        #[arg(long, hide = true, value_name = "DIR")]
+        as_child: Option<PathBuf>,
+    },
     /// Say how it is doing
     Status {
         /// Print one JSON object
@@ -91,7 +98,7 @@ run --source shim` read. While there is no room, the calls wait. See docs/kernel
 Exit codes:
   0  done
   2  usage, or there is no such module
-  8  the kernel refuses, the module is not loaded, or it is in use
+  8  the kernel refuses, the module is not loaded, or it is in use; or it does not see what it should
 
 Examples:
   graven shim load --slots 65536
@@ -104,6 +111,16 @@ pub fn run(args: &Args) -> Exit {
     let done = match &args.what {
         What::Load(args) => load(args),
         What::Unload => unload(),
+        What::SelfTest { as_child: Some(dir) } => {
+            return if self_test::make_calls(dir).is_ok() {
+                Exit::Success
+            } else {
+                Exit::CannotCheck
+            };
+        }
+        What::SelfTest { as_child: None } => {
+            Shim::open_alone().and_then(|shim| self_test::run(&shim))
+        }
         What::Status { json } => return status(*json),
     };
     done.map_or_else(Failure::emit, |()| Exit::Success)
