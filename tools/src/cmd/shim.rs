@@ -1,9 +1,11 @@
 //! `graven shim`.
 
+use crate::diag::{Diagnostic, Level};
 use crate::escape::Escaped;
 use crate::exit::Exit;
 use crate::output;
-use crate::recording::{Failure, shim};
+use crate::recording::shim::Shim;
+use crate::recording::{Failure, self_test, shim};
 use graven_writer::source::shim::{Device, Kernel as _, Memory, Policy, Status};
 use rustix::io::Errno;
 use rustix::system::{delete_module, init_module};
@@ -31,6 +33,18 @@ enum What {
     Load(LoadArgs),
     /// Unload it; nobody may have its device open
     Unload,
+    /// Check a file of rules for `record --shim-rules`
+    Rules {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Have a child make calls, and look whether their records say what they must; nobody may read meanwhile
+    SelfTest {
+        /// Make the calls, in this folder: only graven itself says so
+        #[arg(long, hide = true, value_name = "DIR")]
+        as_child: Option<PathBuf>,
+    },
     /// Say how it is doing
     Status {
         /// Print one JSON object
@@ -90,12 +104,13 @@ run --source shim` read. While there is no room, the calls wait. See docs/kernel
 
 Exit codes:
   0  done
-  2  usage, or there is no such module
-  8  the kernel refuses, the module is not loaded, or it is in use
+  2  usage, or there is no such module, or a rule is wrong (it is said with its line)
+  8  the kernel refuses, the module is not loaded, or it is in use; or it does not see what it should
 
 Examples:
   graven shim load --slots 65536
   graven shim load --module ./graven_shim.ko --no-reader panic --no-reader-ms 5000 --pin
+  graven shim rules /etc/graven/shim.rules
   graven shim status --json | jq .waiting";
 
 /// Does what is asked.
@@ -104,6 +119,25 @@ pub fn run(args: &Args) -> Exit {
     let done = match &args.what {
         What::Load(args) => load(args),
         What::Unload => unload(),
+        What::SelfTest { as_child: Some(dir) } => {
+            return if self_test::make_calls(dir).is_ok() {
+                Exit::Success
+            } else {
+                Exit::CannotCheck
+            };
+        }
+        What::Rules { file } => shim::wanted(true, Some(file)).map(|rules| {
+            let count = rules.map_or(0, |rules| rules.count);
+            Diagnostic::new(
+                Level::Note,
+                format!("{count} rules, in the order in which they are asked"),
+            )
+            .at(crate::escape::path(file))
+            .emit();
+        }),
+        What::SelfTest { as_child: None } => {
+            Shim::open_alone().and_then(|shim| self_test::run(&shim))
+        }
         What::Status { json } => return status(*json),
     };
     done.map_or_else(Failure::emit, |()| Exit::Success)

@@ -16,6 +16,7 @@ pub mod open;
 pub mod retention;
 pub mod room;
 pub mod sealed;
+pub mod self_test;
 pub mod shim;
 pub mod signals;
 pub mod space;

@@ -1,7 +1,7 @@
 //! Being the reader of the kernel shim, as `record` and `run` are.
 
 use crate::exit::Exit;
-use crate::recording::Failure;
+use crate::recording::{Failure, self_test};
 use graven_shim_abi::{
     HOOK_BIND, HOOK_CHANGED, HOOK_CONNECT, HOOK_LINKED, HOOK_NAMES, HOOK_OPENED, HOOK_RECEIVED,
     HOOK_REMOVED, HOOK_RENAMED, HOOK_SEND,
@@ -32,6 +32,15 @@ impl Shim {
     /// # Errors
     /// [`Failure`] with [`Exit::KernelAudit`], or the end of the trail cannot be read.
     pub fn open(dir: &Path) -> Result<Self, Failure> {
+        let past = Past::read(dir)?;
+        Ok(Self { past, ..Self::open_alone()? })
+    }
+
+    /// The same without a trail.
+    ///
+    /// # Errors
+    /// [`Failure`] with [`Exit::KernelAudit`].
+    pub fn open_alone() -> Result<Self, Failure> {
         let device = Device::reader().map_err(|why| failure(&why))?;
         let memory = Memory::map(device.file()).map_err(|why| failure(&why))?;
         let missing = device.status().map_err(|why| failure(&why))?;
@@ -42,8 +51,28 @@ impl Shim {
                 .note("records would say of some fields that they were not captured")
                 .help("the kernel's log says why: `dmesg | grep graven`"));
         }
-        let past = Past::read(dir)?;
-        Ok(Self { device, memory, past })
+        Ok(Self { device, memory, past: Past::default() })
+    }
+
+    /// The rings.
+    #[must_use]
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Has the module show that it sees what it should, unless it has records that nobody has read: then it has
+    /// worked, and these come first.
+    ///
+    /// # Errors
+    /// [`Failure`]: nothing is recorded by a module that does not.
+    pub fn prove(&self) -> Result<(), Failure> {
+        let unread = |ring| self.memory.head(ring) != self.memory.tail(ring);
+        let status = self.device.status().map_err(|why| failure(&why))?;
+        // Rules that are there are somebody's who was killed: nobody may escape them for a moment.
+        if status.rules > 0 || (0..self.memory.rings()).any(unread) {
+            return Ok(());
+        }
+        self_test::run(self)
     }
 
     /// Reads into `trail` until asked to stop; rules are gone then.

@@ -249,6 +249,7 @@ fn a_record_says_what_the_kernel_acted_on() {
     for rig in Rig::all() {
         let script = "\
 load_shim
+graven shim self-test || exit 1
 graven run --trail /mnt/trail --source shim --syscalls all --quiet -- load tour; [ $? = 5 ] || exit 1
 graven shim unload || exit 1
 umount /mnt";

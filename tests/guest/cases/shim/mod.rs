@@ -2,6 +2,7 @@
 //! cannot see that it is there.
 
 mod cases;
+mod speed;
 mod trail;
 
 use crate::rig::{cache, here, kernel, machine, skip, temp_dir, with_graven};
@@ -41,7 +42,23 @@ impl Rig {
 
     /// Runs the script, behind what all of them share.
     fn machine(&self, script: &str) -> Option<Machine> {
+        self.machine_with(script, &[], &[])
+    }
+
+    /// The same with these programs of the package auditd, and files.
+    fn machine_with(
+        &self,
+        script: &str,
+        programs: &[&str],
+        files: &[(&str, &str)],
+    ) -> Option<Machine> {
         let mut initramfs = with_graven(&self.kernel)?;
+        for program in programs {
+            here(initramfs.host_program(program, "auditd"))?;
+        }
+        for (path, text) in files {
+            initramfs.file(path, 0o640, text.as_bytes().to_vec());
+        }
         here(initramfs.program("load", &load()?))?;
         initramfs
             .file("graven_shim.ko", 0o644, self.module.clone())

@@ -49,7 +49,8 @@ pub(super) fn records(trail: &Path) -> BTreeMap<u64, Whole> {
     let mut records: BTreeMap<u64, Whole> = BTreeMap::new();
     let mut rings: BTreeMap<u32, u64> = BTreeMap::new();
     parts(trail, &mut |header, body, items| {
-        let next = rings.entry(header.ring).or_default();
+        // What the module's own test has made before is in no trail.
+        let next = rings.entry(header.ring).or_insert(header.ring_seq);
         assert_eq!(header.ring_seq, *next, "ring {}: dense, and there once", header.ring);
         *next += 1;
         if matches!(body, Body::Gap(_)) {
@@ -69,7 +70,8 @@ pub(super) fn records(trail: &Path) -> BTreeMap<u64, Whole> {
             object: item.object,
         }));
     });
-    for (at, (order, whole)) in (0..).zip(&records) {
+    let first = records.keys().next().copied().unwrap_or(0);
+    for (at, (order, whole)) in (first..).zip(&records) {
         assert_eq!(*order, at, "orders are dense");
         assert!(whole.last && whole.parts > 0, "order {order}: whole");
     }

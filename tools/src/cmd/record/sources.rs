@@ -232,6 +232,7 @@ pub(super) fn shim(
     let board = Arc::clone(&ending.board);
     signals.watch(ending, desk.clone(), move || asked.request()).map_err(no_thread)?;
     let shim = Shim::open(&args.trail)?;
+    shim.prove()?;
     let myself = Who::myself();
     let _ = records::start(&myself).append(&trail);
     let status = "recording from the kernel module";

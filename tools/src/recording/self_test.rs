@@ -1,0 +1,203 @@
+//! Whether the kernel module sees what it should: a child makes calls whose records are known beforehand.
+
+use crate::exit::Exit;
+use crate::recording::child::{self, StartError};
+use crate::recording::shim::{Shim, failure};
+use crate::recording::{Failure, kernel};
+use graven_shim_abi::decode::{Body, parse};
+use graven_shim_abi::{
+    Call, ITEM_ARGV, ITEM_CWD, ITEM_NAME, ITEM_SOCKADDR, PART_LAST, PART_NO_RETURN, ROLE_NEW,
+    ROLE_OLD, ROLE_PROGRAM, ROLE_TARGET,
+};
+use graven_writer::source::calls::CallSet;
+use graven_writer::source::shim::{Device, Kernel as _, Rules, rules};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long the child and its records may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Calls of x86-64.
+const CONNECT: u32 = 42;
+const EXECVE: u32 = 59;
+const RENAMES: [u32; 3] = [82, 264, 316];
+const OPENAT: u32 = 257;
+
+/// A record of the child's.
+#[derive(Debug, Default)]
+struct Seen {
+    call: Call,
+    flags: u16,
+    /// Kind, role, bytes.
+    items: Vec<(u16, u16, Vec<u8>)>,
+}
+
+impl Seen {
+    fn has(&self, kind: u16, role: u16, bytes: &[u8]) -> bool {
+        self.items.iter().any(|(its, of, are)| (*its, *of) == (kind, role) && are == bytes)
+    }
+}
+
+/// Makes the calls, in this folder. For the child.
+///
+/// # Errors
+/// One of them did not go as it must.
+pub fn make_calls(dir: &Path) -> io::Result<()> {
+    std::env::set_current_dir(dir)?;
+    std::fs::write("made", "")?;
+    std::fs::rename("made", "moved")?;
+    let missing = std::fs::File::open("missing").map(drop);
+    let refused = UnixStream::connect("nobody").map(drop);
+    match (missing, refused) {
+        (Err(one), Err(other)) if one.kind() == other.kind() => Ok(()),
+        _ => Err(io::Error::other("something was there that nobody made")),
+    }
+}
+
+/// Has a child make calls and looks at their records, which are consumed. Rules are gone then.
+///
+/// # Errors
+/// [`Failure`] with [`Exit::KernelAudit`] names what was not seen; or there are records that nobody has read yet.
+pub fn run(shim: &Shim) -> Result<(), Failure> {
+    let memory = shim.memory();
+    if (0..memory.rings()).any(|ring| memory.head(ring) != memory.tail(ring)) {
+        return Err(Failure::new(Exit::KernelAudit, "the module has records that nobody has read")
+            .help("record them first: `graven record --source shim`"));
+    }
+    let system = |what: &'static str| {
+        move |why: io::Error| Failure::new(Exit::CannotCheck, &format!("cannot {what}: {why}"))
+    };
+    let dir = tempfile::tempdir().map_err(system("make a folder"))?;
+    let program = std::env::current_exe().map_err(system("find this program"))?;
+    let observer = Device::observer().map_err(|why| failure(&why))?;
+    let follow = observer.file().as_fd().try_clone_to_owned().map_err(system("keep the device"))?;
+    shim.device.set_rules(&rules::followed(&CallSet::all())).map_err(|why| failure(&why))?;
+    let words = [
+        program.as_os_str().to_owned(),
+        "shim".into(),
+        "self-test".into(),
+        "--as-child".into(),
+        dir.path().as_os_str().to_owned(),
+    ];
+    let seen = child_seen(shim, &words, follow);
+    let cleared = shim.device.set_rules(&Rules::default()).map_err(|why| failure(&why));
+    let seen = seen?;
+    cleared?;
+    let missing = missing(&seen, &words, dir.path());
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::KernelAudit,
+        &format!("the kernel module does not see what it should: {}", missing.join(", ")),
+    )
+    .note(format!("of {} records of a child's calls", seen.len()))
+    .help("this kernel is none that the module was made for: docs/kernel-shim.md"))
+}
+
+/// Runs the child, and takes its records until that of its exit is there.
+fn child_seen(shim: &Shim, words: &[OsString], follow: OwnedFd) -> Result<Vec<Seen>, Failure> {
+    let mut child = child::start(words, Some(follow), |_| true).map_err(|why| match why {
+        StartError::Thread(why) => Failure::thread(Exit::CannotCheck, &why),
+        why => kernel::failure(&format!("cannot start a child: {why}")),
+    })?;
+    let pid = child.id();
+    let memory = shim.memory();
+    let mut positions: Vec<u64> = (0..memory.rings()).map(|ring| memory.tail(ring)).collect();
+    let mut seen: BTreeMap<u64, Seen> = BTreeMap::new();
+    let begun = Instant::now();
+    loop {
+        for (ring, position) in (0..).zip(&mut positions) {
+            let head = memory.head(ring);
+            while *position != head {
+                let mut bytes = Vec::new();
+                *position =
+                    memory.part(ring, *position, head, &mut bytes).map_err(|why| failure(&why))?;
+                if let Ok(part) = parse(&bytes) {
+                    let one = seen.entry(part.header.order).or_default();
+                    one.flags |= part.header.flags;
+                    if let Body::Call(call, _) = part.body {
+                        one.call = call;
+                    }
+                    let items = part.items();
+                    one.items.extend(
+                        items.map(|it| (it.header.kind, it.header.role, it.bytes.to_vec())),
+                    );
+                }
+            }
+            memory.set_tail(ring, head);
+        }
+        shim.device.advanced().map_err(|why| failure(&why))?;
+        let ended = |it: &Seen| {
+            it.call.pid == pid
+                && it.flags & (PART_NO_RETURN | PART_LAST) == PART_NO_RETURN | PART_LAST
+        };
+        if seen.values().any(ended) || begun.elapsed() > PATIENCE {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let waited = child.wait();
+    let well = waited.is_ok_and(|status| status.success());
+    if !well {
+        return Err(Failure::new(Exit::CannotCheck, "the child did not make its calls"));
+    }
+    Ok(seen.into_values().filter(|it| it.call.pid == pid).collect())
+}
+
+/// What should be among the records and is not, in words.
+fn missing(seen: &[Seen], words: &[OsString], dir: &Path) -> Vec<&'static str> {
+    let mut argv = Vec::new();
+    for word in words {
+        argv.extend_from_slice(word.as_bytes());
+        argv.push(0);
+    }
+    let dir = std::fs::canonicalize(dir).unwrap_or_default();
+    let address = [&libc_unix().to_le_bytes()[..], b"nobody\0"].concat();
+    let renamed = |it: &Seen| {
+        RENAMES.contains(&it.call.nr)
+            && it.call.result == 0
+            && it.has(ITEM_NAME, ROLE_OLD, b"made")
+            && it.has(ITEM_NAME, ROLE_NEW, b"moved")
+    };
+    let opened = |it: &Seen, name: &[u8], good: bool| {
+        it.call.nr == OPENAT
+            && (it.call.result >= 0) == good
+            && it.has(ITEM_NAME, ROLE_TARGET, name)
+            && it.has(ITEM_CWD, 0, dir.as_os_str().as_bytes())
+    };
+    let started = |it: &Seen| {
+        let arguments = it.items.iter().filter(|(kind, ..)| *kind == ITEM_ARGV);
+        let arguments: Vec<u8> = arguments.flat_map(|(.., bytes)| bytes.clone()).collect();
+        it.call.nr == EXECVE
+            && it.call.result == 0
+            && it.has(ITEM_NAME, ROLE_PROGRAM, words[0].as_bytes())
+            && arguments == argv
+    };
+    let connected = |it: &Seen| {
+        let is =
+            |bytes: &[u8]| bytes.starts_with(&address) || bytes == &address[..address.len() - 1];
+        it.call.nr == CONNECT
+            && it.call.result < 0
+            && it.items.iter().any(|(kind, _, bytes)| *kind == ITEM_SOCKADDR && is(bytes))
+    };
+    let wanted: [(&str, bool); 5] = [
+        ("the program and its arguments", seen.iter().any(started)),
+        ("a file that was opened", seen.iter().any(|it| opened(it, b"made", true))),
+        ("a file that was not there", seen.iter().any(|it| opened(it, b"missing", false))),
+        ("both names of a rename", seen.iter().any(renamed)),
+        ("the address of a socket", seen.iter().any(connected)),
+    ];
+    wanted.into_iter().filter(|(_, is)| !is).map(|(what, _)| what).collect()
+}
+
+/// `AF_UNIX`, as an address begins.
+fn libc_unix() -> u16 {
+    rustix::net::AddressFamily::UNIX.as_raw()
+}
