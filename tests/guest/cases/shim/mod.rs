@@ -93,16 +93,17 @@ const COMMON: &str = r#"
 mount -t ext4 /dev/vda /mnt || exit 1
 load_shim() { graven shim load --module /graven_shim.ko "$@" || exit 1; }
 record() {
-    graven record --source shim --trail /mnt/trail --shim-rules /$1.rules --quiet --segment-bytes 8M \
-        --compress-sealed 0 &
+    graven record --source shim --trail /mnt/trail --shim-rules /$1.rules --segment-bytes 8M \
+        --compress-sealed 0 2>/tmp/reader &
     reader=$!
     tries=0
-    while ! graven shim status | grep -q "with [1-9] rules"; do
-        kill -0 $reader && [ $tries -lt 600 ] || exit 1
+    # Its own test of the module comes before.
+    while ! grep -q 'recording from the kernel module' /tmp/reader; do
+        kill -0 $reader && [ $tries -lt 600 ] || { cat /tmp/reader; exit 1; }
         tries=$((tries + 1)); sleep 0.05
     done
 }
-ended() { kill -TERM $reader; wait $reader || exit 1; }
+ended() { kill -TERM $reader; wait $reader || { cat /tmp/reader; exit 1; }; }
 field() { graven shim status --json | sed "s/.*\"$1\":\([0-9]*\).*/\1/"; }
 "#;
 
