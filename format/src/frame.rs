@@ -155,6 +155,17 @@ impl FrameHeader {
         Ok(frame_len as usize)
     }
 
+    /// The seqs that the header of a frame names, if one starts here; nothing of it has been checked. For whoever sees
+    /// frames pass on their way to the disk.
+    #[must_use]
+    pub fn seqs(bytes: &[u8]) -> Option<core::ops::Range<u64>> {
+        if !Self::starts(bytes) || bytes.len() < FRAME_HEADER_BYTES {
+            return None;
+        }
+        let first_seq = get_u64(bytes, 56);
+        Some(first_seq..first_seq.saturating_add(get_u32(bytes, 20).into()))
+    }
+
     /// The same where the alignment is not known, because the segment's header is not readable.
     pub(crate) fn frame_len_any(bytes: &[u8]) -> Result<usize, FormatError> {
         let (frame_len, payload_len) = stated_lens(bytes)?;

@@ -156,11 +156,15 @@ static bool put_anywhere(const struct gs_core *core, __u32 hint, struct graven_p
 /* Without its lock: a hint. What it is wrong about, somebody finds who has a record and waits with that. */
 static bool seems_free(const struct gs_core *core, const struct gs_ring *ring)
 {
-	__u64 tail = gs_load(&ring->consumer->tail);
-	__u64 head = gs_load(&ring->head);
+	__u64 believed = gs_load_acquire(&ring->tail);
+	__u64 tail, head;
 
-	/* Loaded one after the other, they may be further apart than they ever were. */
-	if (tail < gs_load(&ring->tail) || tail > head || head - tail > core->slots)
+	tail = gs_load_acquire(&ring->consumer->tail);
+	head = gs_load_acquire(&ring->head);
+	/* These do not belong together, and could look full though the ring never was: no reason to stop the machine. */
+	if (gs_load(&ring->consumer->tail) != tail)
+		return true;
+	if (tail < believed || tail > head || head - tail > core->slots)
 		return false;
 	return core->slots - (__u32)(head - tail) >= 2 * slots_of(core->part_bytes_max);
 }
@@ -344,16 +348,28 @@ bool gs_push(struct gs_core *core, __u32 hint, struct gs_buffer *buffer, __u16 f
 	return true;
 }
 
-void gs_orphan(struct gs_core *core, struct gs_buffer *buffer, __u16 flags)
+/*
+ * Where there is room it must not wait: a reader with nothing to read moves no tail, so nobody would come for it, and
+ * the gate would be shut, which is a reason to pass or to stop the machine. Looking and waiting are under the lock that
+ * gs_drain takes, so that no tail moves unseen in between.
+ */
+struct gs_buffer *gs_orphan(struct gs_core *core, __u32 hint, struct gs_buffer *buffer, __u16 flags)
 {
-	finished(buffer, flags | GRAVEN_PART_LAST | GRAVEN_PART_ORPHAN);
+	struct graven_part *part = finished(buffer, flags | GRAVEN_PART_LAST | GRAVEN_PART_ORPHAN);
+
 	buffer->next = NULL;
 	gs_lock(&core->lock);
+	if (!core->orphans && put_gap(core, hint) && put_anywhere(core, hint, part)) {
+		gs_unlock(&core->lock);
+		buffer->used = 0;
+		return buffer;
+	}
 	*core->orphans_end = buffer;
 	core->orphans_end = &buffer->next;
 	gs_store(&core->orphan_count, core->orphan_count + 1);
 	gs_store(&core->control->orphans, core->orphan_count);
 	gs_unlock(&core->lock);
+	return NULL;
 }
 
 struct gs_buffer *gs_drain(struct gs_core *core, __u32 hint)
@@ -367,8 +383,6 @@ struct gs_buffer *gs_drain(struct gs_core *core, __u32 hint)
 		room(core, &core->rings[i]);
 		gs_unlock(&core->rings[i].lock);
 	}
-	if (!gs_load(&core->orphan_count) && !gs_load(&core->gap.count))
-		return NULL;
 	gs_lock(&core->lock);
 	while (put_gap(core, hint) && core->orphans) {
 		struct gs_buffer *buffer = core->orphans;

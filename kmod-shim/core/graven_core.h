@@ -112,13 +112,13 @@ void gs_number(struct gs_core *core, struct gs_buffer *buffer);
 bool gs_push(struct gs_core *core, __u32 hint, struct gs_buffer *buffer, __u16 flags);
 
 /*
- * The task cannot wait. The buffer is the core's from here on. `flags`: as of gs_push, LAST is added. Call gs_drain
- * then: there may be room, and a reader with nothing to read moves no tail, so that the gate would stay shut.
+ * The task cannot wait. `flags`: as of gs_push, LAST is added. Returns the buffer if the record is in a ring and it is
+ * empty, which is the caller's to free; NULL if it is among the orphans, and the core's.
  */
-void gs_orphan(struct gs_core *core, struct gs_buffer *buffer, __u16 flags);
+struct gs_buffer *gs_orphan(struct gs_core *core, __u32 hint, struct gs_buffer *buffer, __u16 flags);
 
 /*
- * Puts into rings what waits: a gap, orphans. To be called when tails may have moved, and after gs_orphan. Returns the buffers that
+ * Puts into rings what waits: a gap, orphans. To be called when tails may have moved. Returns the buffers that
  * are empty now, a list by `next`, which are the caller's to free.
  */
 struct gs_buffer *gs_drain(struct gs_core *core, __u32 hint);

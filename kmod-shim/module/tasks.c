@@ -105,7 +105,8 @@ void shim_advanced(void)
 
 static void stop_machine_if(enum gs_verdict verdict)
 {
-	if (verdict == GS_PANIC)
+	/* A reader that has come meanwhile saves the machine. */
+	if (verdict == GS_PANIC && shim_absent_ms())
 		panic("graven: nobody has read for %u ms and there is no room for a record", shim_absent_ms());
 }
 
@@ -133,11 +134,17 @@ static bool sleep_for_room(int state, u32 seen)
 	return go_on && !signal_pending_state(state, current);
 }
 
-/* Gives the record to the orphans, which are first in line. */
+/* The task cannot wait: a ring takes the record now, or the orphans do, which are first in line. */
 static void give_up(struct shim_task *task, u16 flags)
 {
-	gs_orphan(&shim_core, task->buffer, flags);
+	struct gs_buffer *empty = gs_orphan(&shim_core, raw_smp_processor_id(), task->buffer, flags);
+
 	task->buffer = NULL;
+	if (!empty)
+		return;
+	buffer_free(empty);
+	if (wq_has_sleeper(&shim_readers))
+		wake_up_all(&shim_readers);
 }
 
 /* Puts the part that is in the task's buffer into a ring, however long that takes. False: the task cannot wait. */

@@ -67,6 +67,9 @@ pub enum Command {
     Watch(cmd::watch::Args),
     /// Say what this machine offers for recording, and what stands in the way
     Doctor(cmd::doctor::Args),
+    /// Measure how long records wait until they are durable, on this machine's disk
+    #[command(subcommand)]
+    Bench(cmd::bench::Bench),
     /// Print a completion script for a shell
     Completions(cmd::completions::Args),
     /// Print the manual, or write one page a command
@@ -96,6 +99,7 @@ impl Command {
             Self::Status(args) => cmd::status::run(&args),
             Self::Watch(args) => cmd::watch::run(&args).code(),
             Self::Doctor(args) => cmd::doctor::run(&args).code(),
+            Self::Bench(bench) => cmd::bench::run(&bench).code(),
             Self::Completions(args) => cmd::completions::run(&args).code(),
             Self::Man(args) => cmd::man::run(&args).code(),
         }

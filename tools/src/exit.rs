@@ -43,6 +43,9 @@
 //!
 //! A configuration that is wrong is 2 for every command that reads one (auditd's is 6): it is how the command was asked.
 //!
+//! `bench` ends with 0 if it has measured, 2 if it could not; a signal ends it as it ends any process, once its files are
+//! removed.
+//!
 //! The other commands know 0 and 2.
 
 /// How a command ended.

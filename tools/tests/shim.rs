@@ -168,6 +168,17 @@ fn gaps_and_what_cannot_be_read_are_lines_of_their_own() {
     assert_eq!(lines.len(), 3);
 }
 
+/// A gap has the number of the record that comes next, parts of which may be there already.
+#[test]
+fn a_gap_leaves_the_record_of_its_number_whole() {
+    let first = PartBuilder::call(5, &call(257, 3)).item(Item::of(ITEM_EXE), b"/usr/bin/test");
+    let gap = PartBuilder::gap(5, &Gap { count: 3, reason: 1, ..Gap::default() }).flags(PART_LAST);
+    let rest = PartBuilder::more(5, 1).flags(PART_LAST).item(Item::of(ITEM_CWD), b"/home/u");
+    let text = exported(&[first.build(), gap.build(), rest.build()], 0);
+    let types: Vec<_> = text.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(types, ["type=DAEMON_ERR", "type=SYSCALL", "type=CWD"], "{text}");
+}
+
 #[test]
 fn a_part_is_one_line_for_people() {
     let rename = whole(4, &call(82, 0))
@@ -260,6 +271,10 @@ fn the_tools_of_audit_read_names_outcome_arguments_and_addresses() {
     // It names one file an event, also of the kernel's own.
     for name in ["old-name", "/no/such", "/usr/bin/run"] {
         assert!(files.contains(name), "{name}: {files}");
+    }
+    let programs = tool("aureport", &log, &["-x", "-i"]);
+    for name in ["/usr/bin/run", "/usr/bin/test"] {
+        assert!(programs.contains(name), "{name}: {programs}");
     }
     let calls = tool("aureport", &log, &["-s", "-i"]);
     for name in ["execve", "connect", "rename", "openat"] {

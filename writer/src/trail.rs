@@ -164,6 +164,19 @@ impl Trail {
     /// # Errors
     /// [`OpenError`]; nothing that had been announced durable was changed.
     pub fn open(dir: &Path, options: &Options) -> Result<Self, OpenError> {
+        Self::open_on(dir, options, |disk| disk)
+    }
+
+    /// The same over a disk that `wrap` makes of the driver's, on the engine's thread: what stands between may measure
+    /// or delay each operation, and keeps what [`Disk`] promises.
+    ///
+    /// # Errors
+    /// As [`Trail::open`].
+    pub fn open_on(
+        dir: &Path,
+        options: &Options,
+        wrap: impl FnOnce(Box<dyn Disk>) -> Box<dyn Disk> + Send + 'static,
+    ) -> Result<Self, OpenError> {
         options.check()?;
         let dir = LockedDir::open(dir, &options.key, clock::now())?;
         let options = options.clone();
@@ -175,7 +188,7 @@ impl Trail {
         };
         let engine = Builder::new()
             .name("graven-engine".to_owned())
-            .spawn(move || engine_thread(&dir, &options, &sender))
+            .spawn(move || engine_thread(&dir, &options, wrap, &sender))
             .map_err(|source| io("start of", source))?;
         match receiver.recv() {
             Ok(opened) => Ok(Self { shared: opened?, engine: Some(engine) }),
@@ -387,9 +400,10 @@ impl Sink for Trail {
 fn engine_thread(
     dir: &LockedDir,
     options: &Options,
+    wrap: impl FnOnce(Box<dyn Disk>) -> Box<dyn Disk>,
     opened: &Sender<Result<Shared, OpenError>>,
 ) -> Result<(), WriteError> {
-    let (mut engine, shared) = match start(dir, options) {
+    let (mut engine, shared) = match start(dir, options, wrap) {
         Ok(started) => started,
         Err(error) => {
             if !matches!(error, OpenError::Io { .. } | OpenError::Write(_)) {

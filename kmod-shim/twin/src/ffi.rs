@@ -32,6 +32,7 @@ pub(crate) struct Counts {
     pub(crate) order_next: u64,
     pub(crate) passed: u64,
     pub(crate) bad_tails: u64,
+    pub(crate) memory_bytes: u64,
     pub(crate) orphans: u32,
     pub(crate) buffers: u32,
 }
@@ -58,7 +59,7 @@ struct Api {
     forget: unsafe extern "C" fn(Buf),
     number: unsafe extern "C" fn(Twin, Buf),
     push: unsafe extern "C" fn(Twin, u32, Buf, u16) -> bool,
-    orphan: unsafe extern "C" fn(Twin, Buf, u16),
+    orphan: unsafe extern "C" fn(Twin, u32, Buf, u16),
     drain: unsafe extern "C" fn(Twin, u32),
     policy: unsafe extern "C" fn(Twin, u32, u32),
     status: unsafe extern "C" fn(Twin, *mut Counts),
@@ -144,10 +145,10 @@ impl Core {
         unsafe { (api().push)(self.core.as_ptr(), hint, buffer.0.as_ptr(), flags) }
     }
 
-    /// The buffer is the core's from here on, which gives it back to `drain` or `destroy`.
-    pub(crate) fn orphan(&self, buffer: Buffer, flags: u16) {
+    /// The buffer is freed: now, by `drain`, or with the core.
+    pub(crate) fn orphan(&self, hint: u32, buffer: Buffer, flags: u16) {
         // SAFETY: the core lives, and the buffer, which has a part, is given away.
-        unsafe { (api().orphan)(self.core.as_ptr(), buffer.0.as_ptr(), flags) }
+        unsafe { (api().orphan)(self.core.as_ptr(), hint, buffer.0.as_ptr(), flags) }
     }
 
     pub(crate) fn drain(&self, hint: u32) {

@@ -2,7 +2,7 @@
 //! maps the module's device. Tests play the tasks; nothing of it is for production.
 //!
 //! What the module does around the core, a test does here: it sleeps when told to wait, and calls [`Twin::drain`] when tails
-//! have moved and after [`Task::orphan`].
+//! have moved.
 
 #![deny(unsafe_code)]
 
@@ -47,7 +47,6 @@ pub enum NoReader {
 struct Inner {
     core: ffi::Core,
     memory: File,
-    part_bytes_max: u32,
     instance: u64,
 }
 
@@ -72,7 +71,7 @@ impl Twin {
         memory.set_len(bytes)?;
         let instance = fastrand::u64(..);
         let core = ffi::Core::new(&memory, ring_count, slots, part_bytes_max, instance)?;
-        Ok(Self(Arc::new(Inner { core, memory, part_bytes_max, instance })))
+        Ok(Self(Arc::new(Inner { core, memory, instance })))
     }
 
     /// The memory, for a reader to map.
@@ -125,7 +124,7 @@ impl Twin {
             order_next: counts.order_next,
             passed: counts.passed,
             bad_tails: counts.bad_tails,
-            memory_bytes: u64::from(counts.buffers) * u64::from(self.0.part_bytes_max),
+            memory_bytes: counts.memory_bytes,
             version: VERSION,
             tasks: counts.buffers,
             orphans: counts.orphans,
@@ -270,14 +269,14 @@ impl Task {
         true
     }
 
-    /// The task cannot wait: its record is an orphan. [`Twin::drain`] is to follow.
+    /// The task cannot wait: its record is an orphan, in a ring at once if there is room.
     ///
     /// # Panics
     /// If there is no record with a number.
-    pub fn orphan(&mut self, flags: u16) {
+    pub fn orphan(&mut self, hint: u32, flags: u16) {
         assert!(matches!(self.state, State::Ended { .. }), "a record has a number");
         let buffer = self.buffer.take().expect("a task with a record has a buffer");
-        self.twin.0.core.orphan(buffer, flags);
+        self.twin.0.core.orphan(hint, buffer, flags);
         self.state = State::Empty;
     }
 }
@@ -294,8 +293,7 @@ impl Drop for Task {
                 self.twin.0.core.free(buffer);
             }
         } else {
-            self.orphan(flags);
-            self.twin.drain(0);
+            self.orphan(0, flags);
         }
     }
 }

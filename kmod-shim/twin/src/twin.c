@@ -17,6 +17,7 @@ struct twin_status {
 	__u64 order_next;
 	__u64 passed;
 	__u64 bad_tails;
+	__u64 memory_bytes; /* of buffers */
 	__u32 orphans;
 	__u32 buffers;
 };
@@ -124,9 +125,9 @@ static bool twin_push(struct twin *twin, __u32 hint, struct gs_buffer *buffer, _
 	return gs_push(&twin->core, hint, buffer, flags);
 }
 
-static void twin_orphan(struct twin *twin, struct gs_buffer *buffer, __u16 flags)
+static void twin_orphan(struct twin *twin, __u32 hint, struct gs_buffer *buffer, __u16 flags)
 {
-	gs_orphan(&twin->core, buffer, flags);
+	free_all(twin, gs_orphan(&twin->core, hint, buffer, flags));
 }
 
 static void twin_drain(struct twin *twin, __u32 hint)
@@ -147,6 +148,7 @@ static void twin_status(struct twin *twin, struct twin_status *status)
 	status->passed = gs_counter_read(&twin->core.passed);
 	status->orphans = gs_load(&twin->core.orphan_count);
 	status->buffers = gs_load(&twin->buffers);
+	status->memory_bytes = (__u64)status->buffers * (sizeof(struct gs_buffer) + twin->core.part_bytes_max);
 	status->bad_tails = 0;
 	for (i = 0; i < twin->core.ring_count; i++)
 		status->bad_tails += gs_load(&twin->core.rings[i].bad_tails);
@@ -169,7 +171,7 @@ const struct {
 	void (*forget)(struct gs_buffer *);
 	void (*number)(struct twin *, struct gs_buffer *);
 	bool (*push)(struct twin *, __u32, struct gs_buffer *, __u16);
-	void (*orphan)(struct twin *, struct gs_buffer *, __u16);
+	void (*orphan)(struct twin *, __u32, struct gs_buffer *, __u16);
 	void (*drain)(struct twin *, __u32);
 	void (*policy)(struct twin *, __u32, __u32);
 	void (*status)(struct twin *, struct twin_status *);

@@ -1,5 +1,6 @@
 //! One module a subcommand: its arguments, its help, and `run`.
 
+pub mod bench;
 pub mod check_proof;
 pub mod checkpoint;
 pub mod completions;

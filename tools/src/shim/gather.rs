@@ -5,7 +5,7 @@
 //! the end, with what there is.
 
 use graven_format::Record;
-use graven_shim_abi::decode::{self, PartView};
+use graven_shim_abi::decode::{self, Body, PartView};
 use std::collections::BTreeMap;
 use std::io;
 
@@ -81,6 +81,11 @@ impl Gatherer {
         emit: &mut Emit<'_>,
     ) -> io::Result<()> {
         let order = part.header.order;
+        // A gap has the number of the next record, and is none of its parts.
+        if let Body::Gap(_) = part.body {
+            let (realtime_ns, boottime_ns) = (record.realtime_ns, record.boottime_ns);
+            return emit(&Event { order, realtime_ns, boottime_ns, parts: vec![*part] });
+        }
         if self.open.get(&order).is_some_and(|open| !open.can_hold(part)) {
             self.give(order, emit)?;
         }

@@ -28,6 +28,7 @@ const FIRST_ZEROING_NS: u64 = 200_000_000;
 pub(super) fn start(
     dir: &LockedDir,
     options: &Options,
+    wrap: impl FnOnce(Box<dyn Disk>) -> Box<dyn Disk>,
 ) -> Result<(Engine<Box<dyn Disk>>, Shared), OpenError> {
     let io = |operation| {
         let path = dir.path().to_owned();
@@ -37,8 +38,9 @@ pub(super) fn start(
         .map(|_| IoBuf::new(FRAME_BYTES_MAX))
         .collect::<io::Result<Vec<_>>>()
         .map_err(io("allocation of the ring for"))?;
-    let (mut disk, report) = open_disk(dir.path(), options.disk, &mut buffers, Some(dir.lock()))
+    let (disk, report) = open_disk(dir.path(), options.disk, &mut buffers, Some(dir.lock()))
         .map_err(io("opening the disk of"))?;
+    let mut disk = wrap(disk);
     let mut local = files::read_all(dir.path()).map_err(io("reading the keys of"))?;
     local.may_break = options.key == KeyOption::Restart;
     let recovered = recover(&mut disk, dir.trail_id(), &local, clock::now())?;

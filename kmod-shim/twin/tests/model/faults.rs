@@ -51,7 +51,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     fault("bad tails are not counted", "gs_store(&ring->bad_tails, ring->bad_tails + 1);", ""),
     fault(
         "the gate believes any tail",
-        "if (tail < gs_load(&ring->tail) || tail > head || head - tail > core->slots)",
+        "if (tail < believed || tail > head || head - tail > core->slots)",
         "if (0)",
     ),
     fault("the gate asks for too little room", ">= 2 * slots_of(core", ">= slots_of(core"),
@@ -138,6 +138,16 @@ pub(crate) const FAULTS: &[Fault] = &[
         "an orphan is not called one",
         "flags | GRAVEN_PART_LAST | GRAVEN_PART_ORPHAN",
         "flags | GRAVEN_PART_LAST",
+    ),
+    fault(
+        "an orphan waits though there is room",
+        "if (!core->orphans && put_gap(core, hint) && put_anywhere(core, hint, part)) {",
+        "if (0) {",
+    ),
+    fault(
+        "an orphan goes before the gap",
+        "if (!core->orphans && put_gap(core, hint) && put_anywhere(core, hint, part)) {",
+        "if (!core->orphans && put_anywhere(core, hint, part)) {",
     ),
     fault("an orphan is not counted", "gs_store(&core->orphan_count, core->orphan_count + 1);", ""),
     fault("orphans are never fewer", "gs_store(&core->orphan_count, core->orphan_count - 1);", ""),
@@ -236,11 +246,11 @@ pub(crate) const FAULTS: &[Fault] = &[
          \tgs_counter_set(&core->order_next, buffer->order + 1);\n",
     ),
     race(
-        "orphans are added without the lock",
+        "an orphan looks for room before it has the lock to wait",
         "graven_core.c",
-        "\tgs_lock(&core->lock);\n\t*core->orphans_end = buffer;\n\tcore->orphans_end = &buffer->next;\n",
-        "\t*core->orphans_end = buffer;\n\tfor (volatile int i = 0; i < 200000; i++)\n\t\t;\n\
-         \tcore->orphans_end = &buffer->next;\n\tgs_lock(&core->lock);\n",
+        "\t*core->orphans_end = buffer;\n",
+        "\tgs_unlock(&core->lock);\n\tfor (volatile int i = 0; i < 40000000; i++)\n\t\t;\n\
+         \tgs_lock(&core->lock);\n\t*core->orphans_end = buffer;\n",
     ),
     unordered(
         "the head is stored without release",

@@ -187,9 +187,12 @@ impl Model {
         self.put_gap(hint) && self.put_anywhere(hint, part)
     }
 
-    pub(crate) fn orphan(&mut self, mut part: Draft) {
+    pub(crate) fn orphan(&mut self, hint: u32, mut part: Draft) {
         part.flags |= PART_LAST | PART_ORPHAN;
-        self.orphans.push_back(part);
+        // Where there is room, and nobody is first in line, it does not wait.
+        if !self.orphans.is_empty() || !self.push(hint, &part) {
+            self.orphans.push_back(part);
+        }
     }
 
     pub(crate) fn drain(&mut self, hint: u32) {

@@ -41,8 +41,6 @@ pub(crate) struct Around<'a> {
     pub(crate) absent_ms: u32,
     pub(crate) now_ns: u64,
     pub(crate) big: bool,
-    /// Somebody has a drain to do, and has not come to it.
-    pub(crate) drain_owed: &'a mut bool,
     /// No call starts any more.
     pub(crate) ending: bool,
 }
@@ -232,17 +230,16 @@ impl Sim {
     }
 
     fn give_up(&mut self, around: &mut Around<'_>, flags: u16) {
-        self.task.orphan(flags);
-        self.given_up(around, flags);
-        // Others may come in between.
-        *around.drain_owed = true;
+        let hint = random_hint(around.rng);
+        self.task.orphan(hint, flags);
+        self.given_up(around, hint, flags);
     }
 
-    fn given_up(&mut self, around: &mut Around<'_>, flags: u16) {
+    fn given_up(&mut self, around: &mut Around<'_>, hint: u32, flags: u16) {
         self.has_buffer = false;
         self.draft.flags |= flags;
         self.expected.flags |= flags;
-        around.model.orphan(self.draft.clone());
+        around.model.orphan(hint, self.draft.clone());
         self.done(around);
     }
 
@@ -259,9 +256,8 @@ impl Sim {
             around.model.order_next += 1;
         }
         if flags & PART_CUT != 0 && around.rng.bool() {
-            // The twin's own way, which drains.
-            self.given_up(around, flags);
-            around.model.drain(0);
+            // The twin's own way.
+            self.given_up(around, 0, flags);
             return Self::new(around.twin);
         }
         if number {

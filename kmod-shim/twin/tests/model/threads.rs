@@ -12,17 +12,20 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::thread;
 use std::time::{Duration, Instant};
 
-const TASKS: u64 = 6;
-const RINGS: u32 = 3;
 const PART_BYTES: u32 = 1024;
+/// The least, so that there often is no room.
+const SLOTS: u32 = 16;
 const ITEM_BYTES: usize = 300;
 /// Enough, however slow the machine is.
-const LONGEST: Duration = Duration::from_secs(20);
+const LONGEST: Duration = Duration::from_secs(60);
 /// Without a record for so long, something is lost that others wait for: what it is, the checks say.
-const STUCK: Duration = Duration::from_secs(3);
+const STUCK: Duration = Duration::from_secs(5);
 
 struct World {
     twin: Twin,
+    rings: u32,
+    /// A task is killed in one of so many moments in which it can be.
+    killed_in: u32,
     stop: AtomicBool,
     /// 0 while somebody reads.
     absent_ms: AtomicU32,
@@ -62,7 +65,7 @@ struct Life<'a> {
 
 impl Life<'_> {
     fn killed(&mut self) -> bool {
-        self.rng.u16(..600) == 0
+        self.rng.u32(..self.world.killed_in) == 0
     }
 
     fn wait(&mut self) {
@@ -71,8 +74,7 @@ impl Life<'_> {
 
     /// The record goes to the orphans, and the task is another one from here on.
     fn give_up(&mut self, flags: u16) {
-        self.task.orphan(flags);
-        self.world.twin.drain(self.rng.u32(..));
+        self.task.orphan(self.rng.u32(..), flags);
         self.task = self.world.twin.task();
     }
 
@@ -178,7 +180,7 @@ impl Reading<'_> {
             assert!(before.is_none_or(|before| before == bytes), "one part for each name");
         }
         // Killed before it said so: it reads that once more.
-        if all || self.rng.u8(..20) > 0 {
+        if at > from && (all || self.rng.u8(..20) > 0) {
             self.memory.set_tail(ring, at);
             self.world.twin.drain(ring);
         }
@@ -187,7 +189,7 @@ impl Reading<'_> {
 
     fn live(mut self) -> Durable {
         while self.world.busy.load(Ordering::Acquire) > 0 {
-            for ring in 0..RINGS {
+            for ring in 0..self.world.rings {
                 self.ring(ring, false);
             }
             if self.rng.u8(..50) == 0 && !self.world.stop.load(Ordering::Acquire) {
@@ -202,7 +204,7 @@ impl Reading<'_> {
         }
         // A gap may be the last thing that happened.
         self.world.twin.drain(0);
-        while (0..RINGS).any(|ring| self.ring(ring, true)) {}
+        while (0..self.world.rings).any(|ring| self.ring(ring, true)) {}
         self.durable
     }
 }
@@ -256,19 +258,30 @@ fn check(world: &World, durable: &Durable, mut lives: Vec<HashMap<u64, u32>>) {
 
 #[test]
 fn threads_lose_nothing() {
-    let records = super::number_from("GRAVEN_TWIN_RECORDS").unwrap_or(120_000);
+    storm(3, 6, 600, super::number_from("GRAVEN_TWIN_RECORDS").unwrap_or(60_000));
+}
+
+/// Nobody else pushes, which would have the reader come for it.
+#[test]
+fn one_task_alone_is_never_forgotten() {
+    storm(1, 1, 60, super::number_from("GRAVEN_TWIN_RECORDS").unwrap_or(60_000) / 4);
+}
+
+fn storm(rings: u32, task_count: u64, killed_in: u32, records: u64) {
     let world = World {
-        twin: Twin::new(RINGS, 64, PART_BYTES).unwrap(),
+        twin: Twin::new(rings, SLOTS, PART_BYTES).unwrap(),
+        rings,
+        killed_in,
         stop: AtomicBool::new(false),
         absent_ms: AtomicU32::new(0),
-        busy: AtomicUsize::new(TASKS as usize),
+        busy: AtomicUsize::new(task_count as usize),
         passed: AtomicU64::new(0),
     };
     let (durable, lives) = thread::scope(|scope| {
         let memory = Reader::map(&world.twin.memory().unwrap()).unwrap();
         let reading = Reading { world: &world, memory, rng: Rng::new(), durable: Durable::new() };
         let reader = scope.spawn(|| reading.live());
-        let tasks: Vec<_> = (0..TASKS)
+        let tasks: Vec<_> = (0..task_count)
             .map(|id| {
                 let (rng, task, made) = (Rng::new(), world.twin.task(), HashMap::new());
                 let life = Life { world: &world, rng, id, task, made };
@@ -276,16 +289,24 @@ fn threads_lose_nothing() {
             })
             .collect();
         let (end, mut grew, mut before) = (Instant::now() + LONGEST, Instant::now(), 0);
-        while Instant::now() < end && grew.elapsed() < STUCK && before < records {
+        while Instant::now() < end
+            && !reader.is_finished()
+            && grew.elapsed() < STUCK
+            && before < records
+        {
             thread::sleep(Duration::from_millis(10));
             let now = world.twin.status().order_next;
             if now > before {
                 (grew, before) = (Instant::now(), now);
             }
         }
+        // Else a record waits that nobody comes for, or the gate is shut for ever.
+        let stuck = grew.elapsed() >= STUCK;
         world.stop.store(true, Ordering::Release);
         let lives: Vec<_> = tasks.into_iter().map(|task| task.join().unwrap()).collect();
-        (reader.join().unwrap(), lives)
+        let durable = reader.join().unwrap();
+        assert!(!stuck, "no record for {STUCK:?} though there was a reader");
+        (durable, lives)
     });
     let status = world.twin.status();
     println!(

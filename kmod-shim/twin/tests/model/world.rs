@@ -71,6 +71,7 @@ pub(crate) struct World {
     now_ms: u64,
     absent_since: u64,
     big: bool,
+    /// The reader has moved a tail, and has not said so.
     drain_owed: bool,
     ending: bool,
     /// So many orphans can there be until there are none again.
@@ -209,7 +210,6 @@ impl World {
             absent_ms,
             now_ns: self.now_ms * 1_000_000,
             big: self.big,
-            drain_owed: &mut self.drain_owed,
             ending: self.ending,
         };
         if kill {

@@ -61,8 +61,7 @@ static bool push(struct gs_buffer *buffer, __u64 *random, __u16 flags)
 {
 	while (!gs_push(&core, chance(random, 1U << 31), buffer, flags)) {
 		if (gs_full(&core, gs_load_acquire(&absent_ms)) == GS_PASS || !chance(random, 200)) {
-			gs_orphan(&core, buffer, flags ? 0 : GRAVEN_PART_CUT);
-			drain(0);
+			free(gs_orphan(&core, 0, buffer, flags ? 0 : GRAVEN_PART_CUT));
 			return false;
 		}
 		sched_yield();
@@ -138,9 +137,11 @@ static bool read_ring(struct gs_ring *ring)
 		at += (part->bytes + GRAVEN_SHIM_SLOT_BYTES - 1) / GRAVEN_SHIM_SLOT_BYTES;
 	}
 	failed_if(at != head);
+	if (at == tail)
+		return false;
 	gs_store_release(&ring->consumer->tail, at);
 	drain(ring->index);
-	return at != tail;
+	return true;
 }
 
 static void *reader(void *unused)

@@ -282,20 +282,26 @@ impl<'a> Reader<'a> {
     /// Reads until nothing is left that has its number; false: tasks wait still, and what they have is left.
     fn drain(&mut self, failed: &dyn Fn() -> bool) -> Result<bool, ShimError> {
         let (mut came, begun) = (Instant::now(), Instant::now());
-        loop {
-            if self.pass()? > 0 {
+        while !failed() {
+            if self.pass()? > 0 || !self.is_released() {
                 came = Instant::now();
-            }
-            let quiet = came.elapsed() >= QUIET;
-            if quiet {
+            } else if came.elapsed() >= QUIET {
+                // A gap, or an orphan, that waited for the room that was given back last.
+                self.kernel.advanced()?;
                 let status = self.kernel.status()?;
                 let done = status.waiting == 0 && status.orphans == 0;
-                if done || failed() || begun.elapsed() >= DRAIN_TIME {
+                if self.pass()? == 0 && (done || begun.elapsed() >= DRAIN_TIME) {
                     return Ok(done);
                 }
             }
             std::thread::sleep(PAUSE);
         }
+        Ok(false)
+    }
+
+    /// Whether all room is given back up to where this process has read.
+    fn is_released(&self) -> bool {
+        (0..).zip(&self.rings).all(|(ring, read)| self.memory.tail(ring) == read.position)
     }
 
     /// Nothing is there.
@@ -305,9 +311,11 @@ impl<'a> Reader<'a> {
         }
         let waited = |why: Errno| ShimError::System { what: "wait for records", why: why.into() };
         match self.kernel.readable() {
-            Some(fd) => stop.wait_or(&[fd], IDLE).map_err(waited),
-            None => stop.wait_or(&[], PAUSE).map_err(waited),
+            Some(fd) => stop.wait_or(&[fd], IDLE).map_err(waited)?,
+            None => stop.wait_or(&[], PAUSE).map_err(waited)?,
         }
+        // What waits on the other side for a reason of its own, such as a gap that was counted just now, is looked at.
+        self.kernel.advanced()
     }
 
     /// Takes what is there, once. How many parts that were.
@@ -408,8 +416,7 @@ impl<'a> Reader<'a> {
     /// What was read up to here may be given back when it is durable. A releaser that is gone says itself why.
     fn release_to_here(&mut self) {
         let tails: Vec<u64> = self.rings.iter().map(|ring| ring.position).collect();
-        let moved = (0..).zip(&tails).any(|(ring, tail)| self.memory.tail(ring) != *tail);
-        if moved {
+        if !self.is_released() {
             let _ = self.batches.send(Batch { upto: self.sink.next_seq(), tails });
         }
     }

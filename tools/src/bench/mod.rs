@@ -1,0 +1,30 @@
+//! `graven bench queue`: the disk as the server of a queue, and how long records wait in it.
+//!
+//! ```text
+//! arrivals ─▶ drive: open loop ─▶ an appender ─▶ device ─▶ log of writes ─▶ analyse ─▶ report
+//!   seeded      due times           graven, or     disk,      start, end,      histograms   table, JSON, CSV,
+//!   schedule                        a reference    throttled  records          intervals    HTML, SVG
+//!                                                  or model                    theory
+//! ```
+//!
+//! Nothing is computed while a run is under way: appenders log when each write started and ended and which records were in it,
+//! producers log when each record was due. All else follows from these two afterwards, exactly.
+
+pub mod analyse;
+pub mod appender;
+pub mod arrivals;
+pub mod chart;
+pub mod device;
+pub mod drive;
+pub mod experiment;
+pub mod export;
+pub mod figures;
+pub mod graven;
+pub mod machine;
+pub mod queue;
+pub mod report;
+pub mod stats;
+pub mod table;
+pub mod theory;
+pub mod units;
+pub mod workload;
