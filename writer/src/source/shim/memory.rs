@@ -44,6 +44,7 @@ impl Memory {
     /// As [`Memory::map`].
     pub fn look(file: &File) -> Result<Self, ShimError> {
         let mapping = |what| move |why| ShimError::System { what, why };
+        long_enough(file, PAGE_BYTES)?;
         let first = MmapOptions::new()
             .len(PAGE_BYTES)
             .map_raw_read_only(file)
@@ -52,6 +53,7 @@ impl Memory {
         copy(&first, 0, &mut page);
         let control = Control::read(&page).unwrap_or_default();
         let bytes = checked(&control)?;
+        long_enough(file, bytes)?;
         let map = MmapOptions::new()
             .len(bytes)
             .map_raw_read_only(file)
@@ -109,8 +111,8 @@ impl Memory {
     ) -> Result<u64, ShimError> {
         let wrong = |what: &'static str| ShimError::Ring { ring, position, what };
         let slots = u64::from(self.control.slots);
-        if head.wrapping_sub(position) > slots {
-            return Err(wrong("its head is more than a ring ahead"));
+        if head.checked_sub(position).is_none_or(|ahead| ahead > slots) {
+            return Err(wrong("its head is behind, or more than a ring ahead"));
         }
         let slot = (position % slots) as usize;
         let at = ring_at(&self.control, ring) + 2 * PAGE_BYTES + slot * SLOT_BYTES;
@@ -118,7 +120,7 @@ impl Memory {
         copy(&self.map, at, &mut header);
         let header = Part::read(&header).unwrap_or_default();
         let len = header.bytes as usize;
-        let next = position + len.div_ceil(SLOT_BYTES) as u64;
+        let next = position.saturating_add(len.div_ceil(SLOT_BYTES) as u64);
         if header.kind == graven_shim_abi::PART_PAD {
             let whole = len >= SLOT_BYTES && len.is_multiple_of(SLOT_BYTES);
             return if whole && next <= head && next.is_multiple_of(slots) {
@@ -147,6 +149,17 @@ impl Memory {
             word(page, at).store(value, Ordering::Release);
         }
     }
+}
+
+/// Whether all of it is there. A device has no length, and refuses itself to map more than it has; of a file, the pages
+/// beyond its end would kill whoever reads them.
+fn long_enough(file: &File, bytes: usize) -> Result<(), ShimError> {
+    let found = file.metadata().map_err(|why| ShimError::System { what: "look at it", why })?;
+    if found.is_file() && found.len() < bytes as u64 {
+        let text = format!("{} bytes, where its layout has {bytes}", found.len());
+        return Err(ShimError::Foreign(text));
+    }
+    Ok(())
 }
 
 /// Bytes of all of it, if it can be.

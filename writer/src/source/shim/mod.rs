@@ -156,11 +156,12 @@ pub fn receive(
             .spawn_scoped(scope, move || release(kernel, memory, watermark, &given_back))
             .map_err(|why| ShimError::System { what: "start a thread", why })?;
         let mut reader = Reader::new(kernel, memory, sink, past, give_back);
-        let read = reader.read_all(stop, past);
+        // It ends before its sender is gone only because it has failed.
+        let read = reader.read_all(stop, past, &|| releaser.is_finished());
         let summary = reader.summary;
         drop(reader);
         let released = releaser.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        // A reader ends without a releaser; then that one says why.
+        // A reader ends without a releaser, or nobody would ever have room again; then that one says why.
         released.and(read)?;
         Ok(summary)
     })
@@ -250,12 +251,20 @@ impl<'a> Reader<'a> {
         Self { kernel, memory, sink, rings, batches, summary, parts_at_mark: 0 }
     }
 
-    fn read_all(&mut self, stop: &Stop, past: &Past) -> Result<(), ShimError> {
+    fn read_all(
+        &mut self,
+        stop: &Stop,
+        past: &Past,
+        failed: &dyn Fn() -> bool,
+    ) -> Result<(), ShimError> {
         if let Some(since_ns) = past.left_open(self.memory.control().instance) {
             self.state_left_open(since_ns)?;
         }
         self.mark("begin")?;
         while !stop.is_requested() {
+            if failed() {
+                return Ok(());
+            }
             if self.pass()? == 0 {
                 self.wait(stop)?;
             } else {
@@ -263,26 +272,36 @@ impl<'a> Reader<'a> {
             }
         }
         self.kernel.set_rules(&Rules::default())?;
-        self.drain()?;
-        self.mark("end")
+        let drained = self.drain(failed)?;
+        if failed() {
+            return Ok(());
+        }
+        self.mark(if drained { "end" } else { "left" })
     }
 
-    /// Reads until nothing is left that has its number.
-    fn drain(&mut self) -> Result<(), ShimError> {
+    /// Reads until nothing is left that has its number; false: tasks wait still, and what they have is left.
+    fn drain(&mut self, failed: &dyn Fn() -> bool) -> Result<bool, ShimError> {
         let (mut came, begun) = (Instant::now(), Instant::now());
-        loop {
-            if self.pass()? > 0 {
+        while !failed() {
+            if self.pass()? > 0 || !self.is_released() {
                 came = Instant::now();
-            }
-            let quiet = came.elapsed() >= QUIET;
-            if quiet {
+            } else if came.elapsed() >= QUIET {
+                // A gap, or an orphan, that waited for the room that was given back last.
+                self.kernel.advanced()?;
                 let status = self.kernel.status()?;
-                if (status.waiting == 0 && status.orphans == 0) || begun.elapsed() >= DRAIN_TIME {
-                    return Ok(());
+                let done = status.waiting == 0 && status.orphans == 0;
+                if self.pass()? == 0 && (done || begun.elapsed() >= DRAIN_TIME) {
+                    return Ok(done);
                 }
             }
             std::thread::sleep(PAUSE);
         }
+        Ok(false)
+    }
+
+    /// Whether all room is given back up to where this process has read.
+    fn is_released(&self) -> bool {
+        (0..).zip(&self.rings).all(|(ring, read)| self.memory.tail(ring) == read.position)
     }
 
     /// Nothing is there.
@@ -342,7 +361,7 @@ impl<'a> Reader<'a> {
             self.summary.known += 1;
         } else {
             bytes.append(&mut ring.front);
-            ring.next = Some(header.ring_seq + 1);
+            ring.next = Some(header.ring_seq.saturating_add(1));
         }
         ring.front.clear();
         ring.position = ring.front_end;
@@ -379,15 +398,14 @@ impl<'a> Reader<'a> {
                 bytes: &bytes[part.bytes.clone()],
             })
             .collect();
+        // Stated before its part is in the trail: who is killed between the two states it twice, and not never.
+        for part in taken.iter().filter(|part| part.header.kind == PART_GAP) {
+            self.state_gap(&bytes[part.bytes.clone()], now)?;
+        }
         self.sink.append_all(&records)?;
         self.summary.parts += taken.len() as u64;
-        for part in taken {
-            match part.header.kind {
-                PART_CALL => self.summary.calls += 1,
-                PART_GAP => self.state_gap(&bytes[part.bytes.clone()], now)?,
-                _ => {}
-            }
-        }
+        let calls = taken.iter().filter(|part| part.header.kind == PART_CALL);
+        self.summary.calls += calls.count() as u64;
         self.release_to_here();
         if self.summary.parts - self.parts_at_mark >= MARK_PARTS {
             self.mark("mark")?;
@@ -398,8 +416,7 @@ impl<'a> Reader<'a> {
     /// What was read up to here may be given back when it is durable. A releaser that is gone says itself why.
     fn release_to_here(&mut self) {
         let tails: Vec<u64> = self.rings.iter().map(|ring| ring.position).collect();
-        let moved = (0..).zip(&tails).any(|(ring, tail)| self.memory.tail(ring) != *tail);
-        if moved {
+        if !self.is_released() {
             let _ = self.batches.send(Batch { upto: self.sink.next_seq(), tails });
         }
     }
@@ -427,7 +444,7 @@ impl<'a> Reader<'a> {
     /// A gap that the kernel side states is a loss of this trail.
     fn state_gap(&mut self, bytes: &[u8], now: Now) -> Result<(), ShimError> {
         let gap = bytes.get(Part::LEN..).and_then(Gap::read).unwrap_or_default();
-        self.summary.passed += gap.count;
+        self.summary.passed = self.summary.passed.saturating_add(gap.count);
         let realtime =
             |boot_ns: u64| now.realtime_ns.saturating_sub(now.boottime_ns.saturating_sub(boot_ns));
         self.state(LossStatement {
@@ -455,7 +472,7 @@ impl<'a> Reader<'a> {
 
     /// Numbers of a ring that never came.
     fn state_missing(&mut self, part: &Part, first: u64, count: u64) -> Result<(), ShimError> {
-        self.summary.lost += count;
+        self.summary.lost = self.summary.lost.saturating_add(count);
         self.state(LossStatement {
             source: Source::Shim,
             cause: Cause::SerialGap,

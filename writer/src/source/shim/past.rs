@@ -52,7 +52,7 @@ impl Past {
                 } else if record.source == Source::Shim
                     && let Some(part) = Part::read(record.bytes)
                 {
-                    since.insert(part.ring, part.ring_seq + 1);
+                    since.insert(part.ring, part.ring_seq.saturating_add(1));
                     last_ns = last_ns.max(record.realtime_ns);
                 }
             })?;
