@@ -26,8 +26,9 @@ pub(super) struct Whole {
     pub(super) call: Call,
     pub(super) flags: u16,
     pub(super) items: Vec<Piece>,
-    last: bool,
-    parts: u32,
+    /// Of each part that has come, its items. Parts of one record may lie in several rings, and come in any order.
+    parts: BTreeMap<u32, Vec<Piece>>,
+    last: Option<u32>,
 }
 
 impl Whole {
@@ -57,23 +58,30 @@ pub(super) fn records(trail: &Path) -> BTreeMap<u64, Whole> {
             return;
         }
         let whole = records.entry(header.order).or_default();
-        assert_eq!(header.part, whole.parts, "order {}: parts in their order", header.order);
-        whole.parts += 1;
         whole.flags |= header.flags;
-        whole.last |= header.flags & graven_shim_abi::PART_LAST != 0;
+        if header.flags & graven_shim_abi::PART_LAST != 0 {
+            whole.last = Some(header.part);
+        }
         if let Body::Call(call, _) = body {
             whole.call = *call;
         }
-        whole.items.extend(items.into_iter().map(|item| Piece {
+        let items = items.into_iter().map(|item| Piece {
             header: item.header,
             bytes: item.bytes.to_vec(),
             object: item.object,
-        }));
+        });
+        let twice = whole.parts.insert(header.part, items.collect());
+        assert!(twice.is_none(), "order {}: part {} is there twice", header.order, header.part);
     });
     let first = records.keys().next().copied().unwrap_or(0);
-    for (at, (order, whole)) in (first..).zip(&records) {
+    for (at, (order, whole)) in (first..).zip(&mut records) {
         assert_eq!(*order, at, "orders are dense");
-        assert!(whole.last && whole.parts > 0, "order {order}: whole");
+        assert!(
+            whole.parts.keys().copied().eq(0..=whole.last.unwrap_or(0)),
+            "order {order}: whole"
+        );
+        assert!(whole.last.is_some(), "order {order}: whole");
+        whole.items = std::mem::take(&mut whole.parts).into_values().flatten().collect();
     }
     records
 }
