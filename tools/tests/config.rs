@@ -194,7 +194,7 @@ fn it_is_configured_anew_and_a_wrong_file_changes_nothing() {
     daemon.write("one\n");
     daemon.eventually("one\n");
     let text = std::fs::read_to_string(&daemon.config).expect("the file");
-    let newer = text.replace("interval = \"off\"", "interval = \"10ms\"").replace("2M", "4M");
+    let newer = text.replace("\"off\"", "\"10ms\"").replace("\"2M\"", "\"4M\"");
     std::fs::write(&daemon.config, &newer).expect("written");
     daemon.signal(Signal::HUP);
     daemon.hear("RELOADING=1");
@@ -204,7 +204,7 @@ fn it_is_configured_anew_and_a_wrong_file_changes_nothing() {
     daemon.eventually("keys=checkpoint.interval restart=trail.ring_bytes res=success");
     assert!(daemon.exported().contains("op=reconfigure"), "{}", daemon.exported());
     assert!(daemon.exported().contains(&format!(" pid={pid} ")), "it says who has asked");
-    std::fs::write(&daemon.config, newer.replace("10ms", "1ms")).expect("written");
+    std::fs::write(&daemon.config, newer.replace("\"10ms\"", "\"1ms\"")).expect("written");
     daemon.signal(Signal::HUP);
     daemon.hear("READY=1");
     daemon.eventually("state=no-change");
