@@ -93,6 +93,8 @@ const COMMON: &str = r#"
 mount -t ext4 /dev/vda /mnt || exit 1
 load_shim() { graven shim load --module /graven_shim.ko "$@" || exit 1; }
 record() {
+    # Not the words of the one before.
+    rm -f /tmp/reader; : >/tmp/reader
     graven record --source shim --trail /mnt/trail --shim-rules /$1.rules --segment-bytes 8M \
         --compress-sealed 0 2>/tmp/reader &
     reader=$!
