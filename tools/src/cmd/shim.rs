@@ -136,7 +136,7 @@ pub fn run(args: &Args) -> Exit {
             .emit();
         }),
         What::SelfTest { as_child: None } => {
-            Shim::open_alone().and_then(|shim| self_test::run(&shim))
+            Shim::open_alone().and_then(|shim| self_test::run(&shim).map(drop))
         }
         What::Status { json } => return status(*json),
     };
@@ -191,11 +191,11 @@ fn probe(parameters: &[String]) -> Result<(), Failure> {
 
 fn unload() -> Result<(), Failure> {
     let name = CString::new(MODULE).unwrap_or_default();
-    delete_module(&name, libc_nonblock()).map_err(|why| refused("unload it", why))
+    delete_module(&name, nonblock()).map_err(|why| refused("unload it", why))
 }
 
 /// `O_NONBLOCK`: does not wait for whoever has it open.
-fn libc_nonblock() -> i32 {
+fn nonblock() -> i32 {
     rustix::fs::OFlags::NONBLOCK.bits().cast_signed()
 }
 

@@ -231,7 +231,7 @@ pub(super) fn shim(
     let (desk, handed_in) = Desk::new();
     let board = Arc::clone(&ending.board);
     signals.watch(ending, desk.clone(), move || asked.request()).map_err(no_thread)?;
-    let shim = Shim::open(&args.trail)?;
+    let mut shim = Shim::open(&args.trail)?;
     shim.prove()?;
     let myself = Who::myself();
     let _ = records::start(&myself).append(&trail);

@@ -71,7 +71,7 @@ pub(super) fn recorded(
 
 /// The shim with the rules in force, and what the command is followed through.
 fn attached(args: &Args, calls: &CallSet) -> Result<(Shim, OwnedFd), Failure> {
-    let shim = Shim::open(&args.trail.trail)?;
+    let mut shim = Shim::open(&args.trail.trail)?;
     shim.prove()?;
     let observer = Device::observer().map_err(|why| shim::failure(&why))?;
     let follow = observer.file().as_fd().try_clone_to_owned();
