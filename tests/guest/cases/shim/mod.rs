@@ -5,12 +5,14 @@ mod cases;
 mod speed;
 mod trail;
 
-use crate::rig::{cache, here, kernel, machine, skip, temp_dir, with_graven};
+use crate::rig::{cache, here, kernel, machine, skip, temp_dir, verify, with_graven};
 use graven_guest::{CacheMode, End, Headers, Image, Kernel, Line, Machine, Verdict};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
+use trail::{Whole, records};
 
 /// A guest with the module, `graven`, the workloads and a disk for the trail.
 struct Rig {
@@ -78,6 +80,14 @@ impl Rig {
         Some(verdict)
     }
 
+    /// The same, and what of its trail, which is intact and without losses, the shim has recorded.
+    fn recorded(&self, script: &str) -> Option<(Verdict, BTreeMap<u64, Whole>)> {
+        let verdict = self.run(script)?;
+        let trail = self.trail();
+        verify(&trail, &[0]);
+        Some((verdict, records(&trail)))
+    }
+
     /// The trail that the guest has left.
     fn trail(&self) -> PathBuf {
         let _ = std::fs::remove_dir_all(self.dir.path().join("trail"));
@@ -88,7 +98,7 @@ impl Rig {
 /// Only numbered calls.
 const NUMBERS: &str = "-a always,exit -F arch=b64 -S getppid -F uid=1000\n";
 
-/// Functions of the guest's shell. `record RULES` starts a reader, whose process is `$reader`; `ended` ends it.
+/// Functions of the guest's shell. `record RULES` starts a reader, whose process is `$reader`; `ended` ends it, `finish` all.
 const COMMON: &str = r#"
 mount -t ext4 /dev/vda /mnt || exit 1
 load_shim() { graven shim load --module /graven_shim.ko "$@" || exit 1; }
@@ -106,6 +116,7 @@ record() {
     done
 }
 ended() { kill -TERM $reader; wait $reader || { cat /tmp/reader; exit 1; }; }
+finish() { ended; graven shim unload || exit 1; umount /mnt; }
 field() { graven shim status --json | sed "s/.*\"$1\":\([0-9]*\).*/\1/"; }
 "#;
 
