@@ -39,7 +39,7 @@ enum What {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
-    /// Have a child make calls, and look whether their records say what they must; nobody may read meanwhile
+    /// Have a child make calls, and look whether their records, which stay for the next session, say what they must
     SelfTest {
         /// Make the calls, in this folder: only graven itself says so
         #[arg(long, hide = true, value_name = "DIR")]

@@ -64,18 +64,40 @@ pub fn make_calls(dir: &Path) -> io::Result<()> {
 const CALLS: [&str; 7] =
     ["openat", "rename", "renameat", "renameat2", "connect", "execve", "exit_group"];
 
-/// Has a child make calls and looks at their records. Rules are gone then. Returns the numbers of each ring that it took, the
-/// first and the last; none if records of somebody else, who was in a call since rules were there, lie among them: these
-/// are for the trail, and so nothing is taken.
+/// What the test has left in the rings, behind what was there before.
+#[derive(Debug)]
+pub struct Left {
+    /// Up to where each ring was read.
+    positions: Vec<u64>,
+    /// Of each ring with parts, the first and the last number.
+    numbers: BTreeMap<u32, (u64, u64)>,
+    /// Nothing but the test's: not what was there before, and nobody's who was in a call since rules were there.
+    alone: bool,
+}
+
+impl Left {
+    /// Takes it out of the rings, if that takes nothing else: then the numbers of each ring that are in no trail, the first
+    /// and the last. Else it stays, for the trail.
+    ///
+    /// # Errors
+    /// [`Failure`] with [`Exit::KernelAudit`].
+    pub fn take(self, shim: &Shim) -> Result<BTreeMap<u32, (u64, u64)>, Failure> {
+        if !self.alone {
+            return Ok(BTreeMap::new());
+        }
+        for (ring, position) in (0..).zip(self.positions) {
+            shim.memory().set_tail(ring, position);
+        }
+        shim.device.advanced().map_err(|why| failure(&why))?;
+        Ok(self.numbers)
+    }
+}
+
+/// Has a child make calls and looks at their records, which stay in the rings. Rules are gone then.
 ///
 /// # Errors
-/// [`Failure`] with [`Exit::KernelAudit`] names what was not seen; or there are records that nobody has read yet.
-pub fn run(shim: &Shim) -> Result<BTreeMap<u32, (u64, u64)>, Failure> {
-    let memory = shim.memory();
-    if (0..memory.rings()).any(|ring| memory.head(ring) != memory.tail(ring)) {
-        return Err(Failure::new(Exit::KernelAudit, "the module has records that nobody has read")
-            .help("record them first: `graven record --source shim`"));
-    }
+/// [`Failure`] with [`Exit::KernelAudit`] names what was not seen.
+pub fn run(shim: &Shim) -> Result<Left, Failure> {
     let system = |what: &'static str| {
         move |why: io::Error| Failure::new(Exit::CannotCheck, &format!("cannot {what}: {why}"))
     };
@@ -105,43 +127,32 @@ pub fn run(shim: &Shim) -> Result<BTreeMap<u32, (u64, u64)>, Failure> {
             .note(format!("of {} records of a child's calls", found.seen.len()))
             .help("this kernel is none that the module was made for: docs/kernel-shim.md"));
     }
-    if found.others {
-        return Ok(BTreeMap::new());
-    }
-    for (ring, position) in (0..).zip(found.positions) {
-        memory.set_tail(ring, position);
-    }
-    shim.device.advanced().map_err(|why| failure(&why))?;
-    Ok(found.numbers)
+    Ok(found.left)
 }
 
 /// What was in the rings.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Found {
     /// The child's records.
     seen: Vec<Seen>,
-    /// Whether there are somebody else's.
-    others: bool,
-    /// Up to where each ring was read.
-    positions: Vec<u64>,
-    /// Of each ring with parts, the first and the last number.
-    numbers: BTreeMap<u32, (u64, u64)>,
+    left: Left,
 }
 
-/// Runs the child, and reads until the record of its exit is there. Nothing is taken.
+/// Runs the child, and reads until the record of its exit is there.
 fn child_seen(shim: &Shim, words: &[OsString], follow: OwnedFd) -> Result<Found, Failure> {
+    let memory = shim.memory();
+    let positions = (0..memory.rings()).map(|ring| memory.head(ring)).collect();
+    let alone = (0..memory.rings()).all(|ring| memory.head(ring) == memory.tail(ring));
+    let mut left = Left { positions, numbers: BTreeMap::new(), alone };
     let mut child = child::start(words, Some(follow), |_| true).map_err(|why| match why {
         StartError::Thread(why) => Failure::thread(Exit::CannotCheck, &why),
         why => kernel::failure(&format!("cannot start a child: {why}")),
     })?;
     let pid = child.id();
-    let memory = shim.memory();
-    let positions = (0..memory.rings()).map(|ring| memory.tail(ring)).collect();
-    let mut found = Found { positions, ..Found::default() };
     let mut seen: BTreeMap<u64, Seen> = BTreeMap::new();
     let begun = Instant::now();
     loop {
-        read(shim, &mut found, &mut seen)?;
+        read(shim, &mut left, &mut seen)?;
         let ended = |it: &Seen| it.call.pid == pid && it.flags & PART_NO_RETURN != 0;
         if seen.values().any(ended) {
             break;
@@ -158,15 +169,15 @@ fn child_seen(shim: &Shim, words: &[OsString], follow: OwnedFd) -> Result<Found,
     if !child.wait().is_ok_and(|status| status.success()) {
         return Err(Failure::new(Exit::CannotCheck, "the child did not make its calls"));
     }
-    found.others = seen.values().any(|it| it.call.pid != pid);
-    found.seen = seen.into_values().filter(|it| it.call.pid == pid).collect();
-    Ok(found)
+    left.alone &= seen.values().all(|it| it.call.pid == pid);
+    let seen = seen.into_values().filter(|it| it.call.pid == pid).collect();
+    Ok(Found { seen, left })
 }
 
 /// Reads what has come since.
-fn read(shim: &Shim, found: &mut Found, seen: &mut BTreeMap<u64, Seen>) -> Result<(), Failure> {
+fn read(shim: &Shim, left: &mut Left, seen: &mut BTreeMap<u64, Seen>) -> Result<(), Failure> {
     let memory = shim.memory();
-    for (ring, position) in (0..).zip(&mut found.positions) {
+    for (ring, position) in (0..).zip(&mut left.positions) {
         let head = memory.head(ring);
         while *position != head {
             let mut bytes = Vec::new();
@@ -174,7 +185,7 @@ fn read(shim: &Shim, found: &mut Found, seen: &mut BTreeMap<u64, Seen>) -> Resul
                 memory.part(ring, *position, head, &mut bytes).map_err(|why| failure(&why))?;
             let Ok(part) = parse(&bytes) else { continue };
             let number = part.header.ring_seq;
-            found.numbers.entry(ring).or_insert((number, number)).1 = number;
+            left.numbers.entry(ring).or_insert((number, number)).1 = number;
             let one = seen.entry(part.header.order).or_default();
             one.flags |= part.header.flags;
             if let Body::Call(call, _) = part.body {
