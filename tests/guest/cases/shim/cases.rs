@@ -254,7 +254,7 @@ umount /mnt";
         let find = |nr: u32, role: u16, name: &[u8]| {
             let fits = |it: &&Whole| it.call.nr == nr && it.item(ITEM_NAME, role) == Some(name);
             records
-                .values()
+                .iter()
                 .find(fits)
                 .unwrap_or_else(|| panic!("{nr} {}", String::from_utf8_lossy(name)))
         };
