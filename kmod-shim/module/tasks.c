@@ -299,7 +299,8 @@ static void on_enter(void *data, struct pt_regs *regs, long nr)
 		return;
 	arch = syscall_get_arch(current);
 	task = shim_task_find();
-	if (task && task->exit_said && shim_is_exit(arch, nr) && regs_first(arch, regs) == task->args[0])
+	if (task && task->exit_said && nr == task->nr && shim_is_exit(arch, nr) &&
+	    regs_first(arch, regs) == task->args[0])
 		return;
 	match = shim_match(arch, nr, task);
 	if (match == SHIM_NO)

@@ -11,7 +11,8 @@ use graven_shim_abi::{
     ITEM_NOT_CAPTURED, ITEM_PROCTITLE, ITEM_SOCKADDR, ITEM_TTY, Item, Object, PART_LAST,
     PART_NO_RETURN, ROLE_NEW, ROLE_OLD, ROLE_PROGRAM, ROLE_TARGET,
 };
-use graven_writer::{Options, Trail};
+use graven_writer::own::Own;
+use graven_writer::{Options, Trail, clock};
 use std::path::Path;
 use std::process::Command;
 
@@ -302,5 +303,53 @@ fn the_tools_of_audit_take_what_was_not_captured() {
         let found = tool("ausearch", &log, args);
         assert!(found.contains("auid=unset uid=unset"), "{args:?}: {found}");
         assert!(found.contains("name=(null)"), "{args:?}: {found}");
+    }
+}
+
+/// A part that is in no ring's place, whatever the writer says.
+#[test]
+fn verify_finds_the_number_that_a_ring_lacks() {
+    let part = |ring, number, order| whole(order, &call(39, 1)).ring(ring, number).build();
+    let verified = |parts: &[Vec<u8>]| {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("trail");
+        let trail = Trail::open(&path, &Options::default()).expect("a trail");
+        let mark = |state: &str, next: &str| {
+            Own::new(1203, "shim-session", clock::now())
+                .field("state", state)
+                .field("instance", "00000000000000aa")
+                .field("next", next)
+                .field("tested", "none")
+                .append(&trail)
+                .expect("appended");
+        };
+        mark("begin", "0,0");
+        for bytes in parts {
+            let (source, boottime_ns, source_seq) = (Source::Shim, 5, 1);
+            let (flags, realtime_ns) = (Flags::NONE, END_NS);
+            let record =
+                Record { source, kind: 1, flags, realtime_ns, boottime_ns, source_seq, bytes };
+            trail.append(&record).expect("appended");
+        }
+        mark("end", "2,1");
+        trail.close().expect("closed");
+        on("verify", &path, &[])
+    };
+    let good = verified(&[part(0, 0, 0), part(1, 0, 1), part(0, 1, 2)]);
+    assert_eq!(good.code, 0, "{}", good.text());
+    let said = "1 session of the kernel shim by the numbers of its rings: nothing is missing that is not stated";
+    assert!(good.text().contains(said), "{}", good.text());
+    for (parts, first) in [
+        (vec![part(0, 1, 2), part(1, 0, 1)], "0 to 0 of ring 0"),
+        (vec![part(0, 0, 0), part(1, 0, 1)], "1 to 1 of ring 0"),
+    ] {
+        let bad = verified(&parts);
+        assert_eq!(bad.code, 4, "{}", bad.text());
+        assert!(
+            bad.text().contains("1 part is missing from source shim and not stated"),
+            "{}",
+            bad.text()
+        );
+        assert!(bad.text().contains(first), "{}", bad.text());
     }
 }

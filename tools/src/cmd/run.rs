@@ -13,7 +13,7 @@ use crate::recording::{Failure, TrailArgs, kernel, summary};
 use crate::status::Board;
 use graven_writer::source::calls::CallSet;
 use graven_writer::source::kaudit::{Daemon, Scope};
-use graven_writer::source::netlink;
+use graven_writer::source::netlink::{self, Stop};
 use graven_writer::source::past::Past;
 use graven_writer::{Trail, WriteError};
 use rustix::process::Pid;
@@ -136,20 +136,25 @@ fn attached(
     board.tell_kernel(attached.0.last_status());
     let (ran, received, closed) = recorded(args, calls, trail, attached, forwarder)?;
     let written = closed.map_err(|error| kernel::written_less(error, &received));
-    let code = match ran {
-        Ok(ended) => ended.code(),
-        Err(Unstarted::Failed(failure)) => return Err(failure),
-        Err(Unstarted::Command(exit, failure)) => {
-            let _ = failure.emit();
-            exit.code()
-        }
-    };
+    let code = code_of(ran)?;
     let written = written?;
     let received = received?;
     if !args.trail.quiet {
         summary::say(&args.trail.trail, &received, &written);
     }
     Ok(code)
+}
+
+/// What to end with when the command has ended so.
+fn code_of(ran: Result<Ended, Unstarted>) -> Result<u8, Failure> {
+    match ran {
+        Ok(ended) => Ok(ended.code()),
+        Err(Unstarted::Failed(failure)) => Err(failure),
+        Err(Unstarted::Command(exit, failure)) => {
+            let _ = failure.emit();
+            Ok(exit.code())
+        }
+    }
 }
 
 /// Why the command did not run.
@@ -176,17 +181,35 @@ fn recorded(
     forwarder: &Forwarder,
 ) -> Result<Recorded, Failure> {
     let stop = kernel::stop()?;
-    let (ran, received) = std::thread::scope(|scope| {
-        let daemon = &daemon;
+    let (ran, received) = beside(
+        &stop,
+        || kernel::receive(&daemon, &trail, past, &stop),
+        || {
+            let _ = daemon.remove_rules();
+        },
+        || run_command(args, forwarder, None, |session| audit(&daemon, calls, session)),
+    );
+    let received = kernel::detach(daemon, received);
+    Ok((ran, received, trail.close()))
+}
+
+/// Receives beside the command that `run` runs, until that has ended. If receiving fails, the rules are removed: or the
+/// command's calls would wait for a receiver that is gone.
+fn beside<T: Send>(
+    stop: &Stop,
+    receive: impl FnOnce() -> Result<T, Failure> + Send,
+    remove_rules: impl FnOnce() + Send,
+    run: impl FnOnce() -> Result<Ended, Unstarted>,
+) -> (Result<Ended, Unstarted>, Result<T, Failure>) {
+    std::thread::scope(|scope| {
         let builder = std::thread::Builder::new().name("graven-receive".to_owned());
-        let receiver = builder.spawn_scoped(scope, || {
-            let received = kernel::receive(daemon, &trail, past, &stop);
+        let receiver = builder.spawn_scoped(scope, move || {
+            let received = receive();
             if received.is_err() {
                 let text =
                     "recording has failed: what the command does from now on is not recorded";
                 Diagnostic::warning(text).emit();
-                // Or its calls would wait for a receiver that is gone.
-                let _ = daemon.remove_rules();
+                remove_rules();
             }
             received
         });
@@ -198,13 +221,10 @@ fn recorded(
                 return (Err(Unstarted::Failed(failure())), Err(failure()));
             }
         };
-        let ran = run_command(args, forwarder, None, |session| audit(daemon, calls, session));
+        let ran = run();
         stop.request();
-        let received = receiver.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        (ran, received)
-    });
-    let received = kernel::detach(daemon, received);
-    Ok((ran, received, trail.close()))
+        (ran, receiver.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
 }
 
 /// Adds the rules for the command's session.

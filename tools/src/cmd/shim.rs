@@ -39,7 +39,7 @@ enum What {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
-    /// Have a child make calls, and look whether their records say what they must; nobody may read meanwhile
+    /// Have a child make calls, and look whether their records, which stay for the next session, say what they must
     SelfTest {
         /// Make the calls, in this folder: only graven itself says so
         #[arg(long, hide = true, value_name = "DIR")]
@@ -136,7 +136,7 @@ pub fn run(args: &Args) -> Exit {
             .emit();
         }),
         What::SelfTest { as_child: None } => {
-            Shim::open_alone().and_then(|shim| self_test::run(&shim))
+            Shim::open_alone().and_then(|shim| self_test::run(&shim).map(drop))
         }
         What::Status { json } => return status(*json),
     };
@@ -191,11 +191,11 @@ fn probe(parameters: &[String]) -> Result<(), Failure> {
 
 fn unload() -> Result<(), Failure> {
     let name = CString::new(MODULE).unwrap_or_default();
-    delete_module(&name, libc_nonblock()).map_err(|why| refused("unload it", why))
+    delete_module(&name, nonblock()).map_err(|why| refused("unload it", why))
 }
 
 /// `O_NONBLOCK`: does not wait for whoever has it open.
-fn libc_nonblock() -> i32 {
+fn nonblock() -> i32 {
     rustix::fs::OFlags::NONBLOCK.bits().cast_signed()
 }
 

@@ -6,8 +6,8 @@ use crate::recording::shim::{Shim, failure};
 use crate::recording::{Failure, kernel};
 use graven_shim_abi::decode::{Body, parse};
 use graven_shim_abi::{
-    Call, ITEM_ARGV, ITEM_CWD, ITEM_NAME, ITEM_SOCKADDR, PART_LAST, PART_NO_RETURN, ROLE_NEW,
-    ROLE_OLD, ROLE_PROGRAM, ROLE_TARGET,
+    Call, ITEM_ARGV, ITEM_CWD, ITEM_NAME, ITEM_SOCKADDR, PART_NO_RETURN, ROLE_NEW, ROLE_OLD,
+    ROLE_PROGRAM, ROLE_TARGET,
 };
 use graven_writer::source::calls::CallSet;
 use graven_writer::source::shim::{Device, Kernel as _, Rules, rules};
@@ -60,16 +60,44 @@ pub fn make_calls(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Has a child make calls and looks at their records, which are consumed. Rules are gone then.
+/// The calls of the test. Few, so that their records fit into rings from which nothing is taken meanwhile.
+const CALLS: [&str; 7] =
+    ["openat", "rename", "renameat", "renameat2", "connect", "execve", "exit_group"];
+
+/// What the test has left in the rings, behind what was there before.
+#[derive(Debug)]
+pub struct Left {
+    /// Up to where each ring was read.
+    positions: Vec<u64>,
+    /// Of each ring with parts, the first and the last number.
+    numbers: BTreeMap<u32, (u64, u64)>,
+    /// Nothing but the test's: not what was there before, and nobody's who was in a call since rules were there.
+    alone: bool,
+}
+
+impl Left {
+    /// Takes it out of the rings, if that takes nothing else: then the numbers of each ring that are in no trail, the first
+    /// and the last. Else it stays, for the trail.
+    ///
+    /// # Errors
+    /// [`Failure`] with [`Exit::KernelAudit`].
+    pub fn take(self, shim: &Shim) -> Result<BTreeMap<u32, (u64, u64)>, Failure> {
+        if !self.alone {
+            return Ok(BTreeMap::new());
+        }
+        for (ring, position) in (0..).zip(self.positions) {
+            shim.memory().set_tail(ring, position);
+        }
+        shim.device.advanced().map_err(|why| failure(&why))?;
+        Ok(self.numbers)
+    }
+}
+
+/// Has a child make calls and looks at their records, which stay in the rings. Rules are gone then.
 ///
 /// # Errors
-/// [`Failure`] with [`Exit::KernelAudit`] names what was not seen; or there are records that nobody has read yet.
-pub fn run(shim: &Shim) -> Result<(), Failure> {
-    let memory = shim.memory();
-    if (0..memory.rings()).any(|ring| memory.head(ring) != memory.tail(ring)) {
-        return Err(Failure::new(Exit::KernelAudit, "the module has records that nobody has read")
-            .help("record them first: `graven record --source shim`"));
-    }
+/// [`Failure`] with [`Exit::KernelAudit`] names what was not seen.
+pub fn run(shim: &Shim) -> Result<Left, Failure> {
     let system = |what: &'static str| {
         move |why: io::Error| Failure::new(Exit::CannotCheck, &format!("cannot {what}: {why}"))
     };
@@ -77,7 +105,9 @@ pub fn run(shim: &Shim) -> Result<(), Failure> {
     let program = std::env::current_exe().map_err(system("find this program"))?;
     let observer = Device::observer().map_err(|why| failure(&why))?;
     let follow = observer.file().as_fd().try_clone_to_owned().map_err(system("keep the device"))?;
-    shim.device.set_rules(&rules::followed(&CallSet::all())).map_err(|why| failure(&why))?;
+    let calls = CallSet::from_names(CALLS)
+        .map_err(|why| Failure::new(Exit::CannotCheck, &why.to_string()))?;
+    shim.device.set_rules(&rules::followed(&calls)).map_err(|why| failure(&why))?;
     let words = [
         program.as_os_str().to_owned(),
         "shim".into(),
@@ -85,70 +115,87 @@ pub fn run(shim: &Shim) -> Result<(), Failure> {
         "--as-child".into(),
         dir.path().as_os_str().to_owned(),
     ];
-    let seen = child_seen(shim, &words, follow);
+    let found = child_seen(shim, &words, follow);
     let cleared = shim.device.set_rules(&Rules::default()).map_err(|why| failure(&why));
-    let seen = seen?;
+    let found = found?;
     cleared?;
-    let missing = missing(&seen, &words, dir.path());
-    if missing.is_empty() {
-        return Ok(());
+    let missing = missing(&found.seen, &words, dir.path());
+    if !missing.is_empty() {
+        let title =
+            format!("the kernel module does not see what it should: {}", missing.join(", "));
+        return Err(Failure::new(Exit::KernelAudit, &title)
+            .note(format!("of {} records of a child's calls", found.seen.len()))
+            .help("this kernel is none that the module was made for: docs/kernel-shim.md"));
     }
-    Err(Failure::new(
-        Exit::KernelAudit,
-        &format!("the kernel module does not see what it should: {}", missing.join(", ")),
-    )
-    .note(format!("of {} records of a child's calls", seen.len()))
-    .help("this kernel is none that the module was made for: docs/kernel-shim.md"))
+    Ok(found.left)
 }
 
-/// Runs the child, and takes its records until that of its exit is there.
-fn child_seen(shim: &Shim, words: &[OsString], follow: OwnedFd) -> Result<Vec<Seen>, Failure> {
+/// What was in the rings.
+#[derive(Debug)]
+struct Found {
+    /// The child's records.
+    seen: Vec<Seen>,
+    left: Left,
+}
+
+/// Runs the child, and reads until the record of its exit is there.
+fn child_seen(shim: &Shim, words: &[OsString], follow: OwnedFd) -> Result<Found, Failure> {
+    let memory = shim.memory();
+    let positions = (0..memory.rings()).map(|ring| memory.head(ring)).collect();
+    let alone = (0..memory.rings()).all(|ring| memory.head(ring) == memory.tail(ring));
+    let mut left = Left { positions, numbers: BTreeMap::new(), alone };
     let mut child = child::start(words, Some(follow), |_| true).map_err(|why| match why {
         StartError::Thread(why) => Failure::thread(Exit::CannotCheck, &why),
         why => kernel::failure(&format!("cannot start a child: {why}")),
     })?;
     let pid = child.id();
-    let memory = shim.memory();
-    let mut positions: Vec<u64> = (0..memory.rings()).map(|ring| memory.tail(ring)).collect();
     let mut seen: BTreeMap<u64, Seen> = BTreeMap::new();
     let begun = Instant::now();
     loop {
-        for (ring, position) in (0..).zip(&mut positions) {
-            let head = memory.head(ring);
-            while *position != head {
-                let mut bytes = Vec::new();
-                *position =
-                    memory.part(ring, *position, head, &mut bytes).map_err(|why| failure(&why))?;
-                if let Ok(part) = parse(&bytes) {
-                    let one = seen.entry(part.header.order).or_default();
-                    one.flags |= part.header.flags;
-                    if let Body::Call(call, _) = part.body {
-                        one.call = call;
-                    }
-                    let items = part.items();
-                    one.items.extend(
-                        items.map(|it| (it.header.kind, it.header.role, it.bytes.to_vec())),
-                    );
-                }
-            }
-            memory.set_tail(ring, head);
-        }
-        shim.device.advanced().map_err(|why| failure(&why))?;
-        let ended = |it: &Seen| {
-            it.call.pid == pid
-                && it.flags & (PART_NO_RETURN | PART_LAST) == PART_NO_RETURN | PART_LAST
-        };
-        if seen.values().any(ended) || begun.elapsed() > PATIENCE {
+        read(shim, &mut left, &mut seen)?;
+        let ended = |it: &Seen| it.call.pid == pid && it.flags & PART_NO_RETURN != 0;
+        if seen.values().any(ended) {
             break;
+        }
+        if begun.elapsed() > PATIENCE {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(Failure::new(Exit::KernelAudit, "the module's own test does not end")
+                .note(format!("{} records of it came in {} s", seen.len(), PATIENCE.as_secs()))
+                .help("rings that are too small hold it up: `graven shim load --slots`"));
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    let waited = child.wait();
-    let well = waited.is_ok_and(|status| status.success());
-    if !well {
+    if !child.wait().is_ok_and(|status| status.success()) {
         return Err(Failure::new(Exit::CannotCheck, "the child did not make its calls"));
     }
-    Ok(seen.into_values().filter(|it| it.call.pid == pid).collect())
+    left.alone &= seen.values().all(|it| it.call.pid == pid);
+    let seen = seen.into_values().filter(|it| it.call.pid == pid).collect();
+    Ok(Found { seen, left })
+}
+
+/// Reads what has come since.
+fn read(shim: &Shim, left: &mut Left, seen: &mut BTreeMap<u64, Seen>) -> Result<(), Failure> {
+    let memory = shim.memory();
+    for (ring, position) in (0..).zip(&mut left.positions) {
+        let head = memory.head(ring);
+        while *position != head {
+            let mut bytes = Vec::new();
+            *position =
+                memory.part(ring, *position, head, &mut bytes).map_err(|why| failure(&why))?;
+            let Ok(part) = parse(&bytes) else { continue };
+            let number = part.header.ring_seq;
+            left.numbers.entry(ring).or_insert((number, number)).1 = number;
+            let one = seen.entry(part.header.order).or_default();
+            one.flags |= part.header.flags;
+            if let Body::Call(call, _) = part.body {
+                one.call = call;
+            }
+            let items = part.items();
+            one.items.extend(items.map(|it| (it.header.kind, it.header.role, it.bytes.to_vec())));
+        }
+    }
+    Ok(())
 }
 
 /// What should be among the records and is not, in words.
@@ -159,7 +206,7 @@ fn missing(seen: &[Seen], words: &[OsString], dir: &Path) -> Vec<&'static str> {
         argv.push(0);
     }
     let dir = std::fs::canonicalize(dir).unwrap_or_default();
-    let address = [&libc_unix().to_le_bytes()[..], b"nobody\0"].concat();
+    let address = [&unix_family().to_le_bytes()[..], b"nobody\0"].concat();
     let renamed = |it: &Seen| {
         RENAMES.contains(&it.call.nr)
             && it.call.result == 0
@@ -198,6 +245,6 @@ fn missing(seen: &[Seen], words: &[OsString], dir: &Path) -> Vec<&'static str> {
 }
 
 /// `AF_UNIX`, as an address begins.
-fn libc_unix() -> u16 {
+fn unix_family() -> u16 {
     rustix::net::AddressFamily::UNIX.as_raw()
 }

@@ -6,6 +6,7 @@ use crate::trail::notes::{Notes, Reader};
 use crate::trail::scan::{self, How};
 use crate::trail::tiles;
 use crate::verify::clock::{Clocks, Times};
+use crate::verify::parts::Parts;
 use crate::verify::serials::Serials;
 use graven_format::loss::{LossError, LossStatement};
 use graven_format::merkle::Hash;
@@ -88,6 +89,8 @@ pub struct SegmentRead {
     pub best_effort: u64,
     /// The serials of the kernel's audit in it.
     pub serials: Serials,
+    /// What it has of the kernel shim's.
+    pub parts: Parts,
     /// The last record in it that says which segments were removed from the trail's beginning.
     pub retention: Option<(Stamp, Statement)>,
     /// Its keys, and the checkpoints in it.
@@ -127,6 +130,7 @@ struct Collector {
     losses_left_out: u64,
     best_effort: u64,
     serials: Serials,
+    parts: Parts,
     retention: Option<(Stamp, Statement)>,
     clocks: Clocks,
 }
@@ -151,6 +155,7 @@ impl Collector {
                     let statement = LossStatement::parse(record.bytes).map(|(it, _)| it);
                     if let Ok(statement) = &statement {
                         self.serials.state(statement, stamp);
+                        self.parts.state(statement);
                     }
                     if self.losses.len() < LOSSES_MAX {
                         self.losses.push(LossFound { stamp, statement });
@@ -159,6 +164,7 @@ impl Collector {
                     }
                 } else {
                     self.serials.take(record, stamp);
+                    self.parts.take(record, stamp);
                 }
             }
             Event::Finding(finding) if self.findings.len() < FINDINGS_MAX => {
@@ -220,6 +226,7 @@ pub fn read(
         losses_left_out,
         best_effort,
         serials,
+        parts,
         retention,
         clocks,
         ..
@@ -238,6 +245,7 @@ pub fn read(
         losses_left_out,
         best_effort,
         serials: serials.end(),
+        parts: parts.end(),
         retention,
         notes: notes.map(|notes| notes.end(end_seq)).unwrap_or_default(),
         confirmed,
@@ -313,6 +321,7 @@ pub fn read_ends(dir: &TrailDir, file: &SegmentFile) -> io::Result<SegmentRead> 
         losses_left_out: 0,
         best_effort: 0,
         serials: Serials::default(),
+        parts: Parts::default(),
         retention: None,
         notes: Notes::default(),
         confirmed: Vec::new(),

@@ -1,4 +1,5 @@
-//! Source gaps: serials of the kernel's audit that are neither in the trail nor stated there as lost.
+//! Source gaps: serials of the kernel's audit, and numbers of the kernel shim's rings ([`super::parts`]), that are neither in
+//! the trail nor stated there as lost.
 //!
 //! The serials themselves say so, whatever the writer says: every event takes one, and each brings at least one
 //! record. A session is owed those from behind its opening marker to its closing marker. Where it has no
@@ -10,6 +11,7 @@
 
 use crate::time::rfc3339;
 use crate::trail::segment::{SegmentRead, Stamp};
+use crate::verify::parts::{Missing, Rings};
 use crate::verify::serials::{Coverage, Hole, Piece};
 use graven_format::session::What;
 use serde::Serialize;
@@ -30,9 +32,13 @@ pub struct SourceGaps {
     pub without_end: u64,
     /// How often judging had to begin again because records are damaged, or were not read.
     pub not_judged: u64,
+    /// Sessions of reading from the kernel shim that were judged by the numbers of its rings.
+    pub shim_sessions: u64,
+    /// Those without an end.
+    pub shim_without_end: u64,
     /// Gaps that are not stated.
     pub count: u64,
-    /// Events in them, at least one record each.
+    /// Events in them, at least one record each; of the shim, parts of records.
     pub events: u64,
     /// The gaps.
     pub gaps: Vec<SourceGap>,
@@ -45,10 +51,13 @@ pub struct SourceGaps {
 pub struct SourceGap {
     /// The source.
     pub source: &'static str,
+    /// Of the shim: the ring whose numbers they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ring: Option<u32>,
     /// The first number.
-    pub first: u32,
+    pub first: u64,
     /// The last number; below the first where they wrap.
-    pub last: u32,
+    pub last: u64,
     /// Events that are missing and not stated; fewer than the range has if a statement covers the others.
     pub events: u64,
     /// Seq of the record with which it shows.
@@ -74,6 +83,7 @@ enum At {
 pub(crate) struct Gaps {
     at: At,
     coverage: Coverage,
+    rings: Rings,
     boot_id: Option<[u8; 16]>,
     next_seq: u64,
     found: SourceGaps,
@@ -84,6 +94,7 @@ impl Default for Gaps {
         Self {
             at: At::Outside,
             coverage: Coverage::default(),
+            rings: Rings::default(),
             boot_id: None,
             next_seq: 0,
             found: SourceGaps::default(),
@@ -101,6 +112,7 @@ impl Gaps {
     ) {
         if read.file.first_seq != self.next_seq {
             self.blind(read.file.first_seq, false);
+            self.rings.blind();
         }
         self.next_seq = end_seq;
         let boot_id = read.outcome.header.as_ref().map(|header| header.boot_id);
@@ -113,8 +125,21 @@ impl Gaps {
             }
         }
         let inside = read.findings.iter().any(|placed| placed.after.is_some());
-        if inside || read.findings_left_out > 0 || read.serials.too_many || read.serials.damaged {
+        let damaged = inside || read.findings_left_out > 0 || read.serials.damaged;
+        if damaged || read.serials.too_many {
             self.blind(end_seq, read.serials.damaged);
+        }
+        if damaged || read.parts.too_many {
+            self.rings.blind();
+        } else {
+            let mut found = Vec::new();
+            self.rings.segment(&read.parts, &mut |missing| found.push(missing));
+            found.iter().filter(|it| asked(&it.at)).for_each(|it| self.report_ring(it));
+            if !read.findings.is_empty() {
+                self.rings.blind();
+            }
+        }
+        if damaged || read.serials.too_many {
             return;
         }
         for piece in &read.serials.pieces {
@@ -128,6 +153,7 @@ impl Gaps {
     /// A segment that could not be read.
     pub(crate) fn unreadable(&mut self) {
         self.blind(u64::MAX, false);
+        self.rings.blind();
     }
 
     fn blind(&mut self, from: u64, elsewhere: bool) {
@@ -186,26 +212,47 @@ impl Gaps {
     }
 
     fn report(&mut self, first: u32, last: u32, events: u64, at: Stamp) {
-        self.found.count += 1;
-        self.found.events += events;
-        if self.found.gaps.len() == GAPS_MAX {
-            self.found.left_out += 1;
-            return;
-        }
-        let time = rfc3339(at.realtime_ns);
-        self.found.gaps.push(SourceGap {
+        let (first, last) = (first.into(), last.into());
+        self.add(SourceGap {
             source: "netlink",
+            ring: None,
             first,
             last,
             events,
             seq: at.seq,
-            time,
+            time: rfc3339(at.realtime_ns),
         });
+    }
+
+    fn report_ring(&mut self, missing: &Missing) {
+        let Missing { ring, first, last, at } = *missing;
+        self.add(SourceGap {
+            source: "shim",
+            ring: Some(ring),
+            first,
+            last,
+            events: (last - first).saturating_add(1),
+            seq: at.seq,
+            time: rfc3339(at.realtime_ns),
+        });
+    }
+
+    fn add(&mut self, gap: SourceGap) {
+        self.found.count += 1;
+        self.found.events = self.found.events.saturating_add(gap.events);
+        if self.found.gaps.len() == GAPS_MAX {
+            self.found.left_out += 1;
+        } else {
+            self.found.gaps.push(gap);
+        }
     }
 
     /// What was found.
     pub(crate) fn end(mut self) -> SourceGaps {
         self.found.without_end += u64::from(self.at == At::Inside);
+        self.rings.end();
+        self.found.shim_sessions = self.rings.sessions;
+        self.found.shim_without_end = self.rings.without_end;
         self.found
     }
 }

@@ -11,6 +11,7 @@ mod extent;
 pub mod gaps;
 pub mod judge;
 pub mod keys;
+pub mod parts;
 pub mod pool;
 pub mod problem;
 pub mod problems;

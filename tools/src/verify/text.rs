@@ -137,12 +137,13 @@ fn loss_diagnostic(loss: &Loss) -> Diagnostic {
 }
 
 fn gap_diagnostic(gap: &SourceGap) -> Diagnostic {
-    let SourceGap { source, first, last, events, seq, time } = gap;
+    let SourceGap { source, ring, first, last, events, seq, time } = gap;
     let are = if *events == 1 { "is" } else { "are" };
-    let missing = count(*events, "event");
+    let missing = count(*events, if ring.is_some() { "part" } else { "event" });
+    let of_ring = ring.map_or(String::new(), |ring| format!(" of ring {ring}"));
     Diagnostic::warning(format!("{missing} {are} missing from source {source} and not stated"))
         .at(format!("it shows at seq {seq} of {time}"))
-        .note(format!("the source's own numbers {first} to {last} say so"))
+        .note(format!("the source's own numbers {first} to {last}{of_ring} say so"))
         .help("the writer did not see it, or did not say so: look at what else was recorded then")
 }
 
@@ -232,16 +233,26 @@ fn sources(
     fact: &mut dyn FnMut(&str, String) -> io::Result<()>,
 ) -> io::Result<()> {
     let gaps = &report.source_gaps;
-    if gaps.sessions == 0 {
+    let judged = [
+        (gaps.sessions, "of kernel audit by serials"),
+        (gaps.shim_sessions, "of the kernel shim by the numbers of its rings"),
+    ];
+    let judged: Vec<String> = judged
+        .iter()
+        .filter(|(sessions, _)| *sessions > 0)
+        .map(|(sessions, what)| format!("{} {what}", count(*sessions, "session")))
+        .collect();
+    if judged.is_empty() {
         return Ok(());
     }
-    let mut text = format!("{} of kernel audit by serials: ", count(gaps.sessions, "session"));
+    let mut text = judged.join(", ") + ": ";
     text += &match gaps.count {
         0 => "nothing is missing that is not stated".to_owned(),
         _ => format!("{} missing and not stated", count(gaps.events, "event")),
     };
-    if gaps.without_end > 0 {
-        text += &format!("; {} without an end, not judged behind the last mark", gaps.without_end);
+    let without_end = gaps.without_end + gaps.shim_without_end;
+    if without_end > 0 {
+        text += &format!("; {without_end} without an end, not judged behind the last mark");
     }
     if gaps.not_judged > 0 {
         text += "; not judged around what was not read";

@@ -5,12 +5,14 @@ mod cases;
 mod speed;
 mod trail;
 
-use crate::rig::{cache, here, kernel, machine, skip, temp_dir, with_graven};
+use crate::rig::{cache, here, kernel, machine, skip, temp_dir, verify, with_graven};
 use graven_guest::{CacheMode, End, Headers, Image, Kernel, Line, Machine, Verdict};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
+use trail::{Whole, records};
 
 /// A guest with the module, `graven`, the workloads and a disk for the trail.
 struct Rig {
@@ -66,7 +68,11 @@ impl Rig {
             .file("all.rules", 0o644, b"-a always,exit -F uid=1000\n".to_vec())
             .file("numbers.rules", 0o644, NUMBERS.as_bytes().to_vec())
             .script(&format!("{COMMON}{script}"));
-        let machine = machine(&self.kernel, initramfs)?.size(512, 2);
+        let mut machine = machine(&self.kernel, initramfs)?.size(512, 2);
+        // QEMU's threads do not bear code that is changed under them, which a booting kernel and the module both do.
+        if std::env::var_os("GRAVEN_GUEST_SHIM_THREADS").is_none() {
+            machine = machine.single_thread();
+        }
         Some(machine.disk(self.image.disk(CacheMode::Writeback)).limit(Duration::from_secs(400)))
     }
 
@@ -76,6 +82,14 @@ impl Rig {
         let verdict = running.end().unwrap().expect(&End::Script(0));
         eprintln!("{}: {:?}", self.kernel.release, verdict.took);
         Some(verdict)
+    }
+
+    /// The same, and what of its trail, which is intact and without losses, the shim has recorded.
+    fn recorded(&self, script: &str) -> Option<(Verdict, BTreeMap<u64, Whole>)> {
+        let verdict = self.run(script)?;
+        let trail = self.trail();
+        verify(&trail, &[0]);
+        Some((verdict, records(&trail)))
     }
 
     /// The trail that the guest has left.
@@ -88,7 +102,7 @@ impl Rig {
 /// Only numbered calls.
 const NUMBERS: &str = "-a always,exit -F arch=b64 -S getppid -F uid=1000\n";
 
-/// Functions of the guest's shell. `record RULES` starts a reader, whose process is `$reader`; `ended` ends it.
+/// Functions of the guest's shell. `record RULES` starts a reader, whose process is `$reader`; `ended` ends it, `finish` all.
 const COMMON: &str = r#"
 mount -t ext4 /dev/vda /mnt || exit 1
 load_shim() { graven shim load --module /graven_shim.ko "$@" || exit 1; }
@@ -106,6 +120,7 @@ record() {
     done
 }
 ended() { kill -TERM $reader; wait $reader || { cat /tmp/reader; exit 1; }; }
+finish() { ended; graven shim unload || exit 1; umount /mnt; }
 field() { graven shim status --json | sed "s/.*\"$1\":\([0-9]*\).*/\1/"; }
 "#;
 

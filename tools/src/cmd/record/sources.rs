@@ -203,11 +203,7 @@ pub(super) fn netlink(
         notify::stopping("making durable what was received");
         received
     });
-    // The last word. A trail that has failed takes none, and says so when it is closed.
-    let _ = match &received {
-        Ok(_) => records::ended(&desk.ended_by()).append(&trail),
-        Err(_) => records::aborted(&myself).append(&trail),
-    };
+    last_word(&received, &desk, &myself, &trail);
     // Storage that failed is why receiving failed, if it did.
     let written = trail.close().map_err(|error| kernel::written_less(error, &received))?;
     let received = received?;
@@ -231,7 +227,7 @@ pub(super) fn shim(
     let (desk, handed_in) = Desk::new();
     let board = Arc::clone(&ending.board);
     signals.watch(ending, desk.clone(), move || asked.request()).map_err(no_thread)?;
-    let shim = Shim::open(&args.trail)?;
+    let mut shim = Shim::open(&args.trail)?;
     shim.prove()?;
     let myself = Who::myself();
     let _ = records::start(&myself).append(&trail);
@@ -248,11 +244,7 @@ pub(super) fn shim(
         notify::stopping("making durable what was received");
         received
     });
-    // The last word. A trail that has failed takes none, and says so when it is closed.
-    let _ = match &received {
-        Ok(_) => records::ended(&desk.ended_by()).append(&trail),
-        Err(_) => records::aborted(&myself).append(&trail),
-    };
+    last_word(&received, &desk, &myself, &trail);
     // Storage that failed is why receiving failed, if it did.
     let written = trail.close()?;
     let received = received?;
@@ -260,6 +252,14 @@ pub(super) fn shim(
         summary::say_shim(&args.trail, &received, &written);
     }
     Ok(Exit::Success)
+}
+
+/// Who has ended recording, or that it could not go on. A trail that has failed takes no more, and says so when it is closed.
+fn last_word<T>(received: &Result<T, Failure>, desk: &Desk, myself: &Who, trail: &Trail) {
+    let _ = match received {
+        Ok(_) => records::ended(&desk.ended_by()).append(trail),
+        Err(_) => records::aborted(myself).append(trail),
+    };
 }
 
 fn no_thread(why: io::Error) -> Failure {

@@ -1,7 +1,6 @@
 //! The command under the kernel shim.
 
-use super::{Args, Unstarted, run_command};
-use crate::diag::Diagnostic;
+use super::{Args, beside, code_of, run_command};
 use crate::exit::Exit;
 use crate::recording::forward::Forwarder;
 use crate::recording::shim::{self, Shim};
@@ -27,41 +26,17 @@ pub(super) fn recorded(
         }
     };
     let stop = kernel::stop()?;
-    let (ran, received) = std::thread::scope(|scope| {
-        let builder = std::thread::Builder::new().name("graven-receive".to_owned());
-        let receiver = builder.spawn_scoped(scope, || {
-            let received = shim.receive(&trail, &stop);
-            if received.is_err() {
-                let text =
-                    "recording has failed: what the command does from now on is not recorded";
-                Diagnostic::warning(text).emit();
-                // Or its calls would wait for a reader that is gone.
-                let _ = shim.device.set_rules(&Rules::default());
-            }
-            received
-        });
-        let receiver = match receiver {
-            Ok(receiver) => receiver,
-            Err(why) => {
-                let failure = || Failure::thread(Exit::RunFailed, &why);
-                return (Err(Unstarted::Failed(failure())), Err(failure()));
-            }
-        };
-        let ran = run_command(args, forwarder, Some(follow), |_| Ok(()));
-        stop.request();
-        let received = receiver.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        (ran, received)
-    });
+    let (ran, received) = beside(
+        &stop,
+        || shim.receive(&trail, &stop),
+        || {
+            let _ = shim.device.set_rules(&Rules::default());
+        },
+        || run_command(args, forwarder, Some(follow), |_| Ok(())),
+    );
     // Storage that failed is why receiving failed, if it did.
     let written = trail.close()?;
-    let code = match ran {
-        Ok(ended) => ended.code(),
-        Err(Unstarted::Failed(failure)) => return Err(failure),
-        Err(Unstarted::Command(exit, failure)) => {
-            let _ = failure.emit();
-            exit.code()
-        }
-    };
+    let code = code_of(ran)?;
     let received = received?;
     if !args.trail.quiet {
         summary::say_shim(&args.trail.trail, &received, &written);
@@ -71,7 +46,7 @@ pub(super) fn recorded(
 
 /// The shim with the rules in force, and what the command is followed through.
 fn attached(args: &Args, calls: &CallSet) -> Result<(Shim, OwnedFd), Failure> {
-    let shim = Shim::open(&args.trail.trail)?;
+    let mut shim = Shim::open(&args.trail.trail)?;
     shim.prove()?;
     let observer = Device::observer().map_err(|why| shim::failure(&why))?;
     let follow = observer.file().as_fd().try_clone_to_owned();

@@ -15,24 +15,26 @@
 //! a read that waits for hours, is recorded when that ends, for whoever reads then.
 
 mod device;
+mod mark;
 mod memory;
 mod past;
 pub mod rules;
 
 pub use device::{DEVICE, Device, follow_me};
 pub use graven_shim_abi::{Policy, Rules, Status};
+pub use mark::{Mark, State};
 pub use memory::Memory;
 pub use past::Past;
 
 use super::netlink::Stop;
 use super::{AppendError, Sink};
 use crate::clock::{self, Now};
-use crate::own::{self, Own};
 use crate::{WaitError, Watermark};
 use graven_format::loss::{Cause, Certainty, LossStatement};
 use graven_format::{Flags, Record, Source};
 use graven_shim_abi::{Gap, PART_CALL, PART_GAP, Part};
 use rustix::io::Errno;
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::mpsc;
@@ -260,7 +262,7 @@ impl<'a> Reader<'a> {
         if let Some(since_ns) = past.left_open(self.memory.control().instance) {
             self.state_left_open(since_ns)?;
         }
-        self.mark("begin")?;
+        self.begin(past)?;
         while !stop.is_requested() {
             if failed() {
                 return Ok(());
@@ -276,7 +278,7 @@ impl<'a> Reader<'a> {
         if failed() {
             return Ok(());
         }
-        self.mark(if drained { "end" } else { "left" })
+        self.mark(if drained { State::End } else { State::Left }, BTreeMap::new())
     }
 
     /// Reads until nothing is left that has its number; false: tasks wait still, and what they have is left.
@@ -355,8 +357,7 @@ impl<'a> Reader<'a> {
         let ring = &mut self.rings[index];
         let from = bytes.len();
         let known = ring.next.is_some_and(|next| header.ring_seq < next);
-        let missing = ring.next.map_or(0, |next| header.ring_seq.saturating_sub(next));
-        let at = ring.next;
+        let missing = ring.next.filter(|next| *next < header.ring_seq);
         if known {
             self.summary.known += 1;
         } else {
@@ -365,8 +366,8 @@ impl<'a> Reader<'a> {
         }
         ring.front.clear();
         ring.position = ring.front_end;
-        if missing > 0 {
-            self.state_missing(&header, at.unwrap_or(0), missing)?;
+        if let Some(next) = missing {
+            self.state_missing(next, header.ring_seq - 1)?;
         }
         Ok(Some((!known).then_some(Taken { header, bytes: from..bytes.len() })))
     }
@@ -408,7 +409,7 @@ impl<'a> Reader<'a> {
         self.summary.calls += calls.count() as u64;
         self.release_to_here();
         if self.summary.parts - self.parts_at_mark >= MARK_PARTS {
-            self.mark("mark")?;
+            self.mark(State::Mark, BTreeMap::new())?;
         }
         Ok(())
     }
@@ -421,23 +422,31 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Says where this session begins. What the module's own test took is missing in no trail; what another reader took
+    /// before that is stated first, so that who is killed here states it twice, and not never.
+    fn begin(&mut self, past: &Past) -> Result<(), ShimError> {
+        for (number, (first, _)) in &past.tested {
+            let next = self.rings.get(*number as usize).and_then(|ring| ring.next);
+            if let Some(next) = next.filter(|next| next < first) {
+                self.state_missing(next, first - 1)?;
+            }
+        }
+        self.mark(State::Begin, past.tested.clone())?;
+        for (number, (_, last)) in &past.tested {
+            if let Some(ring) = self.rings.get_mut(*number as usize) {
+                ring.next = Some(last.saturating_add(1));
+            }
+        }
+        Ok(())
+    }
+
     /// Says where this session stands, so that the next one knows what the trail has.
-    fn mark(&mut self, state: &str) -> Result<(), ShimError> {
+    fn mark(&mut self, state: State, tested: BTreeMap<u32, (u64, u64)>) -> Result<(), ShimError> {
         self.parts_at_mark = self.summary.parts;
-        let next: Vec<String> = self
-            .rings
-            .iter()
-            .map(|ring| ring.next.map_or_else(|| "?".to_owned(), |next| next.to_string()))
-            .collect();
-        let control = self.memory.control();
-        Own::new(own::CONFIG, "shim-session", clock::now())
-            .field("state", state)
-            .field("instance", format_args!("{:016x}", control.instance))
-            .field("version", control.version)
-            .field("slots", control.slots)
-            .field("next", next.join(","))
-            .result(true)
-            .append(self.sink)?;
+        let next = (0..).zip(&self.rings).filter_map(|(ring, read)| Some((ring, read.next?)));
+        let instance = self.memory.control().instance;
+        let mark = Mark { state, instance, next: next.collect(), tested };
+        mark.record(self.memory.rings()).append(self.sink)?;
         Ok(())
     }
 
@@ -471,14 +480,15 @@ impl<'a> Reader<'a> {
     }
 
     /// Numbers of a ring that never came.
-    fn state_missing(&mut self, part: &Part, first: u64, count: u64) -> Result<(), ShimError> {
+    fn state_missing(&mut self, first: u64, last: u64) -> Result<(), ShimError> {
+        let count = (last - first).saturating_add(1);
         self.summary.lost = self.summary.lost.saturating_add(count);
         self.state(LossStatement {
             source: Source::Shim,
             cause: Cause::SerialGap,
             certainty: Certainty::Exactly,
             count,
-            range: Some((first, part.ring_seq - 1)),
+            range: Some((first, last)),
             between_ns: None,
         })
     }

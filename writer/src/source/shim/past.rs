@@ -1,14 +1,12 @@
 //! What the end of a trail says of the shim: up to which number of each ring it has all parts.
 //!
-//! A session says where it stands when it begins, every so many parts, and at its end: a record of Graven's own,
-//! `op=shim-session`, with the instance and of each ring the number that its next part will have. From the last one of these
-//! on, the parts themselves tell. Without one nothing is known, and a part may be taken twice, never left out.
+//! A session says where it stands ([`Mark`]). From the last one of these on, the parts themselves tell. Without one nothing is known, and a part may be taken twice, never left out.
 
 use super::super::past::{scan, segments};
+use super::mark::{Mark, State};
 use crate::error::OpenError;
-use crate::own;
+use graven_format::Source;
 use graven_format::scan::Event;
-use graven_format::{Record, Source};
 use graven_shim_abi::Part;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -23,14 +21,8 @@ pub struct Past {
     ended: bool,
     /// When the last record of it was, nanoseconds since 1970.
     last_ns: u64,
-}
-
-/// What a session said of itself.
-#[derive(Debug, PartialEq, Eq)]
-struct Mark {
-    instance: u64,
-    next: BTreeMap<u32, u64>,
-    ended: bool,
+    /// What the module's own test took since, first and last.
+    pub(super) tested: BTreeMap<u32, (u64, u64)>,
 }
 
 impl Past {
@@ -59,9 +51,19 @@ impl Past {
             for (ring, next) in since {
                 newer.entry(ring).or_insert(next);
             }
-            if let Some(Mark { instance, mut next, ended }) = mark {
+            if let Some(Mark { state, instance, mut next, tested }) = mark {
+                for (ring, (_, last)) in tested {
+                    next.insert(ring, last + 1);
+                }
                 next.append(&mut newer);
-                return Ok(Self { instance: Some(instance), next, ended, last_ns });
+                let ended = state == State::End;
+                return Ok(Self {
+                    instance: Some(instance),
+                    next,
+                    ended,
+                    last_ns,
+                    ..Self::default()
+                });
             }
         }
         Ok(Self::default())
@@ -73,34 +75,15 @@ impl Past {
         if self.instance == Some(instance) { self.next.get(&ring).copied() } else { None }
     }
 
+    /// Says which numbers of rings the module's own test took, the first and the last of each: they are in no trail.
+    pub fn set_tested(&mut self, tested: BTreeMap<u32, (u64, u64)>) {
+        self.tested = tested;
+    }
+
     /// When the last record of another load was that nobody has read to its end.
     #[must_use]
     pub fn left_open(&self, instance: u64) -> Option<u64> {
         let other = self.instance.is_some_and(|it| it != instance);
         (other && !self.ended).then_some(self.last_ns)
-    }
-}
-
-impl Mark {
-    fn read(record: &Record<'_>) -> Option<Self> {
-        if record.source != Source::Graven || record.kind != own::CONFIG {
-            return None;
-        }
-        let text = std::str::from_utf8(record.bytes).ok()?;
-        let (_, fields) = text.split_once("): op=shim-session ")?;
-        let field = |name: &str| {
-            fields.split(' ').find_map(|field| field.strip_prefix(name)?.strip_prefix('='))
-        };
-        let mut next = BTreeMap::new();
-        for (ring, number) in (0..).zip(field("next")?.split(',')) {
-            if number != "?" {
-                next.insert(ring, number.parse().ok()?);
-            }
-        }
-        Some(Self {
-            instance: u64::from_str_radix(field("instance")?, 16).ok()?,
-            next,
-            ended: field("state")? == "end",
-        })
     }
 }
