@@ -119,7 +119,9 @@ fn a_locked_configuration_is_refused() {
 /// its limit says; the next is one too many. That is the kernel's doing, and the trail is what it was.
 #[test]
 fn a_kernel_told_to_panic_does_when_the_daemon_is_killed() {
-    let script = "watch\nrecord\nopen 100\nsleep 1\nauditctl -f 2\n\
+    let script = "watch\nrecord\nopen 100\n\
+                  of_rule() { graven export --format raw /mnt/trail | grep -c 'syscall=257 .*key=\"watched\"'; }\n\
+                  until [ \"$(of_rule)\" -ge 100 ]; do sleep 0.2; done\nauditctl -f 2\n\
                   while pidof graven graven-writer >/dev/null; do\n\
                   killall -STOP graven graven-writer; killall -9 graven graven-writer; done\n\
                   echo killed\nopen 100000\n";
