@@ -65,6 +65,8 @@ impl Open {
 #[derive(Debug, Default)]
 pub struct Gatherer {
     open: BTreeMap<u64, Open>,
+    /// Their numbers, by age.
+    by_age: BTreeMap<u64, u64>,
     bytes: usize,
     begun: u64,
 }
@@ -95,6 +97,7 @@ impl Gatherer {
         }
         let open = self.open.entry(order).or_insert_with(|| {
             self.begun += 1;
+            self.by_age.insert(self.begun, order);
             let parts = BTreeMap::new();
             Open { age: self.begun, realtime_ns, boottime_ns, parts, last: None }
         });
@@ -107,8 +110,7 @@ impl Gatherer {
             self.give(order, emit)?;
         }
         while self.bytes > WAITING_BYTES_MAX {
-            let oldest = self.open.iter().min_by_key(|(_, open)| open.age);
-            let Some(order) = oldest.map(|(order, _)| *order) else { break };
+            let Some(order) = self.by_age.values().next().copied() else { break };
             self.give(order, emit)?;
         }
         Ok(())
@@ -119,13 +121,15 @@ impl Gatherer {
     /// # Errors
     /// What `emit` says.
     pub fn end(&mut self, emit: &mut Emit<'_>) -> io::Result<()> {
-        let mut orders: Vec<_> = self.open.iter().map(|(order, open)| (open.age, *order)).collect();
-        orders.sort_unstable();
-        orders.into_iter().try_for_each(|(_, order)| self.give(order, emit))
+        while let Some(order) = self.by_age.values().next().copied() {
+            self.give(order, emit)?;
+        }
+        Ok(())
     }
 
     fn give(&mut self, order: u64, emit: &mut Emit<'_>) -> io::Result<()> {
         let Some(open) = self.open.remove(&order) else { return Ok(()) };
+        self.by_age.remove(&open.age);
         self.bytes -= open.bytes();
         // All of them were parsed before they were kept.
         let parts = open.parts.values().filter_map(|bytes| decode::parse(bytes).ok()).collect();
@@ -171,7 +175,7 @@ mod tests {
             gatherer.take(&record, &part, &mut emit).expect("taken");
         }
         gatherer.end(&mut emit).expect("ended");
-        assert_eq!((gatherer.bytes, gatherer.open.len()), (0, 0));
+        assert_eq!((gatherer.bytes, gatherer.open.len(), gatherer.by_age.len()), (0, 0, 0));
         given
     }
 
