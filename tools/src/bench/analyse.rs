@@ -53,6 +53,8 @@ pub struct Measured {
     pub late_p99_ns: u64,
     /// The same in the mean.
     pub late_mean_ns: u64,
+    /// Records a second of producers beside.
+    pub hogs_per_s: f64,
 }
 
 /// The server's side.
@@ -128,6 +130,7 @@ pub fn analyse(ran: &Ran, warm_up_ns: u64, length_ns: u64) -> Measured {
         zeroed_per_record: ran.logs.zeroed_bytes as f64 / all,
         late_p99_ns: ran.late_p99_ns,
         late_mean_ns: ran.late_mean_ns,
+        hogs_per_s: ran.hogs_per_s,
     };
     latencies(ran, from_ns, to_ns, &mut measured);
     measured
@@ -191,7 +194,8 @@ fn grow(histogram: &mut Histogram<u64>, due_ns: u64, since_ns: u64, until_ns: u6
     let mut before_ns = 0;
     for piece in 1..=EXPOSURE_PIECES {
         let end_ns = length_ns * piece / EXPOSURE_PIECES;
-        let age_ns = (from_ns + end_ns - due_ns).max(1);
+        // With a watermark that moves for others' records, it may be due only later, and the length is 0.
+        let age_ns = (from_ns + end_ns).saturating_sub(due_ns).max(1);
         histogram.saturating_record_n(age_ns, end_ns - before_ns);
         before_ns = end_ns;
     }

@@ -10,6 +10,9 @@ use std::time::Duration;
 /// Records that Graven may append of its own among those of a run: checkpoints and keys.
 const OWN_RECORDS_MAX: usize = 65_536;
 
+/// Records a second that producers beside may append: no writer here takes as many.
+const HOGS_RATE_MAX: f64 = 20e6;
+
 /// A producer looks at the time again after so many records: one whose records are all late would never do so.
 const RECORDS_A_LOOK: usize = 64;
 
@@ -23,6 +26,8 @@ pub struct Producers<'a> {
     pub count: usize,
     /// The processor of a single one.
     pub cpu: usize,
+    /// Threads beside them that never pause: what they append is not measured.
+    pub hogs: usize,
     /// Ends all of them early.
     pub stop: &'a AtomicBool,
 }
@@ -34,7 +39,8 @@ pub struct Ran {
     pub start_ns: u64,
     /// When the last record was durable.
     pub end_ns: u64,
-    /// When each accepted record was due, by seq from [`Ran::first_seq`] on; 0 is none of the schedule's.
+    /// When each accepted record was due, by seq from [`Ran::first_seq`] on; 0 is none of the schedule's, as are those of
+    /// producers beside.
     pub due_ns: Vec<u64>,
     /// Seq of the first record.
     pub first_seq: u64,
@@ -50,6 +56,8 @@ pub struct Ran {
     pub late_p99_ns: u64,
     /// The same in the mean.
     pub late_mean_ns: u64,
+    /// Records a second that producers beside have appended.
+    pub hogs_per_s: f64,
 }
 
 /// A processor for the only producer: it spins, and the kernel completes barriers on the processor that serves the disk's
@@ -66,7 +74,8 @@ impl Apart {
         let all = sched_getaffinity(None).ok();
         let own = producers.cpu;
         let can = |all: &CpuSet| own < CpuSet::MAX_CPU && all.is_set(own) && all.count() > 1;
-        let Some(mut others) = all.filter(|all| producers.count == 1 && can(all)) else {
+        let alone = producers.count + producers.hogs == 1;
+        let Some(mut others) = all.filter(|all| alone && can(all)) else {
             return Self { all, own: None };
         };
         others.unset(own);
@@ -108,6 +117,8 @@ struct Load<'a> {
     payload: &'a [u8],
     dues: &'a [AtomicU64],
     start_ns: u64,
+    /// The schedule's length.
+    length_ns: u64,
     /// Nothing is offered from then on.
     end_ns: u64,
     apart: &'a Apart,
@@ -127,8 +138,9 @@ pub fn drive(
     apart: &Apart,
 ) -> Result<Ran, RunError> {
     let payload = text(workload.sizes.iter().copied().max().unwrap_or(1));
+    let hogs_most = (HOGS_RATE_MAX * length.as_secs_f64()) as usize * producers.hogs.min(1);
     let dues: Vec<AtomicU64> =
-        (0..offsets_ns.len() + OWN_RECORDS_MAX).map(|_| AtomicU64::new(0)).collect();
+        (0..offsets_ns.len() + OWN_RECORDS_MAX + hogs_most).map(|_| AtomicU64::new(0)).collect();
     // The producers need some time to get to their places.
     let start_ns = now_ns() + 5_000_000;
     let end_ns = start_ns + units::ns(length + grace);
@@ -139,12 +151,21 @@ pub fn drive(
         payload: &payload,
         dues: &dues,
         start_ns,
+        length_ns: units::ns(length),
         end_ns,
         apart,
         producers,
     };
     let cpu_before = units::process_cpu_ns();
-    let produced: Vec<_> = std::thread::scope(|scope| {
+    let (produced, hogs): (Vec<_>, Vec<_>) = std::thread::scope(|scope| {
+        let hogs: Vec<_> = (0..producers.hogs)
+            .map(|index| {
+                scope.spawn({
+                    let load = &load;
+                    move || load.hog(index)
+                })
+            })
+            .collect();
         let threads: Vec<_> = (0..producers.count)
             .map(|index| {
                 scope.spawn({
@@ -153,10 +174,8 @@ pub fn drive(
                 })
             })
             .collect();
-        threads
-            .into_iter()
-            .map(|it| it.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect::<Result<_, _>>()
+        let produced = threads.into_iter().map(joined).collect::<Result<_, RunError>>()?;
+        Ok::<_, RunError>((produced, hogs.into_iter().map(joined).collect::<Result<_, _>>()?))
     })?;
     appender.drain()?;
     let (drained_ns, cpu_after) = (now_ns(), units::process_cpu_ns());
@@ -171,6 +190,10 @@ pub fn drive(
         late.extend(it.late);
         in_append_ns += it.in_append_ns;
         producers_cpu_ns += it.cpu_ns;
+    }
+    for (count, cpu_ns) in hogs {
+        ran.hogs_per_s += count as f64 / length.as_secs_f64();
+        producers_cpu_ns += cpu_ns;
     }
     late.sort_unstable();
     ran.late_p99_ns = late.get(late.len() * 99 / 100).copied().unwrap_or(0);
@@ -189,6 +212,24 @@ pub fn drive(
 }
 
 impl Load<'_> {
+    /// Appends without a pause while the schedule lasts. How many records that were, and the processor time it took.
+    fn hog(&self, index: usize) -> Result<(u64, u64), RunError> {
+        while now_ns() < self.start_ns {
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        let cpu_before = units::thread_cpu_ns();
+        let (mut count, until_ns) = (0, self.start_ns + self.length_ns);
+        let mut sizes = self.workload.sizes.iter().cycle().skip(index);
+        loop {
+            let now = now_ns();
+            if now >= until_ns || self.producers.stop.load(Ordering::Relaxed) {
+                return Ok((count, units::thread_cpu_ns() - cpu_before));
+            }
+            let size = sizes.next().copied().unwrap_or(1);
+            count += u64::from(self.appender.append(now, &self.payload[..size])?.is_some());
+        }
+    }
+
     fn produce(&self, index: usize) -> Result<Produced, RunError> {
         let spins = self.apart.enter();
         let mut produced = Produced::default();
@@ -231,6 +272,10 @@ impl Load<'_> {
         produced.unsent.extend(unsent.map(|offset_ns| self.start_ns + offset_ns));
         Ok(produced)
     }
+}
+
+fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 fn too_many() -> RunError {
@@ -282,10 +327,7 @@ pub fn saturate(
     let taken: u64 = std::thread::scope(|scope| {
         let threads: Vec<_> =
             (0..producers.count).map(|index| scope.spawn(move || produce(index))).collect();
-        threads
-            .into_iter()
-            .map(|it| it.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .sum::<Result<u64, RunError>>()
+        threads.into_iter().map(joined).sum::<Result<u64, RunError>>()
     })?;
     appender.drain()?;
     let took_ns = now_ns() - start_ns;

@@ -61,6 +61,8 @@ pub struct Plan {
     pub producers: usize,
     /// The processor of a single producer.
     pub producer_cpu: usize,
+    /// Threads beside, which never pause.
+    pub hogs: usize,
     /// Before the part that counts.
     pub warm_up: Duration,
     /// The part that counts.
@@ -208,6 +210,7 @@ impl Lab<'_> {
             mean_bytes: self.workload.mean_bytes(),
             service: plan.service.to_string(),
             producers: plan.producers,
+            hogs: plan.hogs,
             warm_up_s: plan.warm_up.as_secs_f64(),
             seconds: plan.seconds.as_secs_f64(),
             repetitions: plan.repetitions,
@@ -274,7 +277,8 @@ impl Lab<'_> {
     }
 
     fn producers(&self) -> Producers<'_> {
-        Producers { count: self.plan.producers, cpu: self.plan.producer_cpu, stop: self.stop }
+        let (count, cpu, hogs) = (self.plan.producers, self.plan.producer_cpu, self.plan.hogs);
+        Producers { count, cpu, hogs, stop: self.stop }
     }
 
     /// An appender over a trail, or a file, of its own. `lossless` is for saturation: what serves is asked, not what drops.

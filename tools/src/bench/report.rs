@@ -47,6 +47,8 @@ pub struct Asked {
     pub service: String,
     /// Threads that produce.
     pub producers: usize,
+    /// Threads beside them that never pause.
+    pub hogs: usize,
     /// Seconds before the part that counts.
     pub warm_up_s: f64,
     /// Seconds of the part that counts, a repetition.
@@ -195,6 +197,8 @@ pub struct Point {
     pub unsent: u64,
     /// Records that became durable in a second of the schedule.
     pub throughput: Estimate,
+    /// Records a second of the producers beside, which are in no other figure but bytes written.
+    pub hogs_per_s: Estimate,
     /// In which way to read it.
     pub regime: Regime,
     /// From due to durable.
@@ -252,6 +256,7 @@ impl Point {
             lost: sum(|it| it.lost),
             unsent: sum(|it| it.unsent),
             throughput: estimate(|it| it.durable_in_time as f64 / it.seconds),
+            hogs_per_s: estimate(|it| it.hogs_per_s),
             regime,
             latency: times(|it| &it.latency),
             service: times(|it| &it.service),

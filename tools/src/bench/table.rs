@@ -13,10 +13,15 @@ pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let asked = &report.asked;
     writeln!(
         out,
-        "arrivals {}, {}, {} producers, service {}, {} × {} s after {} s",
+        "arrivals {}, {}, {} producers{}, service {}, {} × {} s after {} s",
         asked.arrivals,
         asked.sizes,
         asked.producers,
+        if asked.hogs > 0 {
+            format!(" beside {} that never pause", asked.hogs)
+        } else {
+            String::new()
+        },
         asked.service,
         asked.repetitions,
         asked.seconds,
@@ -50,6 +55,13 @@ pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         }
         before = key;
         row(point, out)?;
+        if asked.hogs > 0 {
+            writeln!(
+                out,
+                "{:<20} {:>11.0} records/s of those that never pause",
+                "", point.hogs_per_s.mean
+            )?;
+        }
     }
     writeln!(
         out,

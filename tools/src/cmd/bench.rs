@@ -71,6 +71,9 @@ pub struct Queue {
     /// Threads that produce, to which records are dealt in turn
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub producers: u16,
+    /// Threads beside them that never pause, and are not measured: what a greedy producer does to the others
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=64))]
+    pub hogs: u16,
     /// The processor that a single producer has for itself: one that does not serve the disk's interrupts
     #[arg(long, value_name = "CPU", default_value_t = 0)]
     pub producer_cpu: usize,
@@ -122,6 +125,7 @@ Examples:
   graven bench queue --html queue.html
   graven bench queue --discipline graven,drop,block --load-of graven --load 0.3 --arrivals onoff:100ms:1900ms:10 --seconds 4s
   graven bench queue --discipline sync --service model:exp:200us --load 0.3,0.6,0.9 --seconds 5s
+  graven bench queue --discipline graven --rate 4000 --producers 4 --hogs 1 --ring-bytes 2097152
   graven bench queue --arrivals replay:/var/lib/graven/trail --size trail:/var/lib/graven/trail --rate 5000";
 
 fn share(text: &str) -> Result<f64, String> {
@@ -212,6 +216,7 @@ fn plan(args: &Queue) -> Result<Plan, Diagnostic> {
         service: args.service,
         producers: args.producers.into(),
         producer_cpu: args.producer_cpu,
+        hogs: args.hogs.into(),
         warm_up: args.warm_up,
         seconds: args.seconds,
         repetitions: args.repetitions.into(),
