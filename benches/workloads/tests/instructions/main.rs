@@ -62,8 +62,12 @@ fn program() -> &'static Path {
         cargo.args(["build", "--release", "--locked", "--quiet", "--package", "graven-workloads"]);
         cargo.args(["--bin", "graven-work", "--target-dir"]).arg(target);
         cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
-        let added = |name: &str| ADDED.iter().any(|added| name.starts_with(added));
-        std::env::vars().filter(|it| added(&it.0)).for_each(|it| drop(cargo.env_remove(it.0)));
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if ADDED.iter().any(|added| text.starts_with(added)) {
+                cargo.env_remove(&name);
+            }
+        }
         said(&mut cargo);
         println!("built for release in {:.0} s", start.elapsed().as_secs_f64());
         target.join("release/graven-work")
