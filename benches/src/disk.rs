@@ -35,7 +35,7 @@ pub(crate) struct Load {
 }
 
 /// Payload that looks like audit text; its content does not matter to the writer.
-fn payload(bytes: usize) -> Vec<u8> {
+pub(crate) fn payload(bytes: usize) -> Vec<u8> {
     let text = b"arch=c000003e syscall=257 success=yes exit=3 a0=ffffff9c a1=7ffd2 items=1 ppid=1 ";
     text.iter().copied().cycle().take(bytes).collect()
 }
@@ -61,14 +61,14 @@ fn cpu_seconds() -> Result<f64> {
 /// A processor for the load generator alone. It spins, and the kernel completes barriers on the
 /// processor that serves the disk's interrupts: if they shared one, the scheduler would be
 /// measured instead of the writer.
-struct Apart {
+pub(crate) struct Apart {
     all: CpuSet,
     own: Option<CpuSet>,
 }
 
 impl Apart {
     /// Leaves all processors but `own` to the threads that the caller starts next.
-    fn new(own: usize) -> Result<Self> {
+    pub(crate) fn new(own: usize) -> Result<Self> {
         let all = sched_getaffinity(None)?;
         let mut others = all;
         ensure!(own < CpuSet::MAX_CPU && all.is_set(own), "there is no processor {own} here");
@@ -83,7 +83,7 @@ impl Apart {
     }
 
     /// Moves the calling thread, the generator, to its processor.
-    fn enter(&self) -> Result<()> {
+    pub(crate) fn enter(&self) -> Result<()> {
         Ok(sched_setaffinity(None, self.own.as_ref().unwrap_or(&self.all))?)
     }
 

@@ -9,6 +9,7 @@ use graven_writer::disk::DiskChoice;
 use graven_writer::source::kaudit::Options as Attach;
 use std::path::PathBuf;
 
+mod append;
 mod disk;
 mod fio;
 mod kernel;
@@ -72,6 +73,19 @@ enum Bench {
         seconds: u64,
         /// Processor that the generator has for itself: one that does not serve the disk's
         /// interrupts, see /proc/interrupts.
+        #[arg(long, default_value_t = 0)]
+        generator_cpu: usize,
+    },
+    /// What one append costs the thread that makes it, while the ring has room: percentiles of single calls, into the
+    /// ring alone and into a trail whose engine and disk work.
+    Append {
+        /// Bytes of a record's payload.
+        #[arg(long, default_value_t = 256)]
+        bytes: usize,
+        /// Records per second where they are paced.
+        #[arg(long, default_value_t = 100_000)]
+        rate: u64,
+        /// Processor that the appending thread has for itself, as in `latency`.
         #[arg(long, default_value_t = 0)]
         generator_cpu: usize,
     },
@@ -179,6 +193,7 @@ fn main() -> Result<()> {
         Bench::Latency { rate, bytes, seconds, generator_cpu } => {
             bench.latency(disk::Load { rate, bytes, seconds, generator_cpu })
         }
+        Bench::Append { bytes, rate, generator_cpu } => bench.append(bytes, rate, generator_cpu),
         Bench::Netlink { seconds, only_graven, mapped_bytes } => {
             let attach = Attach { mapped_bytes, ..Attach::default() };
             let rounds = cli.rounds;

@@ -4,6 +4,7 @@ use crate::disk::Bench;
 use crate::stats::{median, print};
 use anyhow::{Context, Result, ensure};
 use graven_format::{Flags, Record, Source};
+use graven_workloads::text;
 use graven_writer::{Compress, Options, Trail, clock};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -16,7 +17,9 @@ pub(crate) struct Text(Vec<Vec<u8>>);
 impl Text {
     /// The lines of a log of auditd's, or events made up.
     pub(crate) fn new(log: Option<&Path>) -> Result<Self> {
-        let Some(path) = log else { return Ok(Self(made_up())) };
+        let Some(path) = log else {
+            return Ok(Self(text::events(40_000).into_iter().map(|line| line.text).collect()));
+        };
         let log = fs::read(path).with_context(|| path.display().to_string())?;
         let message = |line: &[u8]| {
             let at = line.windows(4).position(|word| word == b"msg=").map_or(0, |at| at + 4);
@@ -31,40 +34,6 @@ impl Text {
     fn mean_bytes(&self) -> f64 {
         self.0.iter().map(Vec::len).sum::<usize>() as f64 / self.0.len() as f64
     }
-}
-
-/// Opens of files by a few programs, four records each, whose numbers differ as a kernel's do.
-fn made_up() -> Vec<Vec<u8>> {
-    let mut state = 7_u64;
-    let mut below = |n: u64| {
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) % n
-    };
-    let programs = ["cat", "sh", "python3", "sshd", "systemd", "cron", "git", "find"];
-    let mut lines = Vec::new();
-    for serial in 1_000_000..1_040_000_u64 {
-        let program = programs[below(8) as usize];
-        let (pid, items) = (10_000 + below(2000), 1);
-        let stamp =
-            format!("audit(17955267{:02}.{:03}:{serial}):", serial / 1000 % 100, serial % 1000);
-        let (a1, exit, uid) = (0x7ffc_0000_0000 + below(1 << 28), below(40), below(3) * 500);
-        lines.push(format!(
-            "{stamp} arch=c000003e syscall=257 success=yes exit={exit} a0=ffffff9c a1={a1:x} a2=80000 a3=0 \
-             items={items} ppid={} pid={pid} auid={uid} uid={uid} gid={uid} euid={uid} suid={uid} fsuid={uid} \
-             egid={uid} sgid={uid} fsgid={uid} tty=(none) ses={} comm=\"{program}\" exe=\"/usr/bin/{program}\" \
-             key=\"files\"",
-            pid - 1 - below(50), below(30)
-        ));
-        lines.push(format!("{stamp} cwd=\"/home/user{}\"", below(20)));
-        lines.push(format!(
-            "{stamp} item=0 name=\"/usr/share/{program}/part{:x}/file{}.conf\" inode={} dev=fe:00 mode=0100644 \
-             ouid={uid} ogid={uid} rdev=00:00 nametype=NORMAL cap_fp=0 cap_fi=0 cap_fe=0 cap_fver=0 cap_frootid=0",
-            below(4096), below(500), 300_000 + below(900_000)
-        ));
-        lines.push(format!("{stamp} proctitle=2F7573722F62696E2F{:010X}", below(1 << 40)));
-    }
-    lines.into_iter().map(String::into_bytes).collect()
 }
 
 /// This process in a control group whose writes to the device are limited; on drop it is back.
