@@ -2,7 +2,7 @@
 
 use super::Rig;
 use super::trail::{Whole, each_once, numbers};
-use crate::rig::{number, verify};
+use crate::rig::{export, number, verify};
 use graven_guest::Line;
 use graven_shim_abi::{
     ITEM_NAME, ITEM_NOT_CAPTURED, ITEM_SOCKADDR, PART_NO_RETURN, PART_ORPHAN, PART_REFUSED,
@@ -235,6 +235,74 @@ finish";
         each_once(&records, 5, 500);
         let reads = records.values().filter(|it| it.call.nr == 0 && it.call.args[2] == 1).count();
         assert_eq!(reads, 8, "{}", verdict.told());
+    }
+}
+
+/// A daemon that loads the module as its configuration says, and at SIGHUP reads its rules again: those with an error leave
+/// the ones in force, and each change is in the trail.
+#[test]
+fn a_daemon_reads_its_rules_again() {
+    for rig in Rig::all() {
+        let script = r#"
+configured() { cat >/graven.toml <<END
+[trail]
+dir = "/mnt/trail"
+source = "shim"
+segment_bytes = "8M"
+compress_sealed = 0
+[shim]
+module = "/graven_shim.ko"
+slots = 1024
+rules = "/live.rules"
+io_uring = "unseen"
+$1
+END
+}
+heard() {
+    tries=0
+    while ! grep -q "$1" /tmp/reader; do
+        kill -0 $reader && [ $tries -lt 600 ] || { echo "no $1"; cat /tmp/reader; exit 1; }
+        tries=$((tries + 1)); sleep 0.05
+    done
+}
+again() { kill -HUP $reader; heard "$1"; }
+configured; cp /numbers.rules /live.rules
+graven record --config /graven.toml 2>/tmp/reader &
+reader=$!
+heard 'recording from the kernel module'
+[ "$(field slots)" = 1024 ] || exit 1
+graven shim status --json | grep -q '"io_uring":"unseen"' || exit 1
+load calls 1 500 0 || exit 1
+echo '-a never,exit' >/live.rules
+again 'in force now: shim.rules$'
+load calls 1 500 1 || exit 1
+echo '-a always,exit -F arch=b64 -S getppidd' >/live.rules
+again 'line 1: getppidd: no such system call there'
+heard 'the rules in force stay'
+[ "$(field rules)" = 1 ] || exit 1
+load calls 1 500 2 || exit 1
+cp /numbers.rules /live.rules; configured 'no_reader = "pass"'
+again 'in force now: shim.no_reader, shim.rules$'
+graven shim status --json | grep -q '"no_reader":"pass","no_reader_ms":60000,"io_uring":"unseen"' || exit 1
+load calls 1 500 3 || exit 1
+configured 'no_reader = "drop"'
+again 'key shim.no_reader'
+configured; rm /live.rules
+again 'cannot read the rules'
+load calls 1 500 4 || exit 1
+finish"#;
+        let Some((verdict, records)) = rig.recorded(script) else { return };
+        let numbers = numbers(&records);
+        let of = |producer| numbers.keys().filter(|key| key.0 == producer).count();
+        assert_eq!([0, 1, 2, 3, 4].map(of), [500, 0, 0, 500, 500], "{}", verdict.told());
+        let exported = export(&rig.trail());
+        let of = |text: &str| exported.matches(text).count();
+        assert_eq!(of("op=load-rules file=\"/live.rules\""), 3, "{exported}");
+        assert_eq!(of(" added=1 removed=1 "), 2);
+        assert_eq!(of("op=config file=\"/graven.toml\""), 1);
+        assert_eq!(of("op=reconfigure state=changed "), 2);
+        assert!(of("op=reconfigure state=no-change ") >= 3);
+        assert!(of("res=failed") >= 3);
     }
 }
 
