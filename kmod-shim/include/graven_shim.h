@@ -61,6 +61,7 @@ struct graven_producer {
 	__u64 head; /* what lies before it is whole: load with acquire */
 	__u64 ring_seq; /* the next part's */
 	__u64 bad_tails; /* looks at a tail that was impossible: the ring counts as full then */
+	__u64 tail; /* the last possible one that was looked at: where a reader begins that finds an impossible one */
 };
 
 /* Written by the reader. */
@@ -301,7 +302,7 @@ _Static_assert(sizeof(struct graven_status) == 128, "graven_status");
 _Static_assert(sizeof(struct graven_control) == 80, "graven_control");
 _Static_assert(offsetof(struct graven_control, rings_offset) == 40, "graven_control.rings_offset");
 _Static_assert(offsetof(struct graven_control, waiting) == 72, "graven_control.waiting");
-_Static_assert(sizeof(struct graven_producer) == 24, "graven_producer");
+_Static_assert(sizeof(struct graven_producer) == 32, "graven_producer");
 _Static_assert(sizeof(struct graven_consumer) == 16, "graven_consumer");
 _Static_assert(sizeof(struct graven_part) == 32, "graven_part");
 _Static_assert(offsetof(struct graven_part, order) == 24, "graven_part.order");

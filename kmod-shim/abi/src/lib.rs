@@ -230,6 +230,8 @@ layout! {
         ring_seq: u64,
         /// Looks at a tail that was impossible: the ring counts as full then.
         bad_tails: u64,
+        /// The last possible one that was looked at: where a reader begins that finds an impossible one.
+        tail: u64,
     }
 }
 

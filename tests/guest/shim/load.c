@@ -176,7 +176,7 @@ static int race(long count)
 	return 0;
 }
 
-/* garbage SECONDS: a reader that writes everything but the truth into the tails, and the truth at last */
+/* garbage SECONDS: a reader that writes everything but the truth into the tails, and leaves it there */
 static int garbage(long seconds)
 {
 	int fd = open("/dev/graven", O_RDWR);
@@ -206,7 +206,7 @@ static int garbage(long seconds)
 		ioctl(fd, GRAVEN_IOC_ADVANCED);
 	}
 	for (i = 0; i < control->ring_count; i++)
-		__atomic_store_n(&pages[i]->tail, truth[i], __ATOMIC_RELEASE);
+		__atomic_store_n(&pages[i]->tail, ~0ULL, __ATOMIC_RELEASE);
 	/* What a reader may not do. */
 	must(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) == MAP_FAILED, "write to the control page");
 	must(mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, control->rings_offset + 4096) == MAP_FAILED,

@@ -170,7 +170,7 @@ fn look() -> Result<Said, Failure> {
     let device = Device::observer().map_err(failed)?;
     let status = device.status().map_err(failed)?;
     let memory = Memory::look(device.file()).map_err(failed)?;
-    let used = |ring| memory.head(ring).saturating_sub(memory.tail(ring));
+    let used = |ring| memory.head(ring).saturating_sub(memory.first(ring));
     let Status { policy: [no_reader, no_reader_ms, io_uring, pinned], .. } = status;
     Ok(Said {
         instance: format!("{:016x}", status.instance),

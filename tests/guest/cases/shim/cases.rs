@@ -187,7 +187,8 @@ fn a_recorded_name_and_its_outcome_agree() {
     }
 }
 
-/// Tails that cannot be mean full: nothing is overwritten, nobody is harmed.
+/// Tails that cannot be mean full: nothing is overwritten, nobody is harmed. Who left them there is gone, and the next reader
+/// learns the right ones.
 #[test]
 fn garbage_for_a_tail_means_full() {
     for rig in Rig::all() {
