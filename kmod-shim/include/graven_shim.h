@@ -164,6 +164,7 @@ struct graven_call {
 #define GRAVEN_ITEM_CONTINUES 4 /* goes on in the next part's first item */
 #define GRAVEN_ITEM_FROM_USER 8 /* read from user memory: not sure to be what the kernel acted on */
 #define GRAVEN_ITEM_NO_OBJECT 16 /* struct graven_object is not captured */
+#define GRAVEN_ITEM_MADE 32 /* the call made the object */
 
 /* Starts at a multiple of 8 from its part's start. */
 struct graven_item {
@@ -261,6 +262,8 @@ struct graven_policy {
 #define GRAVEN_HOOK_BIND 0x80
 #define GRAVEN_HOOK_SEND 0x100
 #define GRAVEN_HOOK_RECEIVED 0x200
+#define GRAVEN_HOOK_LOOKED 0x400
+#define GRAVEN_HOOK_MADE 0x800
 
 struct graven_status {
 	__u64 instance;

@@ -5,8 +5,8 @@ use crate::daemon::rules_file;
 use crate::exit::Exit;
 use crate::recording::{Failure, self_test};
 use graven_shim_abi::{
-    HOOK_BIND, HOOK_CHANGED, HOOK_CONNECT, HOOK_LINKED, HOOK_NAMES, HOOK_OPENED, HOOK_RECEIVED,
-    HOOK_REMOVED, HOOK_RENAMED, HOOK_SEND,
+    HOOK_BIND, HOOK_CHANGED, HOOK_CONNECT, HOOK_LINKED, HOOK_LOOKED, HOOK_MADE, HOOK_NAMES,
+    HOOK_OPENED, HOOK_RECEIVED, HOOK_REMOVED, HOOK_RENAMED, HOOK_SEND,
 };
 use graven_writer::Trail;
 use graven_writer::source::netlink::Stop;
@@ -176,7 +176,7 @@ pub fn failure(why: &ShimError) -> Failure {
 /// The hooks of these bits, in words.
 #[must_use]
 pub fn hooks(bits: u32) -> Vec<&'static str> {
-    const HOOKS: [(u32, &str); 10] = [
+    const HOOKS: [(u32, &str); 12] = [
         (HOOK_NAMES, "names"),
         (HOOK_OPENED, "opened"),
         (HOOK_CHANGED, "changed"),
@@ -187,6 +187,8 @@ pub fn hooks(bits: u32) -> Vec<&'static str> {
         (HOOK_BIND, "bind"),
         (HOOK_SEND, "send"),
         (HOOK_RECEIVED, "received"),
+        (HOOK_LOOKED, "looked"),
+        (HOOK_MADE, "made"),
     ];
     HOOKS.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| *name).collect()
 }

@@ -5,8 +5,8 @@ use super::trail::{Whole, each_once, numbers};
 use crate::rig::{export, number, verify};
 use graven_guest::Line;
 use graven_shim_abi::{
-    ITEM_NAME, ITEM_NOT_CAPTURED, ITEM_SOCKADDR, PART_NO_RETURN, PART_ORPHAN, PART_REFUSED,
-    ROLE_NEW, ROLE_OLD, ROLE_PROGRAM, ROLE_TARGET, ROLE_TEXT,
+    ITEM_MADE, ITEM_NAME, ITEM_NOT_CAPTURED, ITEM_SOCKADDR, PART_NO_RETURN, PART_ORPHAN,
+    PART_REFUSED, ROLE_NEW, ROLE_OLD, ROLE_PROGRAM, ROLE_TARGET, ROLE_TEXT,
 };
 use std::collections::BTreeMap;
 
@@ -314,10 +314,11 @@ fn a_record_says_what_the_kernel_acted_on() {
         let script = "\
 load_shim
 graven shim self-test || exit 1
+mkdir -m 777 /mnt/open || exit 1
 graven run --trail /mnt/trail --source shim --syscalls all --quiet -- load tour; [ $? = 5 ] || exit 1
 graven shim unload || exit 1
 umount /mnt";
-        let Some((_, records)) = rig.recorded(script) else { return };
+        let Some((verdict, records)) = rig.recorded(script) else { return };
         // The records of the module's own test, which is root's, are there too.
         let records: Vec<_> = records.into_values().filter(|it| it.call.uid == 1000).collect();
         let find = |nr: u32, role: u16, name: &[u8]| {
@@ -330,6 +331,8 @@ umount /mnt";
         let made = find(257, ROLE_TARGET, b"made");
         assert!(made.call.result >= 0 && made.call.uid == 1000);
         assert_eq!(made.items[0].object.map(|it| it.mode), Some(0o100_640));
+        assert!(made.items[0].header.flags & ITEM_MADE != 0, "the open made it");
+        check_objects(&records, &verdict.output);
         let renamed = find(82, ROLE_OLD, b"made");
         assert_eq!(renamed.item(ITEM_NAME, ROLE_NEW), Some(&b"moved"[..]));
         assert_eq!(renamed.item(graven_shim_abi::ITEM_CWD, 0), Some(&b"/tmp/tour"[..]));
@@ -355,6 +358,46 @@ umount /mnt";
         let arguments = [&b"load\0ended\0"[..], &[b'x'; 20_000], b"\0last\0"].concat();
         assert!(long.call.result == 0 && long.arguments() == arguments);
     }
+}
+
+/// What was made and looked at is the inode that it is. `said`: the tour's own words of each name.
+fn check_objects(records: &[Whole], said: &str) {
+    // mkdir, mknodat, symlink.
+    const MADE: [(u32, u16); 3] = [(83, ROLE_TARGET), (259, ROLE_TARGET), (88, ROLE_NEW)];
+    // newfstatat, statx, readlink, access, listxattr, chdir.
+    const LOOKED: [u32; 6] = [262, 332, 89, 21, 194, 80];
+    let mut inodes = BTreeMap::new();
+    for line in said.lines() {
+        let words: Vec<_> = line.split(' ').collect();
+        if let ["inode", name, inode, mode] = words[..] {
+            let mode = u32::from_str_radix(mode, 8).unwrap();
+            inodes.insert(name.as_bytes(), (inode.parse::<u64>().unwrap(), mode));
+        }
+    }
+    let (mut made, mut looked) = (0, BTreeMap::<u32, u32>::new());
+    for whole in records {
+        for piece in whole.items.iter().filter(|piece| piece.header.kind == ITEM_NAME) {
+            let Some(is) = inodes.get(&piece.bytes[..]) else { continue };
+            let kind = (whole.call.nr, piece.header.role);
+            let object = piece.object.map(|object| (object.inode, object.mode));
+            let by_it = piece.header.flags & ITEM_MADE != 0;
+            if whole.call.result < 0 {
+                assert_eq!((object, by_it), (None, false), "{kind:?}: it failed");
+            } else if MADE.contains(&kind) {
+                assert_eq!((object, by_it), (Some(*is), true), "{kind:?}");
+                made += 1;
+            } else if LOOKED.contains(&whole.call.nr) {
+                let follows = whole.call.nr == 332 && piece.bytes.starts_with(b"/mnt");
+                let is = if follows { inodes[&b"/mnt/open/folder"[..]] } else { *is };
+                assert_eq!((object, by_it), (Some(is), false), "{kind:?}");
+                *looked.entry(whole.call.nr).or_default() += 1;
+            } else if whole.call.nr == 257 {
+                assert_eq!((object, by_it), (Some(*is), false), "it was there");
+            }
+        }
+    }
+    assert_eq!((made, inodes.len()), (7, 7), "{said}");
+    assert!(looked.keys().copied().eq([21, 80, 89, 194, 262, 332]), "{looked:?}");
 }
 
 /// Pulled in the middle of a storm, again and again on one trail: what was announced is there, and the rest is in order.
