@@ -91,6 +91,7 @@ static __u32 room(const struct gs_core *core, struct gs_ring *ring)
 		return 0;
 	}
 	gs_store(&ring->tail, tail);
+	gs_store(&ring->producer->tail, tail);
 	return core->slots - (__u32)(ring->head - tail);
 }
 

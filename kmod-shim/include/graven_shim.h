@@ -61,6 +61,7 @@ struct graven_producer {
 	__u64 head; /* what lies before it is whole: load with acquire */
 	__u64 ring_seq; /* the next part's */
 	__u64 bad_tails; /* looks at a tail that was impossible: the ring counts as full then */
+	__u64 tail; /* the last possible one that was looked at: where a reader begins that finds an impossible one */
 };
 
 /* Written by the reader. */
@@ -163,6 +164,7 @@ struct graven_call {
 #define GRAVEN_ITEM_CONTINUES 4 /* goes on in the next part's first item */
 #define GRAVEN_ITEM_FROM_USER 8 /* read from user memory: not sure to be what the kernel acted on */
 #define GRAVEN_ITEM_NO_OBJECT 16 /* struct graven_object is not captured */
+#define GRAVEN_ITEM_MADE 32 /* the call made the object */
 
 /* Starts at a multiple of 8 from its part's start. */
 struct graven_item {
@@ -260,6 +262,8 @@ struct graven_policy {
 #define GRAVEN_HOOK_BIND 0x80
 #define GRAVEN_HOOK_SEND 0x100
 #define GRAVEN_HOOK_RECEIVED 0x200
+#define GRAVEN_HOOK_LOOKED 0x400
+#define GRAVEN_HOOK_MADE 0x800
 
 struct graven_status {
 	__u64 instance;
@@ -301,7 +305,7 @@ _Static_assert(sizeof(struct graven_status) == 128, "graven_status");
 _Static_assert(sizeof(struct graven_control) == 80, "graven_control");
 _Static_assert(offsetof(struct graven_control, rings_offset) == 40, "graven_control.rings_offset");
 _Static_assert(offsetof(struct graven_control, waiting) == 72, "graven_control.waiting");
-_Static_assert(sizeof(struct graven_producer) == 24, "graven_producer");
+_Static_assert(sizeof(struct graven_producer) == 32, "graven_producer");
 _Static_assert(sizeof(struct graven_consumer) == 16, "graven_consumer");
 _Static_assert(sizeof(struct graven_part) == 32, "graven_part");
 _Static_assert(offsetof(struct graven_part, order) == 24, "graven_part.order");

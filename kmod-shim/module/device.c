@@ -53,6 +53,8 @@ static int on_open(struct inode *inode, struct file *file)
 	} else {
 		WRITE_ONCE(reader, current->tgid);
 		file->private_data = &reader;
+		/* Whoever was looking at a tail of the reader before has looked: what the producer page says is what is believed. */
+		shim_advanced();
 	}
 	mutex_unlock(&device_mutex);
 	return error;

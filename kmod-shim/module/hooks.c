@@ -58,7 +58,43 @@ static void on_putname(struct shim_task *task, struct ftrace_regs *fregs)
 
 static void on_fd_install(struct shim_task *task, struct ftrace_regs *fregs)
 {
-	see(task, SHIM_OPENED, file_inode((const struct file *)argument(fregs, 1)));
+	const struct file *file = (const struct file *)argument(fregs, 1);
+
+	if (!task->objects[SHIM_OPENED].known)
+		task->objects[SHIM_OPENED].made = file->f_mode & FMODE_CREATED;
+	see(task, SHIM_OPENED, file_inode(file));
+}
+
+/*
+ * A call that looks at something gives back what its name led to at its end, and nothing after it: the last one is that,
+ * if the call succeeds. What is given back on the way there goes by too.
+ */
+static void on_path_put(struct shim_task *task, struct ftrace_regs *fregs)
+{
+	const struct path *path = (const struct path *)argument(fregs, 0);
+	const struct shim_call *call = shim_call(task->arch, task->nr);
+
+	if (!call || call->path[0].which != SHIM_LOOKED || !path->dentry)
+		return;
+	task->objects[SHIM_LOOKED].known = false;
+	see_dentry(task, SHIM_LOOKED, path->dentry);
+}
+
+/* The first one is the call's own; a file system that stands on another makes something there too. */
+static void on_make(struct shim_task *task, struct ftrace_regs *fregs)
+{
+	if (!task->making)
+		task->making = (const void *)argument(fregs, 2);
+}
+
+static void on_made(struct shim_task *task, struct ftrace_regs *fregs)
+{
+	const void *dentry = (const void *)argument(fregs, 0);
+
+	if (!dentry || dentry != task->making)
+		return;
+	see(task, SHIM_MADE, (const struct inode *)argument(fregs, 1));
+	task->objects[SHIM_MADE].made = true;
 }
 
 static void on_notify_change(struct shim_task *task, struct ftrace_regs *fregs)
@@ -136,6 +172,13 @@ static struct hook hooks[] = {
 	HOOK("vfs_link", GRAVEN_HOOK_LINKED, on_link),
 	HOOK("vfs_unlink", GRAVEN_HOOK_REMOVED, on_remove),
 	HOOK("vfs_rmdir", GRAVEN_HOOK_REMOVED, on_remove),
+	HOOK("path_put", GRAVEN_HOOK_LOOKED, on_path_put),
+	HOOK("vfs_create", GRAVEN_HOOK_MADE, on_make),
+	HOOK("vfs_mkdir", GRAVEN_HOOK_MADE, on_make),
+	HOOK("vfs_mknod", GRAVEN_HOOK_MADE, on_make),
+	HOOK("vfs_symlink", GRAVEN_HOOK_MADE, on_make),
+	HOOK("d_instantiate", GRAVEN_HOOK_MADE, on_made),
+	HOOK("d_instantiate_new", GRAVEN_HOOK_MADE, on_made),
 	HOOK("security_socket_connect", GRAVEN_HOOK_CONNECT, on_address),
 	HOOK("security_socket_bind", GRAVEN_HOOK_BIND, on_address),
 	HOOK("security_socket_sendmsg", GRAVEN_HOOK_SEND, on_send),

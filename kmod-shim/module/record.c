@@ -45,6 +45,7 @@ void shim_record_begin(struct shim_task *task, struct pt_regs *regs)
 	task->names_lost = false;
 	task->name_count = 0;
 	task->sockaddrs = 0;
+	task->making = NULL;
 	memset(task->objects, 0, sizeof(task->objects));
 }
 
@@ -331,28 +332,28 @@ static void put_old_arguments(struct making *making)
 		not_captured(making, GRAVEN_ITEM_ARGV, GRAVEN_ITEM_FROM_USER | GRAVEN_ITEM_CUT);
 }
 
-static const struct shim_object *object_of(const struct shim_task *task, u16 role)
+static const struct shim_object *object_of(const struct shim_task *task, u8 which)
 {
-	if (role == GRAVEN_ROLE_OLD)
-		return &task->objects[SHIM_OLD];
-	if (role == GRAVEN_ROLE_NEW)
-		return &task->objects[SHIM_NEW];
-	if (role == GRAVEN_ROLE_TARGET && task->objects[SHIM_OPENED].known)
-		return &task->objects[SHIM_OPENED];
-	return role == GRAVEN_ROLE_TARGET ? &task->objects[SHIM_CHANGED] : NULL;
+	if (which == SHIM_OBJECTS || !task->objects[which].known)
+		return NULL;
+	if (which == SHIM_LOOKED && shim_is_error(gs_call(task->buffer)->result))
+		return NULL;
+	return &task->objects[which];
 }
 
 /* Says of a name what it was to the call, as long as all names are in the first part. */
-static void describe(struct shim_task *task, u32 name, u16 role, s32 dir_fd)
+static void describe(struct shim_task *task, u32 name, u16 role, u8 which, s32 dir_fd)
 {
 	struct graven_item *item = (struct graven_item *)(task->buffer->data + task->names[name].at);
 	struct graven_object *object = (struct graven_object *)(item + 1);
-	const struct shim_object *seen = object_of(task, role);
+	const struct shim_object *seen = object_of(task, which);
 
 	item->role = role;
-	if (seen && seen->known) {
+	if (seen) {
 		*object = seen->object;
 		item->flags &= ~GRAVEN_ITEM_NO_OBJECT;
+		if (seen->made)
+			item->flags |= GRAVEN_ITEM_MADE;
 	}
 	object->dir_fd = dir_fd;
 }
@@ -422,11 +423,11 @@ static void put_names(struct making *making)
 			continue;
 		}
 		taken |= 1 << name;
-		describe(task, name, path->role, dirs[i]);
+		describe(task, name, path->role, path->which, dirs[i]);
 	}
 	for (i = 0; i < task->name_count; i++) {
 		if (!(taken >> i & 1))
-			describe(task, i, kernel_made_role(task, i), AT_FDCWD);
+			describe(task, i, kernel_made_role(task, i), SHIM_OBJECTS, AT_FDCWD);
 	}
 	for (i = 0; call && i < call->paths && !making->given_up; i++) {
 		if (missing >> i & 1)

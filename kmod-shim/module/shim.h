@@ -51,9 +51,19 @@ enum shim_state {
 struct shim_object {
 	struct graven_object object;
 	bool known;
+	bool made; /* by the call */
 };
 
-enum shim_which { SHIM_OPENED, SHIM_OLD, SHIM_NEW, SHIM_CHANGED, SHIM_OBJECTS };
+/* What a call does with what a name of it stands for: each is seen elsewhere. */
+enum shim_which {
+	SHIM_OPENED,
+	SHIM_CHANGED, /* or removed */
+	SHIM_OLD,
+	SHIM_NEW,
+	SHIM_LOOKED, /* looked at */
+	SHIM_MADE,
+	SHIM_OBJECTS, /* none of these */
+};
 
 /* A name in the buffer: the user's pointer says which argument it was. */
 struct shim_name {
@@ -80,6 +90,7 @@ struct shim_task {
 	long nr;
 	u64 args[6];
 	struct shim_name names[SHIM_NAMES_MAX];
+	const void *making; /* the dentry of what the call makes: to compare, not to look into */
 	struct shim_object objects[SHIM_OBJECTS];
 };
 
@@ -120,6 +131,7 @@ struct shim_path {
 	u8 argument; /* of the name */
 	u8 dir; /* of the descriptor that it is relative to, or SHIM_NO_DIR */
 	u8 role;
+	u8 which; /* enum shim_which */
 };
 
 #define SHIM_NO_DIR 0xff

@@ -7,7 +7,7 @@ use graven_format::{Flags, Record, Source};
 use graven_shim_abi::decode::parse;
 use graven_shim_abi::encode::PartBuilder;
 use graven_shim_abi::{
-    Call, Gap, ITEM_ARGV, ITEM_CONTINUES, ITEM_CWD, ITEM_EXE, ITEM_NAME, ITEM_NO_OBJECT,
+    Call, Gap, ITEM_ARGV, ITEM_CONTINUES, ITEM_CWD, ITEM_EXE, ITEM_MADE, ITEM_NAME, ITEM_NO_OBJECT,
     ITEM_NOT_CAPTURED, ITEM_PROCTITLE, ITEM_SOCKADDR, ITEM_TTY, Item, Object, PART_LAST,
     PART_NO_RETURN, ROLE_NEW, ROLE_OLD, ROLE_PROGRAM, ROLE_TARGET,
 };
@@ -115,6 +115,19 @@ fn a_call_comes_out_as_the_kernel_would_have_written_it() {
          type=PROCTITLE {msg}proctitle=746573740061\n"
     );
     assert_eq!(exported(&[open.build()], 0), expected);
+}
+
+/// That an open made the file is said, as the kernel says it.
+#[test]
+fn what_a_call_made_is_created() {
+    let made = Item { role: ROLE_TARGET, flags: ITEM_MADE, ..Item::of(ITEM_NAME) };
+    let name = [&OBJECT.to_bytes()[..], b"a file"].concat();
+    let open = whole(256, &call(257, 3)).item(made, &name).build();
+    let text = exported(std::slice::from_ref(&open), 0);
+    assert!(text.contains(" inode=77 ") && text.contains(" nametype=CREATE\n"), "{text}");
+    let dir = trail(&[open]);
+    let shown = on("show", &dir.path().join("trail"), &[]).text();
+    assert!(shown.contains("target=\"a file\"(made)"), "{shown}");
 }
 
 #[test]

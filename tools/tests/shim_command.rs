@@ -31,6 +31,24 @@ fn rules_are_checked_and_a_wrong_one_is_named_with_its_line() {
     );
 }
 
+/// The same of the configuration, before anything is begun; an option counts before it.
+#[test]
+fn a_configuration_without_rules_or_with_wrong_ones_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let [config, file, trail] = ["toml", "rules", "trail"].map(|name| dir.path().join(name));
+    let [named, rules] = [&config, &file].map(|it| it.to_str().unwrap());
+    let text = format!("[trail]\ndir = \"{}\"\nsource = \"shim\"\n[shim]\n", trail.display());
+    std::fs::write(&config, &text).unwrap();
+    said(&["record", "--config", named], 2, "or shim.rules in the configuration");
+    std::fs::write(&config, format!("{text}rules = \"/never/there\"\n")).unwrap();
+    said(&["record", "--config", named], 2, "cannot read the rules");
+    std::fs::write(&file, "-a always,exit -S opennat\n").unwrap();
+    said(&["record", "--config", named, "--shim-rules", rules], 2, "line 1: -S");
+    std::fs::write(&config, format!("{text}rules = \"/r\"\nrule = 1\n")).unwrap();
+    said(&["record", "--config", named], 2, ":6:1, key shim.rule");
+    assert!(!trail.exists());
+}
+
 #[test]
 fn without_the_module_it_says_what_to_do() {
     if Path::new("/dev/graven").exists() {

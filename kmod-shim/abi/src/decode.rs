@@ -4,9 +4,9 @@
 //! errors. What this version does not know, a kind of part or of item, is kept as it is: a newer kernel side may say more.
 
 use crate::{
-    Call, Gap, ITEM_ARGV, ITEM_CONTINUES, ITEM_CUT, ITEM_CWD, ITEM_EXE, ITEM_FROM_USER, ITEM_NAME,
-    ITEM_NO_OBJECT, ITEM_NOT_CAPTURED, ITEM_PROCTITLE, ITEM_SOCKADDR, ITEM_TTY, Item, Object,
-    PART_BYTES_MAX, PART_CALL, PART_GAP, PART_LAST, PART_MORE, PART_PAD, Part,
+    Call, Gap, ITEM_ARGV, ITEM_CONTINUES, ITEM_CUT, ITEM_CWD, ITEM_EXE, ITEM_FROM_USER, ITEM_MADE,
+    ITEM_NAME, ITEM_NO_OBJECT, ITEM_NOT_CAPTURED, ITEM_PROCTITLE, ITEM_SOCKADDR, ITEM_TTY, Item,
+    Object, PART_BYTES_MAX, PART_CALL, PART_GAP, PART_LAST, PART_MORE, PART_PAD, Part,
 };
 
 /// Items start at multiples of this, counted from their part's start.
@@ -203,6 +203,12 @@ impl ItemView<'_> {
     #[must_use]
     pub const fn is_from_user(&self) -> bool {
         self.header.flags & ITEM_FROM_USER != 0
+    }
+
+    /// Whether the call made what it names.
+    #[must_use]
+    pub const fn is_made(&self) -> bool {
+        self.header.flags & ITEM_MADE != 0
     }
 }
 

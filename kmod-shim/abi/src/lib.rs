@@ -117,6 +117,8 @@ constants! {
     ITEM_FROM_USER: u32 = 8, "GRAVEN_ITEM_FROM_USER";
     /// The [`Object`] is not captured.
     ITEM_NO_OBJECT: u32 = 16, "GRAVEN_ITEM_NO_OBJECT";
+    /// The call made the object.
+    ITEM_MADE: u32 = 32, "GRAVEN_ITEM_MADE";
     /// Policy pass: no room, and nobody reads.
     GAP_NO_READER: u32 = 1, "GRAVEN_GAP_NO_READER";
     /// Without room and reader: wait.
@@ -175,6 +177,10 @@ constants! {
     HOOK_SEND: u32 = 0x100, "GRAVEN_HOOK_SEND";
     /// Addresses that the kernel gives to the program.
     HOOK_RECEIVED: u32 = 0x200, "GRAVEN_HOOK_RECEIVED";
+    /// What is only looked at.
+    HOOK_LOOKED: u32 = 0x400, "GRAVEN_HOOK_LOOKED";
+    /// What mkdir, mknod and symlink make.
+    HOOK_MADE: u32 = 0x800, "GRAVEN_HOOK_MADE";
     /// Tails moved: whoever waits may go on.
     IOC_ADVANCED: u32 = 0x4701, "GRAVEN_IOC_ADVANCED";
     /// [`Rules`], which replace all that there were.
@@ -230,6 +236,8 @@ layout! {
         ring_seq: u64,
         /// Looks at a tail that was impossible: the ring counts as full then.
         bad_tails: u64,
+        /// The last possible one that was looked at: where a reader begins that finds an impossible one.
+        tail: u64,
     }
 }
 

@@ -50,6 +50,7 @@ impl Reader {
             head: self.shared.load(at + offset_of!(Producer, head)),
             ring_seq: self.shared.load(at + offset_of!(Producer, ring_seq)),
             bad_tails: self.shared.load(at + offset_of!(Producer, bad_tails)),
+            tail: self.shared.load(at + offset_of!(Producer, tail)),
         }
     }
 

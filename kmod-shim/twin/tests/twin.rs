@@ -81,6 +81,7 @@ fn a_bad_tail_is_counted_though_the_gate_is_shut_and_nobody_pushes() {
     assert_eq!(twin.task().enter(0, 0), Verdict::Wait);
     twin.drain(0);
     assert_eq!((reader.producer(0).bad_tails, twin.status().bad_tails), (1, 1));
+    assert_eq!(reader.producer(0).tail, 0, "what is believed can be learned");
     reader.set_tail(0, 0);
     assert_eq!(twin.task().enter(0, 0), Verdict::Go);
 }

@@ -24,6 +24,7 @@
 #include <sys/time.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -176,7 +177,7 @@ static int race(long count)
 	return 0;
 }
 
-/* garbage SECONDS: a reader that writes everything but the truth into the tails, and the truth at last */
+/* garbage SECONDS: a reader that writes everything but the truth into the tails, and leaves it there */
 static int garbage(long seconds)
 {
 	int fd = open("/dev/graven", O_RDWR);
@@ -206,7 +207,7 @@ static int garbage(long seconds)
 		ioctl(fd, GRAVEN_IOC_ADVANCED);
 	}
 	for (i = 0; i < control->ring_count; i++)
-		__atomic_store_n(&pages[i]->tail, truth[i], __ATOMIC_RELEASE);
+		__atomic_store_n(&pages[i]->tail, ~0ULL, __ATOMIC_RELEASE);
 	/* What a reader may not do. */
 	must(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) == MAP_FAILED, "write to the control page");
 	must(mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, control->rings_offset + 4096) == MAP_FAILED,
@@ -386,6 +387,50 @@ static int same(void)
 }
 
 /* tour: one call of each kind whose record is looked at */
+static void say_inode(const char *name)
+{
+	struct stat seen;
+
+	must(!lstat(name, &seen), name);
+	printf("inode %s %lu %o\n", name, (unsigned long)seen.st_ino, seen.st_mode);
+}
+
+/* What is made and looked at, here and in another folder. */
+static void look_around(void)
+{
+	struct statx seen;
+	char text[8];
+
+	mkdir("folder", 0710);
+	mknod("pipe", S_IFIFO | 0600, 0);
+	mknod("plain", S_IFREG | 0601, 0);
+	symlink("text", "symlinked");
+	mkdir("/mnt/open/folder", 0711);
+	mknod("/mnt/open/pipe", S_IFIFO | 0602, 0);
+	symlink("folder", "/mnt/open/symlinked");
+	/* It is there already. */
+	close(open("plain", O_CREAT | O_WRONLY, 0640));
+	mkdir("folder", 0700);
+	statx(AT_FDCWD, "folder", 0, STATX_INO, &seen);
+	access("pipe", R_OK);
+	access("pipe", X_OK);
+	access("missing", R_OK);
+	readlink("symlinked", text, sizeof(text));
+	/* Through a link to what it leads to. */
+	statx(AT_FDCWD, "/mnt/open/symlinked", 0, STATX_INO, &seen);
+	getxattr("plain", "user.none", text, sizeof(text));
+	listxattr("/mnt/open/folder", text, sizeof(text));
+	chdir("folder");
+	chdir("..");
+	say_inode("folder");
+	say_inode("pipe");
+	say_inode("plain");
+	say_inode("symlinked");
+	say_inode("/mnt/open/folder");
+	say_inode("/mnt/open/pipe");
+	say_inode("/mnt/open/symlinked");
+}
+
 static int tour(void)
 {
 	struct sockaddr_un address = { AF_UNIX, "/tmp/nobody" };
@@ -404,6 +449,7 @@ static int tour(void)
 	chmod("moved", 0600);
 	renameat(AT_FDCWD, "symbolic", AT_FDCWD, "/tmp/tour/renamed");
 	unlink("second");
+	look_around();
 	open((char *)8, O_RDONLY);
 	open("/tmp/tour/missing", O_RDONLY);
 	fd = socket(AF_UNIX, SOCK_STREAM, 0);

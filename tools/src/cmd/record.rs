@@ -5,8 +5,8 @@ mod sources;
 use crate::config::given::{self, Given};
 use crate::config::value::{Bytes, Number, Word};
 use crate::config::{Config, read};
-use crate::daemon::process;
 use crate::daemon::rules::{Wanted, said_but_the_last};
+use crate::daemon::{process, shim};
 use crate::exit::Exit;
 use crate::kept::writer::Link;
 use crate::kept::{self, Inherited, RingFull, guard, keeper};
@@ -15,11 +15,10 @@ use crate::recording::housekeeping::{self, Housekeeping, Told};
 use crate::recording::open::parse_bytes;
 use crate::recording::room::{self, Ending, Words};
 use crate::recording::signals::Signals;
-use crate::recording::{Failure, SpaceArgs, TrailArgs, ack, kernel, sealed, shim};
+use crate::recording::{self, Failure, SpaceArgs, TrailArgs, ack, kernel, sealed};
 use graven_writer::Trail;
 use graven_writer::keeper::{MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, Role};
 use graven_writer::rewrite::LEVEL_DEFAULT;
-use graven_writer::source::shim::Rules;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -140,7 +139,7 @@ writer. Each starts the other again if it is killed, and nothing is lost by that
 storage fails the keeper holds the records, and the writer is started again and again: see --keeper-ring and --ring-full. That recording began and ended, and what it was told meanwhile and by whom, is \
 in the trail as auditd has it: DAEMON_START, DAEMON_END and others.
 
-With --config, SIGHUP has the file read again: what can be changed without a restart is, what cannot is named, and \
+With --config, SIGHUP has the file, and the rules that it names, read again: what can be changed without a restart is, what cannot is named, and \
 a file that is wrong changes nothing. Without, SIGHUP ends recording as SIGTERM does. SIGUSR1 seals the segment in \
 use and begins another, SIGUSR2 goes on with what was suspended.
 
@@ -157,7 +156,7 @@ best effort. A plugin ends when auditd closes its input; SIGHUP and SIGUSR1 do n
 
 From shim, system calls wait in Graven's kernel module (`graven shim`) while there is no room, and while nobody reads: killed, \
 this process has lost nothing, and the next one goes on. Ended by a signal, it removes the rules and records what had begun and \
-ended by then.
+ended by then. With --config, the module is loaded if it is not there.
 
 Over the socket, each record is answered when it is durable: docs/socket.md has the protocol. With --listen, applications and the kernel \
 write to one trail.
@@ -217,8 +216,8 @@ impl Args {
         Ok((args, config))
     }
 
-    /// Options of the keeper are for the source that has one.
-    fn check_keeper(&self) -> Result<(), Failure> {
+    /// Options of the keeper and of the module are for the sources that have them.
+    fn check_source(&self) -> Result<(), Failure> {
         const OPTIONS: [&str; 4] = ["keeper_ring", "ring_full", "freeze_cgroup", "freeze_exempt"];
         let given = OPTIONS.into_iter().find(|option| self.given.has(option));
         match given {
@@ -226,6 +225,10 @@ impl Args {
                 let title = format!("--{} is for the source netlink", option.replace('_', "-"));
                 Err(Failure::new(Exit::CannotCheck, &title)
                     .help("no other source has a keeper: leave it out"))
+            }
+            _ if self.source != Source::Shim && self.given.has("shim_rules") => {
+                Err(Failure::new(Exit::CannotCheck, "--shim-rules is for the source shim")
+                    .help("no other source reads them: leave it out"))
             }
             _ => Ok(()),
         }
@@ -258,6 +261,9 @@ impl Args {
         if self.given.has("freeze_exempt") {
             netlink.freeze_exempt =
                 self.freeze_exempt.iter().map(|uid| Number((*uid).into())).collect();
+        }
+        if self.given.has("shim_rules") {
+            config.shim.rules.clone_from(&self.shim_rules);
         }
         config.space = self.space.over(&config.space);
         self.source = config.trail.source.0;
@@ -295,7 +301,7 @@ fn in_its_role(args: &Args) -> Result<Exit, Failure> {
     let (args, config) = args.settled(text.as_deref())?;
     let settled = Settled { args, config, told: None };
     let Settled { args, config, .. } = &settled;
-    args.check_keeper()?;
+    args.check_source()?;
     let memory_bytes = args.trail.memory_bytes();
     let keeper = keeper::Options { config, text: text.as_deref(), memory_bytes };
     match (args.source, inherited) {
@@ -339,11 +345,17 @@ fn record(settled: Settled, link: Option<&Link>) -> Result<Exit, Failure> {
         Source::Netlink => Some(wanted(config, link)?),
         _ => None,
     };
-    let rules = shim::wanted(args.source == Source::Shim, args.shim_rules.as_deref())?;
+    let module = match args.source {
+        Source::Shim => Some(shim::Wanted::read(&config.shim)?),
+        _ => None,
+    };
     if args.watches_space() {
         housekeeping::check(&config.space, &args.trail)?;
     }
     if args.config.is_some() {
+        if let Some(module) = &module {
+            module.load_module()?;
+        }
         process::settle(config, args.trail.memory_bytes());
     }
     let trail = args.trail.open()?;
@@ -359,7 +371,7 @@ fn record(settled: Settled, link: Option<&Link>) -> Result<Exit, Failure> {
         Source::AfUnix => ("af-unix", waits),
         Source::Multicast => ("multicast", waits),
         Source::Socket => ("socket", waits),
-        Source::Shim => ("shim", shim::PRODUCERS_WITHOUT_ROOM),
+        Source::Shim => ("shim", recording::shim::PRODUCERS_WITHOUT_ROOM),
     };
     let words = Words {
         producers,
@@ -375,7 +387,7 @@ fn record(settled: Settled, link: Option<&Link>) -> Result<Exit, Failure> {
     let told = housekeeping.as_ref().map(|it| it.told(&args.trail));
     let settled = &Settled { told, ..settled };
     let recorded = room::while_told(&settled.args.trail, trail, words, |trail, ending| {
-        acknowledged(settled, link.zip(wanted), rules, trail, signals, ending)
+        acknowledged(settled, link.zip(wanted), module, trail, signals, ending)
     });
     if let Some(housekeeping) = housekeeping {
         let failed = matches!(&recorded, Err(failure) if failure.exit == Exit::Storage);
@@ -403,7 +415,7 @@ fn wanted(config: &Config, link: Option<&Link>) -> Result<Wanted, Failure> {
 fn acknowledged(
     settled: &Settled,
     kernel: Option<(&Link, Wanted)>,
-    rules: Option<Rules>,
+    module: Option<shim::Wanted>,
     trail: Trail,
     signals: Signals,
     ending: Arc<Ending>,
@@ -422,8 +434,8 @@ fn acknowledged(
         };
         let recorded = match (settled.args.source.beside(), kernel) {
             (Some(source), _) => sources::beside_auditd(settled, source, trail, signals, ending),
-            (None, None) => match rules {
-                Some(rules) => sources::shim(settled, &rules, trail, signals, ending),
+            (None, None) => match module {
+                Some(module) => sources::shim(settled, module, trail, signals, ending),
                 None => sources::stdin(settled, trail, signals, ending),
             },
             (None, Some(kernel)) => sources::netlink(settled, kernel, trail, signals, ending),

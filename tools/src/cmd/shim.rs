@@ -1,22 +1,15 @@
 //! `graven shim`.
 
 use crate::diag::{Diagnostic, Level};
-use crate::escape::Escaped;
 use crate::exit::Exit;
 use crate::output;
-use crate::recording::shim::Shim;
-use crate::recording::{Failure, self_test, shim};
-use graven_writer::source::shim::{Device, Kernel as _, Memory, Policy, Status};
-use rustix::io::Errno;
-use rustix::system::{delete_module, init_module};
+use crate::recording::module::{self, Choice, IoUring, Loading, NoReader};
+use crate::recording::shim::{self, RulesFile, Shim};
+use crate::recording::{Failure, self_test};
+use graven_writer::source::shim::{Device, Kernel as _, Memory, Status};
 use serde::Serialize;
-use std::ffi::CString;
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
-/// The module's name.
-const MODULE: &str = "graven_shim";
+use std::path::PathBuf;
 
 /// Arguments of `graven shim`.
 #[derive(Debug, clap::Args)]
@@ -78,26 +71,6 @@ struct LoadArgs {
     pin: bool,
 }
 
-/// What there is to do without a reader and room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum NoReader {
-    /// Wait on
-    Block,
-    /// Stop the machine
-    Panic,
-    /// Go on unrecorded, which is counted and stated
-    Pass,
-}
-
-/// What becomes of calls of io_uring.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum IoUring {
-    /// They fail with EPERM
-    Refuse,
-    /// They succeed, and their record says that what they do is not seen
-    Unseen,
-}
-
 const AFTER_HELP: &str = "\
 The module records system calls before and after they are made, in memory that `graven record --source shim` and `graven \
 run --source shim` read. While there is no room, the calls wait. See docs/kernel-shim.md.
@@ -118,7 +91,7 @@ Examples:
 pub fn run(args: &Args) -> Exit {
     let done = match &args.what {
         What::Load(args) => load(args),
-        What::Unload => unload(),
+        What::Unload => module::unload(),
         What::SelfTest { as_child: Some(dir) } => {
             return if self_test::make_calls(dir).is_ok() {
                 Exit::Success
@@ -126,8 +99,8 @@ pub fn run(args: &Args) -> Exit {
                 Exit::CannotCheck
             };
         }
-        What::Rules { file } => shim::wanted(true, Some(file)).map(|rules| {
-            let count = rules.map_or(0, |rules| rules.count);
+        What::Rules { file } => RulesFile::read(file).map(|it| {
+            let count = it.rules.count;
             Diagnostic::new(
                 Level::Note,
                 format!("{count} rules, in the order in which they are asked"),
@@ -144,76 +117,17 @@ pub fn run(args: &Args) -> Exit {
 }
 
 fn load(args: &LoadArgs) -> Result<(), Failure> {
-    let mut parameters = Vec::new();
-    let numbers = [("rings", args.rings), ("slots", args.slots)];
-    for (name, number) in numbers {
-        parameters.extend(number.map(|number| format!("{name}={number}")));
-    }
-    match &args.module {
-        Some(file) => insert(file, &parameters.join(" "))?,
-        None => probe(&parameters)?,
-    }
-    if args.no_reader.is_none() && args.io_uring.is_none() && !args.pin {
-        return Ok(());
-    }
-    let policy = Policy {
-        no_reader: args.no_reader.map_or(0, |action| action as u32),
-        no_reader_ms: args.no_reader_ms,
-        io_uring: args.io_uring.map_or(0, |action| action as u32),
-        pinned: args.pin.into(),
+    let LoadArgs { module, rings, slots, no_reader, no_reader_ms, io_uring, pin } = args;
+    module::load(&Loading { file: module.clone(), rings: *rings, slots: *slots })?;
+    let choice = Choice {
+        no_reader: no_reader.map(|action| (action, *no_reader_ms)),
+        io_uring: *io_uring,
+        pin: *pin,
     };
-    let device = Device::reader().map_err(|why| shim::failure(&why))?;
-    device.set_policy(&policy).map_err(|why| shim::failure(&why))
-}
-
-fn insert(file: &Path, parameters: &str) -> Result<(), Failure> {
-    let place = crate::escape::path(file);
-    let image = std::fs::read(file).map_err(|why| {
-        Failure::new(Exit::CannotCheck, &format!("cannot read it: {why}")).at(place.clone())
-    })?;
-    let parameters = CString::new(parameters).unwrap_or_default();
-    init_module(&image, &parameters).map_err(|why| refused("load it", why).at(place))
-}
-
-fn probe(parameters: &[String]) -> Result<(), Failure> {
-    let probed = Command::new("modprobe").arg(MODULE).args(parameters).output();
-    let output = probed.map_err(|why| {
-        Failure::new(Exit::CannotCheck, &format!("cannot run modprobe: {why}"))
-            .help("name the module's file: --module FILE")
-    })?;
-    if output.status.success() {
+    if choice == Choice::default() {
         return Ok(());
     }
-    let said = Escaped(output.stderr.trim_ascii()).to_string();
-    Err(Failure::new(Exit::CannotCheck, &format!("modprobe does not load {MODULE}: {said}"))
-        .help("install it for this kernel (docs/kernel-shim.md), or name its file: --module FILE"))
-}
-
-fn unload() -> Result<(), Failure> {
-    let name = CString::new(MODULE).unwrap_or_default();
-    delete_module(&name, nonblock()).map_err(|why| refused("unload it", why))
-}
-
-/// `O_NONBLOCK`: does not wait for whoever has it open.
-fn nonblock() -> i32 {
-    rustix::fs::OFlags::NONBLOCK.bits().cast_signed()
-}
-
-fn refused(what: &str, why: Errno) -> Failure {
-    let failure = Failure::new(Exit::KernelAudit, &format!("the kernel does not {what}: {why}"));
-    match why {
-        Errno::PERM => failure.help("be root; secure boot wants a signed module"),
-        Errno::EXIST => failure.note("it is loaded already").help("`graven shim status`"),
-        Errno::NOENT => failure.note("it is not loaded"),
-        Errno::AGAIN | Errno::BUSY => failure
-            .note("it is in use, or pinned")
-            .help("`graven shim status` names the reader; end that one first"),
-        Errno::NOEXEC => {
-            failure.note("it was built for another kernel").help("build it for this one")
-        }
-        Errno::INVAL => failure.note("the kernel's log says why").help("`dmesg | tail`"),
-        _ => failure.help("the kernel's log may say more: `dmesg | tail`"),
-    }
+    choice.apply(&Device::reader().map_err(|why| shim::failure(&why))?)
 }
 
 /// What `status` says.
@@ -256,7 +170,7 @@ fn look() -> Result<Said, Failure> {
     let device = Device::observer().map_err(failed)?;
     let status = device.status().map_err(failed)?;
     let memory = Memory::look(device.file()).map_err(failed)?;
-    let used = |ring| memory.head(ring).saturating_sub(memory.tail(ring));
+    let used = |ring| memory.head(ring).saturating_sub(memory.first(ring));
     let Status { policy: [no_reader, no_reader_ms, io_uring, pinned], .. } = status;
     Ok(Said {
         instance: format!("{:016x}", status.instance),

@@ -14,6 +14,7 @@ pub mod value;
 mod checkpoint;
 mod netlink;
 mod process;
+mod shim;
 mod socket;
 mod space;
 mod status;
@@ -22,6 +23,7 @@ mod trail;
 pub use checkpoint::CheckpointSection;
 pub use netlink::NetlinkSection;
 pub use process::ProcessSection;
+pub use shim::{ShimSection, Slots};
 pub use socket::SocketSection;
 pub use space::{ReserveSize, SpaceSection};
 pub use status::StatusSection;
@@ -75,6 +77,8 @@ sections! {
     checkpoint: CheckpointSection,
     /// The kernel's audit.
     netlink: NetlinkSection,
+    /// The kernel module.
+    shim: ShimSection,
     /// The socket for applications.
     socket: SocketSection,
     /// Space, and what is done when it is short or storage fails.

@@ -8,4 +8,5 @@ pub mod records;
 pub mod reload;
 pub mod rules;
 pub mod rules_file;
+pub mod shim;
 pub mod who;

@@ -12,6 +12,7 @@ pub mod forward;
 pub mod housekeeping;
 pub mod kernel;
 pub mod listen;
+pub mod module;
 pub mod open;
 pub mod retention;
 pub mod room;

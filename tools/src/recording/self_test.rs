@@ -6,8 +6,8 @@ use crate::recording::shim::{Shim, failure};
 use crate::recording::{Failure, kernel};
 use graven_shim_abi::decode::{Body, parse};
 use graven_shim_abi::{
-    Call, ITEM_ARGV, ITEM_CWD, ITEM_NAME, ITEM_SOCKADDR, PART_NO_RETURN, ROLE_NEW, ROLE_OLD,
-    ROLE_PROGRAM, ROLE_TARGET,
+    Call, ITEM_ARGV, ITEM_CWD, ITEM_MADE, ITEM_NAME, ITEM_SOCKADDR, Item, Object, PART_NO_RETURN,
+    ROLE_NEW, ROLE_OLD, ROLE_PROGRAM, ROLE_TARGET,
 };
 use graven_writer::source::calls::CallSet;
 use graven_writer::source::shim::{Device, Kernel as _, Rules, rules};
@@ -16,6 +16,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -27,20 +28,31 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const CONNECT: u32 = 42;
 const EXECVE: u32 = 59;
 const RENAMES: [u32; 3] = [82, 264, 316];
+const MKDIRS: [u32; 2] = [83, 258];
 const OPENAT: u32 = 257;
+const STATX: u32 = 332;
 
 /// A record of the child's.
 #[derive(Debug, Default)]
 struct Seen {
     call: Call,
     flags: u16,
-    /// Kind, role, bytes.
-    items: Vec<(u16, u16, Vec<u8>)>,
+    items: Vec<(Item, Option<Object>, Vec<u8>)>,
 }
 
 impl Seen {
     fn has(&self, kind: u16, role: u16, bytes: &[u8]) -> bool {
-        self.items.iter().any(|(its, of, are)| (*its, *of) == (kind, role) && are == bytes)
+        self.item(kind, role, bytes).is_some()
+    }
+
+    fn item(&self, kind: u16, role: u16, bytes: &[u8]) -> Option<&(Item, Option<Object>, Vec<u8>)> {
+        self.items.iter().find(|(it, _, are)| (it.kind, it.role) == (kind, role) && are == bytes)
+    }
+
+    /// The inode of its target, and whether the call has made that.
+    fn target(&self, name: &[u8]) -> Option<(u64, bool)> {
+        let (item, object, _) = self.item(ITEM_NAME, ROLE_TARGET, name)?;
+        Some(((*object)?.inode, item.flags & ITEM_MADE != 0))
     }
 }
 
@@ -52,6 +64,8 @@ pub fn make_calls(dir: &Path) -> io::Result<()> {
     std::env::set_current_dir(dir)?;
     std::fs::write("made", "")?;
     std::fs::rename("made", "moved")?;
+    std::fs::create_dir("folder")?;
+    std::fs::metadata("folder")?;
     let missing = std::fs::File::open("missing").map(drop);
     let refused = UnixStream::connect("nobody").map(drop);
     match (missing, refused) {
@@ -61,8 +75,18 @@ pub fn make_calls(dir: &Path) -> io::Result<()> {
 }
 
 /// The calls of the test. Few, so that their records fit into rings from which nothing is taken meanwhile.
-const CALLS: [&str; 7] =
-    ["openat", "rename", "renameat", "renameat2", "connect", "execve", "exit_group"];
+const CALLS: [&str; 10] = [
+    "openat",
+    "rename",
+    "renameat",
+    "renameat2",
+    "mkdir",
+    "mkdirat",
+    "statx",
+    "connect",
+    "execve",
+    "exit_group",
+];
 
 /// What the test has left in the rings, behind what was there before.
 #[derive(Debug)]
@@ -101,7 +125,9 @@ pub fn run(shim: &Shim) -> Result<Left, Failure> {
     let system = |what: &'static str| {
         move |why: io::Error| Failure::new(Exit::CannotCheck, &format!("cannot {what}: {why}"))
     };
-    let dir = tempfile::tempdir().map_err(system("make a folder"))?;
+    // In memory if it can be: other file systems do not all say what was made, or say another inode than they have.
+    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+    let dir = dir.map_err(system("make a folder"))?;
     let program = std::env::current_exe().map_err(system("find this program"))?;
     let observer = Device::observer().map_err(|why| failure(&why))?;
     let follow = observer.file().as_fd().try_clone_to_owned().map_err(system("keep the device"))?;
@@ -192,7 +218,7 @@ fn read(shim: &Shim, left: &mut Left, seen: &mut BTreeMap<u64, Seen>) -> Result<
                 one.call = call;
             }
             let items = part.items();
-            one.items.extend(items.map(|it| (it.header.kind, it.header.role, it.bytes.to_vec())));
+            one.items.extend(items.map(|it| (it.header, it.object, it.bytes.to_vec())));
         }
     }
     Ok(())
@@ -220,7 +246,7 @@ fn missing(seen: &[Seen], words: &[OsString], dir: &Path) -> Vec<&'static str> {
             && it.has(ITEM_CWD, 0, dir.as_os_str().as_bytes())
     };
     let started = |it: &Seen| {
-        let arguments = it.items.iter().filter(|(kind, ..)| *kind == ITEM_ARGV);
+        let arguments = it.items.iter().filter(|(item, ..)| item.kind == ITEM_ARGV);
         let arguments: Vec<u8> = arguments.flat_map(|(.., bytes)| bytes.clone()).collect();
         it.call.nr == EXECVE
             && it.call.result == 0
@@ -232,12 +258,21 @@ fn missing(seen: &[Seen], words: &[OsString], dir: &Path) -> Vec<&'static str> {
             |bytes: &[u8]| bytes.starts_with(&address) || bytes == &address[..address.len() - 1];
         it.call.nr == CONNECT
             && it.call.result < 0
-            && it.items.iter().any(|(kind, _, bytes)| *kind == ITEM_SOCKADDR && is(bytes))
+            && it.items.iter().any(|(item, _, bytes)| item.kind == ITEM_SOCKADDR && is(bytes))
     };
-    let wanted: [(&str, bool); 5] = [
+    let inode = |name: &str| std::fs::metadata(dir.join(name)).map_or(0, |it| it.ino());
+    let (file, folder) = (inode("moved"), inode("folder"));
+    let created = |it: &Seen| it.call.nr == OPENAT && it.target(b"made") == Some((file, true));
+    let made =
+        |it: &Seen| MKDIRS.contains(&it.call.nr) && it.target(b"folder") == Some((folder, true));
+    let looked = |it: &Seen| it.call.nr == STATX && it.target(b"folder") == Some((folder, false));
+    let wanted: [(&str, bool); 8] = [
         ("the program and its arguments", seen.iter().any(started)),
         ("a file that was opened", seen.iter().any(|it| opened(it, b"made", true))),
         ("a file that was not there", seen.iter().any(|it| opened(it, b"missing", false))),
+        ("that a file was made", seen.iter().any(created)),
+        ("a folder that was made", seen.iter().any(made)),
+        ("a folder that was looked at", seen.iter().any(looked)),
         ("both names of a rename", seen.iter().any(renamed)),
         ("the address of a socket", seen.iter().any(connected)),
     ];

@@ -198,7 +198,8 @@ fn write_path(out: &mut dyn Write, call: Option<&Call>, item: &ItemView<'_>) -> 
     writeln!(out, " nametype={}", name_type(call, item))
 }
 
-/// What the call has to do with the name. The role and the call's name say it, also if the call failed.
+/// What the call has to do with the name. The role and the call's name say it, also if the call failed; of an open, whether
+/// it made the file.
 fn name_type(call: Option<&Call>, item: &ItemView<'_>) -> &'static str {
     let call = call.and_then(|call| calls::name(call.arch, call.nr)).unwrap_or_default();
     let found = if item.object.is_some() { "NORMAL" } else { "UNKNOWN" };
@@ -209,6 +210,7 @@ fn name_type(call: Option<&Call>, item: &ItemView<'_>) -> &'static str {
         ROLE_TARGET => match call {
             "unlink" | "unlinkat" | "rmdir" => "DELETE",
             "mkdir" | "mkdirat" | "mknod" | "mknodat" => "CREATE",
+            _ if item.is_made() => "CREATE",
             _ => found,
         },
         // It is not looked up.

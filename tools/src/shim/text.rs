@@ -109,6 +109,7 @@ fn write_items(f: &mut fmt::Formatter<'_>, items: Items<'_>) -> fmt::Result {
         f.write_str(if item.is_cut() { "(cut)" } else { "" })?;
         f.write_str(if item.continues() { "(continues)" } else { "" })?;
         f.write_str(if item.is_from_user() { "(from-user)" } else { "" })?;
+        f.write_str(if item.is_made() { "(made)" } else { "" })?;
     }
     Ok(())
 }

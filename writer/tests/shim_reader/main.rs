@@ -131,6 +131,37 @@ fn what_lies_in_several_rings_comes_in_the_order_of_numbers() {
     assert!(found.parts.iter().map(order).eq(0..100));
 }
 
+/// Whoever reads writes nonsense where the tails are, and is killed: the next one begins where the kernel side believes that
+/// all was read, and goes on.
+#[test]
+fn after_nonsense_for_tails_another_reader_goes_on() {
+    for nonsense in [u64::MAX, 0, 1 << 40] {
+        let (dir, side) = (temp_dir(), Side::new(2, 64, 2048));
+        let other = Reader::map(&side.twin.memory().unwrap()).unwrap();
+        let mut plans = (0..).map(|round| {
+            if round > 0 {
+                for ring in 0..2 {
+                    // As when the device is closed: the last tail that was possible is believed.
+                    side.twin.drain(0);
+                    let believed = other.producer(ring).tail;
+                    assert_eq!(believed, other.tail(ring));
+                    // 0 is one that went back, where there is one to go back from.
+                    other.set_tail(ring, if believed == 0 { 1 << 41 } else { nonsense });
+                }
+                // And as when it is opened.
+                side.twin.drain(0);
+            }
+            if round < 10 { Plan { records: 100, ..Plan::WHOLE } } else { Plan::WHOLE }
+        });
+        assert_eq!(storm(dir.path(), &side, 1000, plans.by_ref()), 10);
+        assert!(side.twin.status().bad_tails >= 10, "they were looked at");
+        let found = read(dir.path());
+        let calls = found.check(side.twin.status().order_next);
+        assert_eq!(found.losses, []);
+        assert!(calls.len() == 4 && calls.values().all(|made| made.iter().copied().eq(0..1000)));
+    }
+}
+
 /// Calls that pass without a reader, then one that has room.
 fn with_a_gap(count: u64) -> Side {
     let side = Side::new(1, 16, 512);

@@ -48,6 +48,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         "return tail <= ring->head;",
     ),
     fault("the believed tail is not kept", "\tgs_store(&ring->tail, tail);\n", ""),
+    fault("the believed tail is not published", "\tgs_store(&ring->producer->tail, tail);\n", ""),
     fault("bad tails are not counted", "gs_store(&ring->bad_tails, ring->bad_tails + 1);", ""),
     fault(
         "the gate believes any tail",

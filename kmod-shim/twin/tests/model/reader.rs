@@ -83,11 +83,7 @@ impl SimReader {
         self.places[ring].pending.drain(..parts);
         self.places[ring].tail = tail;
         self.memory.set_tail(ring as u32, tail);
-        let its = &mut model.rings[ring];
-        its.tail = tail;
-        while its.parts.front().is_some_and(|placed| placed.at < tail) {
-            its.parts.pop_front();
-        }
+        model.rings[ring].tail = tail;
         true
     }
 
@@ -113,11 +109,28 @@ impl SimReader {
             if parts > 0 && rng.bool() {
                 self.make_durable(ring, rng.usize(1..=parts));
             }
-            let place = &mut self.places[ring];
-            place.pending.clear();
-            place.read = place.tail;
         }
+        self.places.fill(Place::default());
         self.alive = false;
+    }
+
+    /// Another one, which knows of tails what is in the memory. How many it has put right.
+    pub(crate) fn attach(&mut self, model: &mut Model) -> u64 {
+        self.alive = true;
+        let mut wrong = 0;
+        for (ring, place) in (0..).zip(&mut self.places) {
+            let (tail, believed) = (self.memory.tail(ring), self.memory.producer(ring).tail);
+            let tail = if (believed..=self.memory.head(ring)).contains(&tail) {
+                tail
+            } else {
+                wrong += 1;
+                self.memory.set_tail(ring, believed);
+                believed
+            };
+            model.rings[ring as usize].tail = tail;
+            *place = Place { tail, read: tail, ..Place::default() };
+        }
+        wrong
     }
 
     pub(crate) fn write_nonsense(&mut self, rng: &mut Rng, model: &mut Model, ring: usize) {

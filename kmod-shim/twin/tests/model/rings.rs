@@ -27,7 +27,7 @@ pub(crate) struct Ring {
     pub(crate) believed: u64,
     /// What the reader has written.
     pub(crate) tail: u64,
-    /// From the last possible tail that was written, to the head.
+    /// From the believed tail to the head: what lies before that may be overwritten.
     pub(crate) parts: VecDeque<Placed>,
 }
 
@@ -43,6 +43,9 @@ impl Ring {
             return 0;
         }
         self.believed = self.tail;
+        while self.parts.front().is_some_and(|placed| placed.at < self.believed) {
+            self.parts.pop_front();
+        }
         slots - (self.head - self.tail)
     }
 

@@ -19,6 +19,8 @@ pub(crate) struct Seen {
     bad_tails: u64,
     kills: u64,
     reader_deaths: u64,
+    /// Tails that a reader found impossible, and put right.
+    put_right: u64,
     full_rings: u64,
     /// Records of more than one part.
     in_parts: u64,
@@ -33,6 +35,7 @@ impl Seen {
         self.bad_tails += other.bad_tails;
         self.kills += other.kills;
         self.reader_deaths += other.reader_deaths;
+        self.put_right += other.put_right;
         self.full_rings += other.full_rings;
         self.in_parts += other.in_parts;
         self.pads += other.pads;
@@ -40,9 +43,9 @@ impl Seen {
 
     pub(crate) fn assert_all(&self) {
         let Self { records, orphans, passed, bad_tails, kills, reader_deaths, .. } = *self;
-        let Self { full_rings, in_parts, pads, .. } = *self;
+        let Self { put_right, full_rings, in_parts, pads, .. } = *self;
         let all = [records, orphans, passed, bad_tails, kills, reader_deaths];
-        for count in all.into_iter().chain([full_rings, in_parts, pads]) {
+        for count in all.into_iter().chain([put_right, full_rings, in_parts, pads]) {
             assert!(count > 100, "too little happened: {self:?}");
         }
     }
@@ -169,8 +172,16 @@ impl World {
 
     fn maybe_restart(&mut self) {
         if self.rng.u8(..60) == 0 {
-            self.reader.alive = true;
+            self.attach();
         }
+    }
+
+    /// As when the device is opened.
+    fn attach(&mut self) {
+        self.drain();
+        let put_right = self.reader.attach(&mut self.model);
+        self.seen.put_right += put_right;
+        self.drain_owed |= put_right > 0;
     }
 
     fn advance(&mut self, ring: usize) {
@@ -232,8 +243,9 @@ impl World {
     fn check(&self) {
         let (memory, status) = (self.reader.memory(), self.twin.status());
         for (index, ring) in self.model.rings.iter().enumerate() {
-            let Producer { head, ring_seq, bad_tails } = memory.producer(index as u32);
+            let Producer { head, ring_seq, bad_tails, tail } = memory.producer(index as u32);
             assert_eq!((head, ring_seq), (ring.head, ring.ring_seq), "ring {index}");
+            assert_eq!(tail, ring.believed, "the believed tail of ring {index}");
             assert_eq!(bad_tails, ring.bad_tails, "bad tails of ring {index}");
         }
         let control = memory.control();
@@ -254,7 +266,9 @@ impl World {
     /// A reader that does its work, and tasks that start no more calls.
     fn end(&mut self) -> u64 {
         self.ending = true;
-        self.reader.alive = true;
+        if !self.reader.alive {
+            self.attach();
+        }
         for ring in 0..self.model.rings.len() {
             self.drain_owed |= self.reader.repair(&mut self.model, ring);
         }

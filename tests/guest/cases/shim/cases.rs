@@ -2,11 +2,11 @@
 
 use super::Rig;
 use super::trail::{Whole, each_once, numbers};
-use crate::rig::{number, verify};
+use crate::rig::{export, number, verify};
 use graven_guest::Line;
 use graven_shim_abi::{
-    ITEM_NAME, ITEM_NOT_CAPTURED, ITEM_SOCKADDR, PART_NO_RETURN, PART_ORPHAN, PART_REFUSED,
-    ROLE_NEW, ROLE_OLD, ROLE_PROGRAM, ROLE_TARGET, ROLE_TEXT,
+    ITEM_MADE, ITEM_NAME, ITEM_NOT_CAPTURED, ITEM_SOCKADDR, PART_NO_RETURN, PART_ORPHAN,
+    PART_REFUSED, ROLE_NEW, ROLE_OLD, ROLE_PROGRAM, ROLE_TARGET, ROLE_TEXT,
 };
 use std::collections::BTreeMap;
 
@@ -187,7 +187,8 @@ fn a_recorded_name_and_its_outcome_agree() {
     }
 }
 
-/// Tails that cannot be mean full: nothing is overwritten, nobody is harmed.
+/// Tails that cannot be mean full: nothing is overwritten, nobody is harmed. Who left them there is gone, and the next reader
+/// learns the right ones.
 #[test]
 fn garbage_for_a_tail_means_full() {
     for rig in Rig::all() {
@@ -238,6 +239,74 @@ finish";
     }
 }
 
+/// A daemon that loads the module as its configuration says, and at SIGHUP reads its rules again: those with an error leave
+/// the ones in force, and each change is in the trail.
+#[test]
+fn a_daemon_reads_its_rules_again() {
+    for rig in Rig::all() {
+        let script = r#"
+configured() { cat >/graven.toml <<END
+[trail]
+dir = "/mnt/trail"
+source = "shim"
+segment_bytes = "8M"
+compress_sealed = 0
+[shim]
+module = "/graven_shim.ko"
+slots = 1024
+rules = "/live.rules"
+io_uring = "unseen"
+$1
+END
+}
+heard() {
+    tries=0
+    while ! grep -q "$1" /tmp/reader; do
+        kill -0 $reader && [ $tries -lt 600 ] || { echo "no $1"; cat /tmp/reader; exit 1; }
+        tries=$((tries + 1)); sleep 0.05
+    done
+}
+again() { kill -HUP $reader; heard "$1"; }
+configured; cp /numbers.rules /live.rules
+graven record --config /graven.toml 2>/tmp/reader &
+reader=$!
+heard 'recording from the kernel module'
+[ "$(field slots)" = 1024 ] || exit 1
+graven shim status --json | grep -q '"io_uring":"unseen"' || exit 1
+load calls 1 500 0 || exit 1
+echo '-a never,exit' >/live.rules
+again 'in force now: shim.rules$'
+load calls 1 500 1 || exit 1
+echo '-a always,exit -F arch=b64 -S getppidd' >/live.rules
+again 'line 1: getppidd: no such system call there'
+heard 'the rules in force stay'
+[ "$(field rules)" = 1 ] || exit 1
+load calls 1 500 2 || exit 1
+cp /numbers.rules /live.rules; configured 'no_reader = "pass"'
+again 'in force now: shim.no_reader, shim.rules$'
+graven shim status --json | grep -q '"no_reader":"pass","no_reader_ms":60000,"io_uring":"unseen"' || exit 1
+load calls 1 500 3 || exit 1
+configured 'no_reader = "drop"'
+again 'key shim.no_reader'
+configured; rm /live.rules
+again 'cannot read the rules'
+load calls 1 500 4 || exit 1
+finish"#;
+        let Some((verdict, records)) = rig.recorded(script) else { return };
+        let numbers = numbers(&records);
+        let of = |producer| numbers.keys().filter(|key| key.0 == producer).count();
+        assert_eq!([0, 1, 2, 3, 4].map(of), [500, 0, 0, 500, 500], "{}", verdict.told());
+        let exported = export(&rig.trail());
+        let of = |text: &str| exported.matches(text).count();
+        assert_eq!(of("op=load-rules file=\"/live.rules\""), 3, "{exported}");
+        assert_eq!(of(" added=1 removed=1 "), 2);
+        assert_eq!(of("op=config file=\"/graven.toml\""), 1);
+        assert_eq!(of("op=reconfigure state=changed "), 2);
+        assert!(of("op=reconfigure state=no-change ") >= 3);
+        assert!(of("res=failed") >= 3);
+    }
+}
+
 /// One call of each kind: names with their roles, outcomes, addresses, arguments that take several parts.
 #[test]
 fn a_record_says_what_the_kernel_acted_on() {
@@ -245,10 +314,11 @@ fn a_record_says_what_the_kernel_acted_on() {
         let script = "\
 load_shim
 graven shim self-test || exit 1
+mkdir -m 777 /mnt/open || exit 1
 graven run --trail /mnt/trail --source shim --syscalls all --quiet -- load tour; [ $? = 5 ] || exit 1
 graven shim unload || exit 1
 umount /mnt";
-        let Some((_, records)) = rig.recorded(script) else { return };
+        let Some((verdict, records)) = rig.recorded(script) else { return };
         // The records of the module's own test, which is root's, are there too.
         let records: Vec<_> = records.into_values().filter(|it| it.call.uid == 1000).collect();
         let find = |nr: u32, role: u16, name: &[u8]| {
@@ -261,6 +331,8 @@ umount /mnt";
         let made = find(257, ROLE_TARGET, b"made");
         assert!(made.call.result >= 0 && made.call.uid == 1000);
         assert_eq!(made.items[0].object.map(|it| it.mode), Some(0o100_640));
+        assert!(made.items[0].header.flags & ITEM_MADE != 0, "the open made it");
+        check_objects(&records, &verdict.output);
         let renamed = find(82, ROLE_OLD, b"made");
         assert_eq!(renamed.item(ITEM_NAME, ROLE_NEW), Some(&b"moved"[..]));
         assert_eq!(renamed.item(graven_shim_abi::ITEM_CWD, 0), Some(&b"/tmp/tour"[..]));
@@ -286,6 +358,46 @@ umount /mnt";
         let arguments = [&b"load\0ended\0"[..], &[b'x'; 20_000], b"\0last\0"].concat();
         assert!(long.call.result == 0 && long.arguments() == arguments);
     }
+}
+
+/// What was made and looked at is the inode that it is. `said`: the tour's own words of each name.
+fn check_objects(records: &[Whole], said: &str) {
+    // mkdir, mknodat, symlink.
+    const MADE: [(u32, u16); 3] = [(83, ROLE_TARGET), (259, ROLE_TARGET), (88, ROLE_NEW)];
+    // newfstatat, statx, readlink, access, listxattr, chdir.
+    const LOOKED: [u32; 6] = [262, 332, 89, 21, 194, 80];
+    let mut inodes = BTreeMap::new();
+    for line in said.lines() {
+        let words: Vec<_> = line.split(' ').collect();
+        if let ["inode", name, inode, mode] = words[..] {
+            let mode = u32::from_str_radix(mode, 8).unwrap();
+            inodes.insert(name.as_bytes(), (inode.parse::<u64>().unwrap(), mode));
+        }
+    }
+    let (mut made, mut looked) = (0, BTreeMap::<u32, u32>::new());
+    for whole in records {
+        for piece in whole.items.iter().filter(|piece| piece.header.kind == ITEM_NAME) {
+            let Some(is) = inodes.get(&piece.bytes[..]) else { continue };
+            let kind = (whole.call.nr, piece.header.role);
+            let object = piece.object.map(|object| (object.inode, object.mode));
+            let by_it = piece.header.flags & ITEM_MADE != 0;
+            if whole.call.result < 0 {
+                assert_eq!((object, by_it), (None, false), "{kind:?}: it failed");
+            } else if MADE.contains(&kind) {
+                assert_eq!((object, by_it), (Some(*is), true), "{kind:?}");
+                made += 1;
+            } else if LOOKED.contains(&whole.call.nr) {
+                let follows = whole.call.nr == 332 && piece.bytes.starts_with(b"/mnt");
+                let is = if follows { inodes[&b"/mnt/open/folder"[..]] } else { *is };
+                assert_eq!((object, by_it), (Some(is), false), "{kind:?}");
+                *looked.entry(whole.call.nr).or_default() += 1;
+            } else if whole.call.nr == 257 {
+                assert_eq!((object, by_it), (Some(*is), false), "it was there");
+            }
+        }
+    }
+    assert_eq!((made, inodes.len()), (7, 7), "{said}");
+    assert!(looked.keys().copied().eq([21, 80, 89, 194, 262, 332]), "{looked:?}");
 }
 
 /// Pulled in the middle of a storm, again and again on one trail: what was announced is there, and the rest is in order.

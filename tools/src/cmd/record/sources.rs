@@ -5,6 +5,7 @@ use crate::config::read;
 use crate::daemon::control::{Clerk, Desk, Reloading};
 use crate::daemon::reload::{Checkpoints, Kernel, Part};
 use crate::daemon::rules::Wanted;
+use crate::daemon::shim;
 use crate::daemon::who::Who;
 use crate::daemon::{notify, records};
 use crate::diag::{Diagnostic, Level};
@@ -13,12 +14,11 @@ use crate::kept::writer::Link;
 use crate::recording::beside::{self, Beside};
 use crate::recording::housekeeping::Told;
 use crate::recording::room::Ending;
-use crate::recording::shim::{self, Shim};
+use crate::recording::shim::Shim;
 use crate::recording::signals::{Signals, UntilStopped};
 use crate::recording::{Failure, kernel, listen, summary};
 use crate::status::Board;
 use graven_format::consts::RECORD_PAYLOAD_BYTES_MAX;
-use graven_writer::source::shim::{Kernel as _, Rules};
 use graven_writer::source::stream::{self, Refused, StreamError};
 use graven_writer::{Trail, clock};
 use std::io;
@@ -71,29 +71,27 @@ pub(super) fn beside_auditd(
     })
 }
 
-/// Whoever does what signals ask for.
+/// Whoever does what signals ask for. `source`: what of the source can be configured anew, and who passes that on.
 fn clerk<'a>(
     settled: &'a Settled,
     trail: &Trail,
     board: &Arc<Board>,
-    kernel: Option<(Kernel<'a>, &'a Link)>,
+    source: Option<(Box<dyn Part + 'a>, Option<&'a Link>)>,
     status: &str,
 ) -> Clerk<'a> {
     let Settled { args, config, told } = settled;
     let reloading = args.config.as_ref().map(|file| {
         let mut parts: Vec<Box<dyn Part + 'a>> =
             vec![Box::new(Checkpoints::new(trail.asker(), Arc::clone(board), config))];
-        let (kernel, link) = kernel.unzip();
-        if let Some(kernel) = kernel {
-            parts.push(Box::new(kernel));
-        }
+        let (part, link) = source.unzip();
+        parts.extend(part);
         if let Some(told) = told {
             parts.push(Box::new(told.clone()));
         }
         let load = move || {
             let text = read::text(file)?;
             let config = read::parse(&text)?;
-            if let Some(link) = link {
+            if let Some(Some(link)) = link {
                 link.note_config(&text);
             }
             Ok(args.clone().settle(config))
@@ -114,7 +112,9 @@ fn clerk<'a>(
 fn told(settled: &Settled, trail: &Trail, status: &str) -> Result<(), Failure> {
     notify::watch(trail.asker()).map_err(no_thread)?;
     notify::ready(status);
-    if let (Some(file), Source::Netlink) = (&settled.args.config, settled.args.source) {
+    if let (Some(file), Source::Netlink | Source::Shim) =
+        (&settled.args.config, settled.args.source)
+    {
         let text = std::fs::read(file).unwrap_or_default();
         let _ = records::config(file, &text, &Who::myself()).append(trail);
     }
@@ -188,7 +188,7 @@ pub(super) fn netlink(
             link.load(rules, &trail)?;
         }
         let kernel = Kernel::new(daemon, trail.asker(), wanted);
-        clerk(settled, &trail, &ending.board, Some((kernel, link)), &status)
+        clerk(settled, &trail, &ending.board, Some((Box::new(kernel), Some(link))), &status)
             .start(scope, handed_in)
             .map_err(no_thread)?;
         told(settled, &trail, &status)?;
@@ -216,7 +216,7 @@ pub(super) fn netlink(
 /// Records what the kernel module gives until a signal comes, and closes the trail.
 pub(super) fn shim(
     settled: &Settled,
-    rules: &Rules,
+    wanted: shim::Wanted,
     trail: Trail,
     signals: Signals,
     ending: Arc<Ending>,
@@ -234,8 +234,11 @@ pub(super) fn shim(
     let status = "recording from the kernel module";
     let received = std::thread::scope(|scope| {
         let _open = desk.open_until();
-        clerk(settled, &trail, &board, None, status).start(scope, handed_in).map_err(no_thread)?;
-        shim.device.set_rules(rules).map_err(|why| shim::failure(&why))?;
+        wanted.begin(&shim, &trail)?;
+        let module = shim::Module::new(&shim, trail.asker(), wanted);
+        clerk(settled, &trail, &board, Some((Box::new(module), None)), status)
+            .start(scope, handed_in)
+            .map_err(no_thread)?;
         told(settled, &trail, status)?;
         if !args.quiet {
             Diagnostic::new(Level::Note, status.to_owned()).emit();

@@ -21,7 +21,8 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Maps what `file` gives: the device of the module, or the memory of its twin.
+    /// Maps what `file` gives: the device of the module, or the memory of its twin. For the reader: a tail that cannot be, as
+    /// whoever read before may have left it, is put right.
     ///
     /// # Errors
     /// [`ShimError::Foreign`] if it is not laid out as this version expects, [`ShimError::System`] if it cannot be mapped.
@@ -34,6 +35,10 @@ impl Memory {
                 .map_raw(file)
                 .map_err(|why| ShimError::System { what: "map a ring's consumer page", why })?;
             memory.consumers.push(page);
+            let first = memory.first(ring);
+            if first != memory.tail(ring) {
+                memory.set_tail(ring, first);
+            }
         }
         Ok(memory)
     }
@@ -85,6 +90,16 @@ impl Memory {
     pub fn tail(&self, ring: u32) -> u64 {
         let at = consumer_at(&self.control, ring) + offset_of!(Consumer, tail);
         word(&self.map, at).load(Ordering::Acquire)
+    }
+
+    /// Where a reader begins: at the tail, or, if that cannot be, at the last one that could, which the kernel side believes.
+    /// While it cannot, the kernel side puts nothing in and believes no other one.
+    #[must_use]
+    pub fn first(&self, ring: u32) -> u64 {
+        let at = ring_at(&self.control, ring) + offset_of!(Producer, tail);
+        let believed = word(&self.map, at).load(Ordering::Acquire);
+        let tail = self.tail(ring);
+        if (believed..=self.head(ring)).contains(&tail) { tail } else { believed }
     }
 
     /// Gives the room before this position back. All before it is durable.
