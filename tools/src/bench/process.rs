@@ -244,6 +244,14 @@ impl Process {
         Ok(())
     }
 
+    /// Waits until it has ended, however.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn gone(mut self) -> Result<(), Trouble> {
+        self.wait(PATIENCE).map(drop).ok_or_else(|| self.failed("does not end"))
+    }
+
     fn wait(&mut self, patience: Duration) -> Option<std::process::ExitStatus> {
         let deadline = Instant::now() + patience;
         loop {

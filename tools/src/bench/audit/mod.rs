@@ -12,7 +12,7 @@ mod storm;
 pub use auditd::{Auditd, Flush, Format, Keeps, LAUREL, Logging};
 pub use recorder::Recorder;
 pub use seen::Seen;
-pub use storm::{Consumer, Storm, UID, openat, storm};
+pub use storm::{Consumer, Producer, Storm, UID, openat, storm, watch};
 
 use super::process::Trouble;
 use graven_writer::source::kaudit;
@@ -34,6 +34,8 @@ impl Turn {
     /// [`Trouble::Stopped`], or why this machine's audit is not to be touched: it has a daemon, rules, or is locked, or this
     /// process may not.
     pub fn take(stop: &AtomicBool) -> Result<Self, Trouble> {
+        // Who cannot use it does not wait for it.
+        auditctl(&["-v"])?;
         let turn = loop {
             if let Some(turn) = kernel_turn::try_take().map_err(Trouble::io("the turn"))? {
                 break turn;

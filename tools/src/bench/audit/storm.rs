@@ -64,8 +64,43 @@ pub struct Storm {
     pub usage: Usage,
 }
 
-/// A process that makes events. It ends with us.
-struct Producer(Child);
+/// A process that makes events, as [`UID`]. It ends with us.
+#[derive(Debug)]
+pub struct Producer(Child);
+
+impl Producer {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(command: &mut Command) -> io::Result<Self> {
+        command.uid(UID).gid(UID).process_group(0).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.spawn().map(Self)
+    }
+
+    /// What it says at its end: two numbers, of which the first is how many events there were.
+    ///
+    /// # Errors
+    /// It fails, or [`Trouble::Stopped`].
+    pub fn said(mut self, stop: &AtomicBool) -> Result<(u64, u64), Trouble> {
+        let status = loop {
+            match self.0.try_wait().map_err(Trouble::io("a producer cannot be waited for"))? {
+                Some(status) => break status,
+                None => std::thread::sleep(Duration::from_millis(1)),
+            }
+            check(stop)?;
+        };
+        let mut text = String::new();
+        if let Some(out) = &mut self.0.stdout {
+            out.read_to_string(&mut text).map_err(Trouble::io("a producer"))?;
+        }
+        let mut words = text.split_whitespace().map(str::parse);
+        match (status.success(), words.next(), words.next()) {
+            (true, Some(Ok(events)), Some(Ok(figure))) => Ok((events, figure)),
+            _ => Err(Trouble::Said(format!("a producer failed ({status})"))),
+        }
+    }
+}
 
 impl Drop for Producer {
     fn drop(&mut self) {
@@ -88,21 +123,14 @@ pub fn storm(
     auditctl(&["-e", "0"])?;
     let consumer = start()?;
     auditctl(&["-b", "8192"])?;
-    let uid = format!("uid={UID}");
-    auditctl(&["-a", "exit,always", "-F", "arch=b64", "-S", "openat", "-F", &uid])?;
+    watch()?;
     let before = consumer.usage();
     let begin = Instant::now();
-    let started = (0..PRODUCERS).map(|_| {
-        let mut command = producer()?;
-        command.uid(UID).gid(UID).process_group(0).stdin(Stdio::null()).stdout(Stdio::piped());
-        command.spawn().map(Producer)
-    });
-    let mut producers = started
-        .collect::<io::Result<Vec<_>>>()
-        .map_err(Trouble::io("a producer does not start"))?;
+    let started = (0..PRODUCERS).map(|_| Producer::start(&mut producer()?));
+    let producers = started.collect::<io::Result<Vec<_>>>();
     let (mut made, mut cpu_ns) = (0, 0);
-    for producer in &mut producers {
-        let (events, ns) = said(&mut producer.0, stop)?;
+    for producer in producers.map_err(Trouble::io("a producer does not start"))? {
+        let (events, ns) = producer.said(stop)?;
         made += events;
         cpu_ns += ns;
     }
@@ -122,26 +150,15 @@ pub fn storm(
     Ok(Storm { made, kept, took, usage })
 }
 
-fn check(stop: &AtomicBool) -> Result<(), Trouble> {
-    if stop.load(Ordering::Relaxed) { Err(Trouble::Stopped) } else { Ok(()) }
+/// Sets the rule that makes the producers' calls events.
+///
+/// # Errors
+/// auditctl says so.
+pub fn watch() -> Result<(), Trouble> {
+    let uid = format!("uid={UID}");
+    auditctl(&["-a", "exit,always", "-F", "arch=b64", "-S", "openat", "-F", &uid]).map(drop)
 }
 
-/// What a producer has said at its end.
-fn said(producer: &mut Child, stop: &AtomicBool) -> Result<(u64, u64), Trouble> {
-    let status = loop {
-        match producer.try_wait().map_err(Trouble::io("a producer cannot be waited for"))? {
-            Some(status) => break status,
-            None => std::thread::sleep(Duration::from_millis(1)),
-        }
-        check(stop)?;
-    };
-    let mut text = String::new();
-    if let Some(out) = &mut producer.stdout {
-        out.read_to_string(&mut text).map_err(Trouble::io("a producer"))?;
-    }
-    let mut words = text.split_whitespace().map(str::parse);
-    match (status.success(), words.next(), words.next()) {
-        (true, Some(Ok(events)), Some(Ok(cpu_ns))) => Ok((events, cpu_ns)),
-        _ => Err(Trouble::Said(format!("a producer failed ({status})"))),
-    }
+fn check(stop: &AtomicBool) -> Result<(), Trouble> {
+    if stop.load(Ordering::Relaxed) { Err(Trouble::Stopped) } else { Ok(()) }
 }
