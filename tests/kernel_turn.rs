@@ -1,6 +1,6 @@
 //! Whose turn it is at the kernel's audit, which there is once for all processes of a machine.
 //!
-//! Not a crate: included by the tests and the benchmarks that need it.
+//! Not a crate: included by the tests that need it, and through a symbolic link by the benchmarks in `tools`.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
@@ -12,17 +12,23 @@ pub(crate) struct Turn {
     _name: UnixListener,
 }
 
-/// Waits for the turn. It is a name of the network's, as kernel audit's own socket is: a lock file would be another
-/// one for whoever has another root or another `/run`.
+/// Waits for the turn.
 pub(crate) fn take() -> io::Result<Turn> {
-    let name = SocketAddr::from_abstract_name("graven-kernel-audit")?;
     loop {
-        match UnixListener::bind_addr(&name) {
-            Ok(name) => return Ok(Turn { _name: name }),
-            Err(taken) if taken.kind() == io::ErrorKind::AddrInUse => {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            Err(why) => return Err(why),
+        if let Some(turn) = try_take()? {
+            return Ok(turn);
         }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Takes the turn if nobody has it. It is a name of the network's, as kernel audit's own socket is: a lock file would be
+/// another one for whoever has another root or another `/run`.
+pub(crate) fn try_take() -> io::Result<Option<Turn>> {
+    let name = SocketAddr::from_abstract_name("graven-kernel-audit")?;
+    match UnixListener::bind_addr(&name) {
+        Ok(name) => Ok(Some(Turn { _name: name })),
+        Err(taken) if taken.kind() == io::ErrorKind::AddrInUse => Ok(None),
+        Err(why) => Err(why),
     }
 }

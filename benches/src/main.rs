@@ -174,7 +174,7 @@ enum Bench {
 fn main() -> Result<()> {
     let cli = Cli::parse();
     match cli.bench {
-        Bench::Storm { seconds } => return netlink::storm(seconds),
+        Bench::Storm { seconds } => return Ok(graven_tools::bench::audit::openat(seconds)?),
         Bench::Paced { rate, seconds } => return loss::paced(rate, seconds),
         _ => {}
     }

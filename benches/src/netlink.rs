@@ -2,12 +2,15 @@
 //! discards, by Graven, and by auditd.
 //!
 //! A figure is events per second from the first event to the consumer's last progress, so that a
-//! consumer that falls behind pays for its queue. One kernel has one audit daemon: a lock file
-//! keeps other users of this bench and of the tests away, and everything is put back.
+//! consumer that falls behind pays for its queue. One kernel has one audit daemon: a turn keeps
+//! other users of this bench and of the tests away, and everything is put back. Storm, auditd and
+//! `graven record` are those of `graven bench compare`.
 
-use crate::kernel::{Turn, UID, auditctl};
+use crate::kernel::Turn;
 use crate::stats::print;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
+use graven_tools::bench::audit::{self, Auditd, Consumer, Keeps, Logging, Recorder};
+use graven_tools::bench::process::Trouble;
 use graven_writer::source::kaudit::{self, Daemon};
 use graven_writer::source::netlink::{Stop, receive};
 use graven_writer::source::nlmsg::{self, StatusChange};
@@ -19,46 +22,14 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, sendto, socket_with,
     sockopt,
 };
-use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, Read};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::os::unix::process::CommandExt;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
-
-/// A consumer that has made no progress for this long is done.
-const QUIET: Duration = Duration::from_millis(500);
-
-/// `openat` until the time is over; prints how many there were. Runs as the test uid.
-pub(crate) fn storm(seconds: f64) -> Result<()> {
-    let until = Instant::now() + Duration::from_secs_f64(seconds);
-    let mut events = 0u64;
-    while Instant::now() < until {
-        for _ in 0..100 {
-            drop(File::open("/dev/null")?);
-        }
-        events += 100;
-    }
-    println!("{events}");
-    Ok(())
-}
-
-/// One round of one consumer.
-#[derive(Clone, Copy, Debug)]
-struct Round {
-    events_per_s: f64,
-    lost: u64,
-}
-
-/// A consumer under test: how much it has consumed so far, in whatever unit, and how many events
-/// it has kept at the end.
-trait Consumer {
-    fn progress(&self) -> u64;
-    fn events(self: Box<Self>) -> Result<u64>;
-}
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// Measures the consumers in turn; with `only_graven` just Graven, to be looked at with a profiler.
 pub(crate) fn netlink(
@@ -88,18 +59,23 @@ pub(crate) fn netlink(
             turn.go_on()?;
             let scratch = dir.join(format!("netlink-{round}-{at}"));
             fs::DirBuilder::new().mode(0o700).create(&scratch)?;
-            let result = match at {
-                0 => run(seconds, |_| Ok(Box::new(Discard::start()?))),
-                1 => run(seconds, |_| Ok(Box::new(Graven::start(&scratch, attach, options)?))),
-                2 => run(seconds, |_| Ok(Box::new(Auditd::start(&scratch, RAW_ASYNC)?))),
-                3 => run(seconds, |_| Ok(Box::new(Auditd::start(&scratch, SHIPPED)?))),
-                4 => run(seconds, |_| Ok(Box::new(Auditd::start(&scratch, RAW_DATA)?))),
-                _ => run(seconds, |_| Ok(Box::new(Record::start(&scratch)?))),
-            }
-            .with_context(|| names[at])?;
+            let auditd = |logging| -> Result<Box<dyn Consumer>> {
+                Ok(Box::new(Auditd::start(&scratch, Keeps::Log(logging))?))
+            };
+            let start = || -> Result<Box<dyn Consumer>> {
+                match at {
+                    0 => Ok(Box::new(Discard::start()?)),
+                    1 => Ok(Box::new(Graven::start(&scratch, attach, options)?)),
+                    2 => auditd(Logging::RAW_ASYNC),
+                    3 => auditd(Logging::SHIPPED),
+                    4 => auditd(Logging::RAW_DATA),
+                    _ => Ok(Box::new(Recorder::start(&graven()?, &scratch)?)),
+                }
+            };
+            let (rate, missing) = run(&turn, seconds, start).context(names[at])?;
             fs::remove_dir_all(&scratch)?;
-            rates.push(result.events_per_s / 1e3);
-            lost[at] += result.lost;
+            rates.push(rate);
+            lost[at] += missing;
         }
     }
     println!("netlink: openat by two processes of a test uid, five records an event");
@@ -125,63 +101,29 @@ pub(crate) fn netlink(
     Ok(())
 }
 
-fn run(seconds: f64, start: impl FnOnce(()) -> Result<Box<dyn Consumer>>) -> Result<Round> {
-    auditctl(&["-D"])?;
-    auditctl(&["-e", "0"])?;
-    let consumer = start(())?;
-    auditctl(&["-b", "8192"])?;
-    auditctl(&[
-        "-a",
-        "exit,always",
-        "-F",
-        "arch=b64",
-        "-S",
-        "openat",
-        "-F",
-        &format!("uid={UID}"),
-    ])?;
-    let begin = Instant::now();
-    let storms: Vec<Child> = (0..2).map(|_| spawn_storm(seconds)).collect::<Result<_>>()?;
-    let mut produced = 0;
-    for mut storm in storms {
-        let mut text = String::new();
-        storm.stdout.take().context("storm has no output")?.read_to_string(&mut text)?;
-        ensure!(storm.wait()?.success(), "the storm failed");
-        produced += text.trim().parse::<u64>()?;
-    }
-    let (mut last, mut seen) = (Instant::now(), consumer.progress());
-    while last.elapsed() < QUIET {
-        std::thread::sleep(Duration::from_millis(2));
-        let now = consumer.progress();
-        if now != seen {
-            (last, seen) = (Instant::now(), now);
-        }
-    }
-    let took = last - begin;
-    auditctl(&["-D"])?;
-    let kept = consumer.events()?;
+/// Events a second up to the consumer's last progress, in thousands, and events lost.
+fn run(
+    turn: &Turn,
+    seconds: f64,
+    start: impl FnOnce() -> Result<Box<dyn Consumer>>,
+) -> Result<(f64, u64)> {
+    let producer = || {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["storm", "--seconds", &seconds.to_string()]);
+        Ok(command)
+    };
+    let start = || start().map_err(|why| Trouble::Said(format!("{why:#}")));
+    let storm = audit::storm(&producer, turn.interrupted(), start)?;
     // The loader of the storm's program opens files too: never fewer than the storm counted.
-    Ok(Round {
-        events_per_s: produced as f64 / took.as_secs_f64(),
-        lost: produced.saturating_sub(kept),
-    })
-}
-
-fn spawn_storm(seconds: f64) -> Result<Child> {
-    Command::new(std::env::current_exe()?)
-        .args(["storm", "--seconds", &seconds.to_string()])
-        .uid(UID)
-        .gid(UID)
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("the storm does not start")
+    let lost = storm.made.saturating_sub(storm.kept);
+    Ok((storm.made as f64 / storm.took.as_secs_f64() / 1e3, lost))
 }
 
 /// A daemon that does nothing with what it receives: the most that this path can do.
 struct Discard {
     count: Arc<[AtomicU64; 2]>,
     end: Arc<AtomicBool>,
-    thread: Option<std::thread::JoinHandle<Result<()>>>,
+    thread: Option<JoinHandle<Result<()>>>,
 }
 
 impl Discard {
@@ -228,20 +170,25 @@ impl Consumer for Discard {
         self.count[0].load(Ordering::Relaxed)
     }
 
-    fn events(mut self: Box<Self>) -> Result<u64> {
+    fn events(mut self: Box<Self>) -> Result<u64, Trouble> {
         self.end.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            thread.join().map_err(|_| anyhow::anyhow!("the receiver panicked"))??;
+            ended(thread)?;
         }
         Ok(self.count[1].load(Ordering::Relaxed))
     }
+}
+
+fn ended(receiver: JoinHandle<Result<()>>) -> Result<(), Trouble> {
+    let received = receiver.join().map_err(|_| Trouble::said("the receiver panicked"))?;
+    received.map_err(|why| Trouble::Said(format!("{why:#}")))
 }
 
 /// Graven itself, to a trail behind barriers.
 struct Graven {
     trail: Arc<Counted>,
     stop: Arc<Stop>,
-    thread: std::thread::JoinHandle<Result<()>>,
+    thread: JoinHandle<Result<()>>,
 }
 
 /// A trail that counts SYSCALL records as they are accepted.
@@ -301,9 +248,9 @@ impl Consumer for Graven {
         }
     }
 
-    fn events(self: Box<Self>) -> Result<u64> {
+    fn events(self: Box<Self>) -> Result<u64, Trouble> {
         self.stop.request();
-        self.thread.join().map_err(|_| anyhow::anyhow!("the receiver panicked"))??;
+        ended(self.thread)?;
         let totals = self.trail.trail.totals();
         let (records, bytes) = (totals.records, totals.frame_bytes);
         eprintln!("  graven: {records} records in {} frames, {bytes} bytes", totals.frames);
@@ -311,143 +258,7 @@ impl Consumer for Graven {
     }
 }
 
-/// `graven record` as it is installed: two processes.
-struct Record {
-    child: Child,
-    trail: PathBuf,
-    durable: Arc<AtomicU64>,
-    reader: std::thread::JoinHandle<()>,
-}
-
-impl Record {
-    fn start(dir: &Path) -> Result<Self> {
-        let trail = dir.join("trail");
-        let mut child = graven()?
-            .args(["record", "--source", "netlink", "--ack", "--quiet", "--trail"])
-            .arg(&trail)
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("graven does not start: cargo build --release -p graven")?;
-        let lines = BufReader::new(child.stdout.take().context("graven has no output")?).lines();
-        let durable = Arc::new(AtomicU64::new(0));
-        let told = Arc::clone(&durable);
-        let reader = std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                if let Some(seq) = line.strip_prefix("durable ").and_then(|seq| seq.parse().ok()) {
-                    told.store(seq, Ordering::Relaxed);
-                }
-            }
-        });
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while durable.load(Ordering::Relaxed) == 0 {
-            ensure!(Instant::now() < deadline, "graven did not begin");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(Self { child, trail, durable, reader })
-    }
-}
-
 /// The program beside this one.
-pub(crate) fn graven() -> Result<Command> {
-    Ok(Command::new(std::env::current_exe()?.with_file_name("graven")))
-}
-
-impl Consumer for Record {
-    fn progress(&self) -> u64 {
-        // Heartbeats and checkpoints go on for ever, a few a second.
-        self.durable.load(Ordering::Relaxed) / 64
-    }
-
-    fn events(mut self: Box<Self>) -> Result<u64> {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
-        ensure!(self.child.wait()?.success(), "graven did not end well");
-        self.reader.join().map_err(|_| anyhow::anyhow!("the reader panicked"))?;
-        let mut export = graven()?
-            .args(["export", "--format", "raw"])
-            .arg(&self.trail)
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut lines = BufReader::new(export.stdout.take().context("no output")?).split(b'\n');
-        let count = lines.try_fold(0, |count, line| {
-            Ok::<_, std::io::Error>(count + u64::from(line?.starts_with(b"type=SYSCALL ")))
-        })?;
-        ensure!(export.wait()?.success(), "the trail cannot be exported");
-        Ok(count)
-    }
-}
-
-pub(crate) const RAW_ASYNC: &str = "log_format = RAW\nflush = INCREMENTAL_ASYNC\nfreq = 50\n";
-const RAW_DATA: &str = "log_format = RAW\nflush = DATA\n";
-/// Debian 12's auditd.conf, as far as it concerns writing.
-pub(crate) const SHIPPED: &str = "log_format = ENRICHED\nflush = INCREMENTAL_ASYNC\nfreq = 50\n";
-
-/// Debian's auditd with a configuration of its own.
-pub(crate) struct Auditd {
-    pub(crate) child: Child,
-    pub(crate) log: PathBuf,
-}
-
-impl Auditd {
-    pub(crate) fn start(dir: &Path, format: &str) -> Result<Self> {
-        let log = dir.join("audit.log");
-        let plugins = dir.join("plugins");
-        fs::create_dir_all(&plugins)?;
-        let config = format!(
-            "local_events = yes\nwrite_logs = yes\nlog_file = {}\nlog_group = root\n{format}\
-             max_log_file = 4000\nmax_log_file_action = IGNORE\nnum_logs = 5\npriority_boost = 4\n\
-             name_format = NONE\nspace_left = 75\nspace_left_action = IGNORE\n\
-             admin_space_left = 50\nadmin_space_left_action = IGNORE\ndisk_full_action = SUSPEND\n\
-             disk_error_action = SUSPEND\nplugin_dir = {}\n",
-            log.display(),
-            plugins.display(),
-        );
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(true)
-            .write(true)
-            .mode(0o640)
-            .open(dir.join("auditd.conf"))?;
-        std::io::Write::write_all(&mut file, config.as_bytes())?;
-        let child = Command::new("auditd")
-            .args(["-n", "-s", "enable", "-c"])
-            .arg(dir)
-            .stderr(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .context("auditd does not start: install the package auditd")?;
-        let this = Self { child, log };
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while kaudit::status()?.pid != this.child.id() {
-            ensure!(Instant::now() < deadline, "auditd did not register");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(this)
-    }
-}
-
-impl Drop for Auditd {
-    fn drop(&mut self) {
-        // After a failure; else it has ended. Signals that are not its own it ignores.
-        let ended = self.child.try_wait().is_ok_and(|status| status.is_some());
-        let pid = rustix::process::Pid::from_child(&self.child);
-        if !ended && rustix::process::kill_process(pid, rustix::process::Signal::TERM).is_ok() {
-            let _ = self.child.wait();
-        }
-    }
-}
-
-impl Consumer for Auditd {
-    fn progress(&self) -> u64 {
-        fs::metadata(&self.log).map_or(0, |metadata| metadata.len())
-    }
-
-    fn events(mut self: Box<Self>) -> Result<u64> {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
-        self.child.wait()?;
-        let text = fs::read(&self.log)?;
-        let lines = text.split(|byte| *byte == b'\n');
-        Ok(lines.filter(|line| line.starts_with(b"type=SYSCALL ")).count() as u64)
-    }
+pub(crate) fn graven() -> std::io::Result<PathBuf> {
+    Ok(std::env::current_exe()?.with_file_name("graven"))
 }

@@ -1,18 +1,20 @@
 //! The daemons, as somebody runs them who does things to them.
 
-use crate::netlink::{Auditd, RAW_ASYNC, graven};
+use crate::netlink::graven;
 use anyhow::{Context, Result, bail, ensure};
+use graven_tools::bench::audit::{Auditd, Keeps, Logging, Seen};
 use graven_writer::source::kaudit;
 use rustix::process::{Pid, Signal, kill_process};
-use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Longest wait for a daemon to begin or to end.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How auditd writes here.
+const AUDITD: Keeps = Keeps::Log(Logging::RAW_ASYNC);
 
 /// Whom something is done to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,10 +72,10 @@ impl Daemon {
 
     fn begin(&mut self) -> Result<()> {
         if self.kind == Kind::Auditd {
-            self.running = Some(Running::Auditd(Auditd::start(&self.home, RAW_ASYNC)?));
+            self.running = Some(Running::Auditd(Auditd::start(&self.home, AUDITD)?));
             return Ok(());
         }
-        let child = graven()?
+        let child = Command::new(graven()?)
             .args(["record", "--source", "netlink", "--quiet", "--trail"])
             .arg(self.trail())
             .args(["--segment-bytes", self.segment_bytes])
@@ -125,7 +127,7 @@ impl Daemon {
     /// Sends a signal to the one that the case is about.
     pub(super) fn signal(&self, signal: Signal) -> Result<()> {
         let pids = match &self.running {
-            Some(Running::Auditd(auditd)) => vec![Pid::from_child(&auditd.child)],
+            Some(Running::Auditd(auditd)) => return Ok(auditd.process.signal(signal)?),
             _ => self.processes(self.kind)?,
         };
         ensure!(!pids.is_empty(), "there is no {}", self.kind.name());
@@ -134,12 +136,12 @@ impl Daemon {
 
     /// What an init system does after a while; Graven does it itself, at once.
     pub(super) fn start_again(&mut self, after: Duration) -> Result<()> {
-        let Some(Running::Auditd(mut auditd)) =
+        let Some(Running::Auditd(auditd)) =
             self.running.take_if(|it| matches!(it, Running::Auditd(_)))
         else {
             return Ok(());
         };
-        auditd.child.wait()?;
+        auditd.process.gone()?;
         std::thread::sleep(after);
         // The log goes on.
         self.begin()
@@ -149,10 +151,7 @@ impl Daemon {
     pub(super) fn end(&mut self) -> Result<()> {
         match self.running.take() {
             None => {}
-            Some(Running::Auditd(mut auditd)) => {
-                kill_process(Pid::from_child(&auditd.child), Signal::TERM)?;
-                auditd.child.wait()?;
-            }
+            Some(Running::Auditd(auditd)) => auditd.process.end()?,
             Some(Running::Graven(mut child)) => {
                 let deadline = Instant::now() + PATIENCE;
                 for pid in self.processes(Kind::Keeper)? {
@@ -176,19 +175,13 @@ impl Daemon {
 
     /// Events that are there; it fails if one is there twice.
     pub(super) fn events(&self) -> Result<u64> {
-        let mut seen = Serials::default();
+        let mut seen = Seen::default();
         if self.kind == Kind::Auditd {
-            seen.read(BufReader::new(File::open(self.log())?))?;
-            return Ok(seen.count);
+            Auditd::read(&self.log(), AUDITD, &mut seen)?;
+        } else {
+            seen.read_trail(&graven()?, &self.trail())?;
         }
-        let mut export = graven()?
-            .args(["export", "--format", "raw"])
-            .arg(self.trail())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        seen.read(BufReader::new(export.stdout.take().context("no output")?))?;
-        ensure!(export.wait()?.success(), "the trail cannot be exported");
-        Ok(seen.count)
+        Ok(seen.count())
     }
 
     /// What `verify` says of the trail; nothing is asked of auditd's log.
@@ -196,7 +189,8 @@ impl Daemon {
         if self.kind == Kind::Auditd {
             return Ok(Verified { complete: false, stated: 0 });
         }
-        let output = graven()?.args(["verify", "--json"]).arg(self.trail()).output()?;
+        let output =
+            Command::new(graven()?).args(["verify", "--json"]).arg(self.trail()).output()?;
         if !matches!(output.status.code(), Some(0 | 4)) {
             bail!("verify: {}", String::from_utf8_lossy(&output.stdout));
         }
@@ -221,73 +215,9 @@ pub(super) struct Verified {
     pub(super) stated: u64,
 }
 
-/// Serials of the producers' events: a bit each, in pages that are made as they are needed.
-#[derive(Default)]
-struct Serials {
-    pages: BTreeMap<u32, Vec<u64>>,
-    count: u64,
-}
-
-impl Serials {
-    /// Takes the PATH records of `/dev/null`, of which an event has one.
-    fn read(&mut self, mut lines: impl BufRead) -> Result<()> {
-        let mut line = Vec::new();
-        while lines.read_until(b'\n', &mut line)? > 0 {
-            if line.starts_with(b"type=PATH ")
-                && line.windows(16).any(|part| part == b"name=\"/dev/null\"")
-            {
-                let serial = serial(&line)
-                    .with_context(|| format!("no serial: {}", String::from_utf8_lossy(&line)))?;
-                ensure!(self.insert(serial), "event {serial} is there twice");
-            }
-            line.clear();
-        }
-        Ok(())
-    }
-
-    /// Whether it is new.
-    fn insert(&mut self, serial: u32) -> bool {
-        let page = self.pages.entry(serial >> 16).or_insert_with(|| vec![0; 1 << 10]);
-        let word = &mut page[(serial as usize & 0xFFFF) / 64];
-        let bit = 1 << (serial % 64);
-        let new = *word & bit == 0;
-        *word |= bit;
-        self.count += u64::from(new);
-        new
-    }
-}
-
-/// The serial in `msg=audit(1732.123:SERIAL):`.
-fn serial(line: &[u8]) -> Option<u32> {
-    let stamp = line.split(|byte| *byte == b'(').nth(1)?.split(|byte| *byte == b')').next()?;
-    str::from_utf8(stamp).ok()?.rsplit_once(':')?.1.parse().ok()
-}
-
 impl Drop for Daemon {
     fn drop(&mut self) {
         // After a failure.
         let _ = self.end();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_event_counts_once() {
-        let path = |serial: u32| {
-            format!(
-                "type=PATH msg=audit(1732.123:{serial}): item=0 name=\"/dev/null\" inode=4\n\
-                 type=CWD msg=audit(1732.123:{serial}): cwd=\"/\"\n"
-            )
-        };
-        let mut seen = Serials::default();
-        for serial in [7, u32::MAX, 65_535, 65_536, 0] {
-            seen.read(path(serial).as_bytes()).unwrap();
-        }
-        assert_eq!(seen.count, 5);
-        assert!(seen.read(path(65_536).as_bytes()).is_err());
-        assert!(seen.read(&b"type=PATH name=\"/dev/null\"\n"[..]).is_err());
     }
 }

@@ -8,18 +8,17 @@ mod daemon;
 mod disk;
 mod soak;
 
-use crate::kernel::{Turn, UID, auditctl};
+use crate::kernel::Turn;
 use crate::stats::{self, median};
 use anyhow::{Context, Result, ensure};
 use daemon::{Daemon, Kind};
 use disk::Disk;
+use graven_tools::bench::audit::{Producer, auditctl, watch};
 use rustix::process::Signal;
 use std::fs::{self, File};
-use std::io::Read;
 use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 pub(crate) use soak::soak;
@@ -114,7 +113,7 @@ pub(crate) fn loss(dir: &Path, rounds: usize, only: Option<Case>) -> Result<()> 
                 turn.go_on()?;
                 let scratch = dir.join(format!("loss-{round}-{}", kind.name()));
                 fs::DirBuilder::new().mode(0o700).create(&scratch)?;
-                let outcome = one(case, *kind, &scratch)
+                let outcome = one(case, *kind, &scratch, &turn)
                     .with_context(|| format!("{}, {}", case.name(), kind.name()))?;
                 fs::remove_dir_all(&scratch)?;
                 outcomes.push(outcome);
@@ -145,7 +144,7 @@ fn print(case: Case, kind: Kind, outcomes: &[Outcome]) {
     println!("{name:<34} {who:<16} {made:>9} {missing:>9} {stated:>9} {cost:>9}");
 }
 
-fn one(case: Case, kind: Kind, scratch: &Path) -> Result<Outcome> {
+fn one(case: Case, kind: Kind, scratch: &Path, turn: &Turn) -> Result<Outcome> {
     auditctl(&["-D"])?;
     auditctl(&["-e", "0"])?;
     let disk = match case {
@@ -157,9 +156,8 @@ fn one(case: Case, kind: Kind, scratch: &Path) -> Result<Outcome> {
     fs::DirBuilder::new().mode(0o700).create(&home)?;
     let mut daemon = Daemon::start(kind, &home, if case == Case::Full { "1M" } else { "16M" })?;
     auditctl(&["-b", "8192"])?;
-    let uid = format!("uid={UID}");
-    auditctl(&["-a", "exit,always", "-F", "arch=b64", "-S", "openat", "-F", &uid])?;
-    let producers = act(case, &mut daemon, disk.as_ref())?;
+    watch()?;
+    let producers = act(case, &mut daemon, disk.as_ref(), turn)?;
     // The queues empty before the daemon is asked to end, but for the case that is about that.
     if case != Case::Ended {
         std::thread::sleep(Duration::from_secs(2));
@@ -185,7 +183,7 @@ struct Produced {
     cost_ns: f64,
 }
 
-fn act(case: Case, daemon: &mut Daemon, disk: Option<&Disk>) -> Result<Produced> {
+fn act(case: Case, daemon: &mut Daemon, disk: Option<&Disk>, turn: &Turn) -> Result<Produced> {
     let second = Duration::from_secs(1);
     let steady =
         |seconds: f64| spawn(&["paced", "--rate", "1000", "--seconds", &seconds.to_string()]);
@@ -196,7 +194,7 @@ fn act(case: Case, daemon: &mut Daemon, disk: Option<&Disk>) -> Result<Produced>
             daemon.signal(Signal::STOP)?;
             std::thread::sleep(3 * second);
             daemon.signal(Signal::CONT)?;
-            said([producer])
+            said([producer], turn)
         }
         Case::Killed => {
             let storm = || spawn(&["storm", "--seconds", "1.5"]);
@@ -204,11 +202,11 @@ fn act(case: Case, daemon: &mut Daemon, disk: Option<&Disk>) -> Result<Produced>
             std::thread::sleep(second / 2);
             daemon.signal(Signal::KILL)?;
             daemon.start_again(second)?;
-            said(storms)
+            storm_said(storms, turn)
         }
         Case::Ended => {
             daemon.signal(Signal::STOP)?;
-            let made = said([spawn(&["storm", "--seconds", "0.05"])?]);
+            let made = storm_said([spawn(&["storm", "--seconds", "0.05"])?], turn);
             daemon.signal(Signal::CONT)?;
             daemon.end()?;
             made
@@ -217,7 +215,7 @@ fn act(case: Case, daemon: &mut Daemon, disk: Option<&Disk>) -> Result<Produced>
             let producer = steady(12.0)?;
             std::thread::sleep(second);
             disk.context("a disk")?.freeze(10)?;
-            said([producer])
+            said([producer], turn)
         }
         Case::Full => {
             let disk = disk.context("a disk")?;
@@ -225,45 +223,28 @@ fn act(case: Case, daemon: &mut Daemon, disk: Option<&Disk>) -> Result<Produced>
             let producer = steady(34.0)?;
             std::thread::sleep(30 * second);
             disk.make_room()?;
-            said([producer])
+            said([producer], turn)
         }
-        Case::Cost => said([steady(4.0)?]),
-    }
-}
-
-/// A process that makes events. It ends with us.
-struct Producer(Child);
-
-impl Drop for Producer {
-    fn drop(&mut self) {
-        // After a failure; else it has ended.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        Case::Cost => said([steady(4.0)?], turn),
     }
 }
 
 fn spawn(args: &[&str]) -> Result<Producer> {
-    Command::new(std::env::current_exe()?)
-        .args(args)
-        .uid(UID)
-        .gid(UID)
-        .stdout(Stdio::piped())
-        .spawn()
-        .map(Producer)
+    Producer::start(Command::new(std::env::current_exe()?).args(args))
         .context("the producer does not start")
 }
 
-fn said(producers: impl IntoIterator<Item = Producer>) -> Result<Produced> {
+/// Of a storm nobody looks at what one event costs.
+fn storm_said(producers: impl IntoIterator<Item = Producer>, turn: &Turn) -> Result<Produced> {
+    Ok(Produced { cost_ns: f64::NAN, ..said(producers, turn)? })
+}
+
+fn said(producers: impl IntoIterator<Item = Producer>, turn: &Turn) -> Result<Produced> {
     let mut produced = Produced { made: 0, cost_ns: f64::NAN };
-    for mut producer in producers {
-        let mut text = String::new();
-        producer.0.stdout.take().context("a producer has no output")?.read_to_string(&mut text)?;
-        ensure!(producer.0.wait()?.success(), "a producer failed");
-        let mut words = text.split_whitespace();
-        produced.made += words.next().context("it said nothing")?.parse::<u64>()?;
-        if let Some(cost) = words.next() {
-            produced.cost_ns = cost.parse()?;
-        }
+    for producer in producers {
+        let (events, cost_ns) = producer.said(turn.interrupted())?;
+        produced.made += events;
+        produced.cost_ns = cost_ns as f64;
     }
     Ok(produced)
 }

@@ -2,9 +2,10 @@
 
 use super::daemon::{Daemon, Kind};
 use super::{said, spawn};
-use crate::kernel::{Turn, UID, auditctl};
+use crate::kernel::Turn;
 use crate::stats::median;
 use anyhow::{Result, ensure};
+use graven_tools::bench::audit::{auditctl, watch};
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -24,8 +25,7 @@ pub(crate) fn soak(dir: &Path, rate: u64, minutes: f64) -> Result<()> {
     let home = dir.join("home");
     DirBuilder::new().mode(0o700).create(&home)?;
     let mut daemon = Daemon::start(Kind::Writer, &home, "16M")?;
-    let uid = format!("uid={UID}");
-    auditctl(&["-a", "exit,always", "-F", "arch=b64", "-S", "openat", "-F", &uid])?;
+    watch()?;
     let lasts = Duration::from_secs_f64(minutes * 60.0);
     let seconds = lasts.as_secs_f64().to_string();
     let each = (rate / 2).to_string();
@@ -41,7 +41,7 @@ pub(crate) fn soak(dir: &Path, rate: u64, minutes: f64) -> Result<()> {
             samples.push(daemon.resident_mib(kind)?);
         }
     }
-    let made = said(producers)?.made;
+    let made = said(producers, &turn)?.made;
     auditctl(&["-D"])?;
     std::thread::sleep(Duration::from_secs(2));
     daemon.end()?;

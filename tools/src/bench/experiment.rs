@@ -17,6 +17,7 @@ use crate::escape;
 use crate::time::rfc3339;
 use graven_writer::disk::IoBuf;
 use graven_writer::{Options, clock};
+use hdrhistogram::Histogram;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -114,22 +115,69 @@ struct Lab<'a> {
 /// [`Failed`]
 pub fn run(plan: &Plan, stop: &AtomicBool, progress: Progress<'_>) -> Result<Report, Failed> {
     let workload = Workload::new(&plan.arrivals, &plan.sizes)?;
+    in_directory(&plan.dir, |dir| {
+        let lab = Lab { plan, workload, dir, stop };
+        lab.check_room(FILE_BYTES as f64 * 5.0)?;
+        lab.run(progress)
+    })
+}
+
+/// Runs what is given with a directory of its own on the filesystem to measure, which is gone afterwards however it ends.
+///
+/// # Errors
+/// [`Failed`]: what `work` says, or that the directory cannot be made or removed.
+pub fn in_directory<T>(
+    place: &Path,
+    work: impl FnOnce(&Path) -> Result<T, Failed>,
+) -> Result<T, Failed> {
     let dir =
-        tempfile::Builder::new().prefix("graven-bench-").tempdir_in(&plan.dir).map_err(|why| {
+        tempfile::Builder::new().prefix("graven-bench-").tempdir_in(place).map_err(|why| {
             Diagnostic::error(format!("cannot make a directory for the runs: {why}"))
-                .at(escape::path(&plan.dir))
+                .at(escape::path(place))
                 .help("name a directory that this user may write to with --dir")
         })?;
-    let lab = Lab { plan, workload, dir: dir.path(), stop };
-    lab.check_room(FILE_BYTES as f64 * 5.0)?;
-    let report = lab.run(progress);
+    let result = work(dir.path());
     match dir.close() {
-        Err(why) if report.is_ok() => Err(Failed::With(
+        Err(why) if result.is_ok() => Err(Failed::With(
             Diagnostic::error(format!("the directory of the runs cannot be removed: {why}"))
                 .help("remove graven-bench-* there"),
         )),
-        _ => report,
+        _ => result,
     }
+}
+
+/// Refuses to begin what may write so much.
+///
+/// # Errors
+/// [`Failed`]: there is less room.
+pub fn check_room(dir: &Path, needed: f64) -> Result<(), Failed> {
+    let Ok(stat) = rustix::fs::statvfs(dir) else { return Ok(()) };
+    let free = stat.f_bavail as f64 * stat.f_frsize as f64;
+    if free >= needed {
+        return Ok(());
+    }
+    let text = format!(
+        "a run may write {:.0} MiB and there are {:.0} free",
+        needed / 1048576.0,
+        free / 1048576.0
+    );
+    let help = "make room, ask for fewer --seconds, or name another filesystem with --dir";
+    Err(Diagnostic::error(text).at(escape::path(dir)).help(help).into())
+}
+
+/// Writes of 4 KiB, one after the other, each a barrier.
+///
+/// # Errors
+/// [`RunError`]
+pub fn floor(device: &Device, times: &mut Histogram<u64>) -> Result<(), RunError> {
+    let buf = IoBuf::new(FLOOR_BYTES).map_err(|why| RunError::Io("memory", why))?;
+    let until_ns = now_ns() + ns(FLOOR);
+    while now_ns() < until_ns {
+        let start_ns = now_ns();
+        device.write_dsync(&buf, FLOOR_BYTES).map_err(|why| RunError::Io("a write failed", why))?;
+        times.saturating_record(now_ns() - start_ns);
+    }
+    Ok(())
 }
 
 impl Lab<'_> {
@@ -148,12 +196,13 @@ impl Lab<'_> {
             done += 1;
         }
         let rates = self.rates(&saturation)?;
-        let mut floor = histogram();
+        let mut times = histogram();
         // Indexed as points are: load, then discipline.
         let mut measured: Vec<Vec<Measured>> = vec![Vec::new(); loads * plan.disciplines.len()];
         for repetition in 0..plan.repetitions {
             if !plan.service.is_model() {
-                self.floor(&mut floor)?;
+                let device = Device::open(self.dir, true, plan.service, plan.seed)?;
+                floor(&device, &mut times)?;
             }
             for (at, of_load) in rates.iter().enumerate() {
                 // Who comes behind whom changes from one time to the next.
@@ -189,8 +238,8 @@ impl Lab<'_> {
             started: rfc3339(began.realtime_ns),
             took_s: (now_ns() - start_ns) as f64 / 1e9,
             asked: self.asked(),
-            machine: self.machine(),
-            floor: (!floor.is_empty()).then(|| Floor::of(&floor)),
+            machine: Machine::look(self.dir),
+            floor: (!times.is_empty()).then(|| Floor::of(&times)),
             saturation: names
                 .map(|(it, rate)| Saturation { discipline: it.to_string(), records_per_s: *rate })
                 .collect(),
@@ -218,16 +267,6 @@ impl Lab<'_> {
             load_of,
             recorded_rate: self.workload.recorded_rate,
         }
-    }
-
-    fn machine(&self) -> Machine {
-        let mut machine = Machine::look(self.dir);
-        if let Some(disk) = crate::doctor::look(Some(self.dir)).place.and_then(|it| it.disk) {
-            let how = if disk.direct { "direct" } else { "through the page cache" };
-            machine.driver =
-                Some(format!("{}, {how}, aligned to {} bytes", disk.driver, disk.align_bytes));
-        }
-        machine
     }
 
     /// Rates by load, then by discipline.
@@ -258,18 +297,7 @@ impl Lab<'_> {
     }
 
     fn check_room(&self, needed: f64) -> Result<(), Failed> {
-        let Ok(stat) = rustix::fs::statvfs(self.dir) else { return Ok(()) };
-        let free = stat.f_bavail as f64 * stat.f_frsize as f64;
-        if free < needed && !self.plan.service.is_model() {
-            let text = format!(
-                "a run may write {:.0} MiB and there are {:.0} free",
-                needed / 1048576.0,
-                free / 1048576.0
-            );
-            let help = "make room, ask for fewer --seconds, or name another filesystem with --dir";
-            return Err(Diagnostic::error(text).at(escape::path(&self.plan.dir)).help(help).into());
-        }
-        Ok(())
+        if self.plan.service.is_model() { Ok(()) } else { check_room(self.dir, needed) }
     }
 
     fn check_stop(&self) -> Result<(), Failed> {
@@ -341,20 +369,5 @@ impl Lab<'_> {
         self.clean()?;
         self.check_stop()?;
         Ok(analyse(&ran, ns(plan.warm_up), ns(length)))
-    }
-
-    /// Writes of 4 KiB, one after the other, each a barrier.
-    fn floor(&self, times: &mut hdrhistogram::Histogram<u64>) -> Result<(), Failed> {
-        let device = Device::open(self.dir, true, self.plan.service, self.plan.seed)?;
-        let buf = IoBuf::new(FLOOR_BYTES).map_err(|why| RunError::Io("memory", why))?;
-        let until_ns = now_ns() + ns(FLOOR);
-        while now_ns() < until_ns {
-            let start_ns = now_ns();
-            device
-                .write_dsync(&buf, FLOOR_BYTES)
-                .map_err(|why| RunError::Io("a write failed", why))?;
-            times.saturating_record(now_ns() - start_ns);
-        }
-        Ok(())
     }
 }

@@ -57,6 +57,15 @@ impl Graven {
         let first_seq = trail.opened().next_seq;
         Ok(Self { trail, log, first_seq, realtime_ahead_ns })
     }
+
+    /// Waits until the record of this seq is durable.
+    ///
+    /// # Errors
+    /// It will not be.
+    pub fn wait(&self, seq: u64) -> Result<(), RunError> {
+        let waited = self.trail.watermark().wait_past(seq);
+        waited.map(drop).map_err(|why| RunError::Append(why.to_string()))
+    }
 }
 
 impl Appender for Graven {
@@ -77,11 +86,7 @@ impl Appender for Graven {
 
     fn drain(&self) -> Result<(), RunError> {
         let accepted = self.trail.ring().next_seq;
-        if accepted > self.first_seq {
-            let waited = self.trail.watermark().wait_past(accepted - 1);
-            waited.map_err(|why| RunError::Append(why.to_string()))?;
-        }
-        Ok(())
+        if accepted > self.first_seq { self.wait(accepted - 1) } else { Ok(()) }
     }
 
     fn finish(self: Box<Self>) -> Result<Logs, RunError> {

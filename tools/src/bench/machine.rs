@@ -48,6 +48,11 @@ impl Machine {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let mount = dev.and_then(|dev| mount(&mounts, dev));
         let text = |at: fn(&Mount) -> &String| mount.as_ref().map(|it| at(it).clone());
+        let disk = crate::doctor::look(Some(dir)).place.and_then(|it| it.disk);
+        let driver = disk.map(|disk| {
+            let how = if disk.direct { "direct" } else { "through the page cache" };
+            format!("{}, {how}, aligned to {} bytes", disk.driver, disk.align_bytes)
+        });
         Self {
             kernel: uname.release().to_string_lossy().into_owned(),
             architecture: uname.machine().to_string_lossy().into_owned(),
@@ -58,7 +63,7 @@ impl Machine {
             device: text(|it| &it.device),
             mount_point: text(|it| &it.point),
             mount_options: text(|it| &it.options),
-            driver: None,
+            driver,
         }
     }
 }

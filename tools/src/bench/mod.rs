@@ -9,11 +9,15 @@
 //!
 //! Nothing is computed while a run is under way: appenders log when each write started and ended and which records were in it,
 //! producers log when each record was due. All else follows from these two afterwards, exactly.
+//!
+//! [`compare`] sets the same machine's other appenders and audit daemons beside Graven.
 
 pub mod analyse;
 pub mod appender;
 pub mod arrivals;
+pub mod audit;
 pub mod chart;
+pub mod compare;
 pub mod device;
 pub mod drive;
 pub mod experiment;
@@ -21,6 +25,7 @@ pub mod export;
 pub mod figures;
 pub mod graven;
 pub mod machine;
+pub mod process;
 pub mod queue;
 pub mod report;
 pub mod stats;

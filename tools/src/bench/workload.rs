@@ -38,6 +38,19 @@ impl FromStr for Sizes {
     }
 }
 
+impl Sizes {
+    /// All of them in turn.
+    ///
+    /// # Errors
+    /// A diagnostic that names the trail.
+    pub fn read(&self) -> Result<Vec<usize>, Diagnostic> {
+        match self {
+            Self::Fixed(bytes) => Ok(vec![*bytes]),
+            Self::Trail(dir) => Ok(sample(dir)?.iter().map(|(_, bytes)| *bytes).collect()),
+        }
+    }
+}
+
 impl fmt::Display for Sizes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -70,11 +83,7 @@ impl Workload {
             Arrivals::Replay(dir) => replayed(dir, &sample(dir)?)?,
             _ => (Vec::new(), None),
         };
-        let sizes = match sizes {
-            Sizes::Fixed(bytes) => vec![*bytes],
-            Sizes::Trail(dir) => sample(dir)?.iter().map(|(_, bytes)| *bytes).collect(),
-        };
-        Ok(Self { arrivals: arrivals.clone(), gaps, sizes, recorded_rate })
+        Ok(Self { arrivals: arrivals.clone(), gaps, sizes: sizes.read()?, recorded_rate })
     }
 
     /// Mean bytes of a record.

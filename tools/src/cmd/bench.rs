@@ -1,9 +1,12 @@
 //! `graven bench`.
 
+mod compare;
+
 use crate::bench::appender::Discipline;
 use crate::bench::arrivals::Arrivals;
+use crate::bench::audit::openat;
 use crate::bench::device::Service;
-use crate::bench::experiment::{self, Failed, Plan, Rates};
+use crate::bench::experiment::{self, Failed, Plan, Progress, Rates};
 use crate::bench::report::Report;
 use crate::bench::workload::Sizes;
 use crate::bench::{export, figures, table, units};
@@ -21,11 +24,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+pub use compare::Compare;
+
 /// What is measured.
 #[derive(Debug, clap::Subcommand)]
 pub enum Bench {
     /// How long records wait until they are durable, under a load that does not wait for them
     Queue(Box<Queue>),
+    /// The same workload through what else is installed: auditd, databases, loggers
+    Compare(Box<Compare>),
+    /// The producer of a storm, for `compare`
+    #[command(hide = true)]
+    Openat {
+        /// How long
+        #[arg(long)]
+        seconds: f64,
+    },
 }
 
 /// Arguments of `graven bench queue`.
@@ -141,8 +155,14 @@ fn rate(text: &str) -> Result<f64, String> {
 /// Measures and writes what was asked for.
 #[must_use]
 pub fn run(bench: &Bench) -> Exit {
-    let Bench::Queue(args) = bench;
-    match queue(args) {
+    let done = match bench {
+        Bench::Queue(args) => queue(args),
+        Bench::Compare(args) => compare::run(args),
+        Bench::Openat { seconds } => openat(*seconds)
+            .map(|()| Exit::Success)
+            .map_err(|why| Diagnostic::error(format!("the storm: {why}"))),
+    };
+    match done {
         Ok(exit) => exit,
         Err(diagnostic) => {
             diagnostic.emit();
@@ -153,6 +173,17 @@ pub fn run(bench: &Bench) -> Exit {
 
 fn queue(args: &Queue) -> Result<Exit, Diagnostic> {
     let plan = plan(args)?;
+    let report = watched(|stop, progress| experiment::run(&plan, stop, progress))?;
+    write_files(args, &report)?;
+    let mut out = BufWriter::new(anstream::stdout().lock());
+    let written = table::write(&report, &mut out).and_then(|()| out.flush());
+    Ok(output::ended(written, Exit::Success))
+}
+
+/// Does something long with a bar, which SIGINT, SIGTERM and SIGHUP end early: then this process ends by that signal.
+fn watched<T>(
+    work: impl FnOnce(&AtomicBool, Progress<'_>) -> Result<T, Failed>,
+) -> Result<T, Diagnostic> {
     let stop = Arc::new(AtomicBool::new(false));
     let signal = Arc::new(AtomicUsize::new(0));
     for number in [SIGINT, SIGTERM, SIGHUP] {
@@ -167,25 +198,20 @@ fn queue(args: &Queue) -> Result<Exit, Diagnostic> {
         bar.set_position(done as u64);
         bar.set_message(what.to_owned());
     };
-    let report = experiment::run(&plan, &stop, &progress);
+    let done = work(&stop, &progress);
     bar.finish_and_clear();
-    match report {
-        Ok(report) => {
-            write_files(args, &report)?;
-            let mut out = BufWriter::new(anstream::stdout().lock());
-            let written = table::write(&report, &mut out).and_then(|()| out.flush());
-            Ok(output::ended(written, Exit::Success))
-        }
+    match done {
+        Ok(done) => Ok(done),
         Err(Failed::With(diagnostic)) => Err(diagnostic),
         Err(Failed::Stopped) => {
-            Diagnostic::error(
+            let interrupted = Diagnostic::error(
                 "interrupted: nothing was written, and the directory of the runs is removed",
-            )
-            .emit();
+            );
+            interrupted.emit();
             // Whoever waits for this process learns how it ended.
             let number = signal.load(Ordering::Relaxed) as i32;
             let _ = signal_hook::low_level::emulate_default_handler(number);
-            Ok(Exit::CannotCheck)
+            Err(interrupted)
         }
     }
 }

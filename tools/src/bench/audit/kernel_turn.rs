@@ -1,0 +1,1 @@
+../../../../tests/kernel_turn.rs
