@@ -7,22 +7,32 @@ use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::time::Duration;
 
+/// How often it is asked for.
+pub(crate) const POLL: Duration = Duration::from_millis(20);
+
 /// Nobody else has the turn while this lives. The kernel takes it back if the process dies.
+#[derive(Debug)]
 pub(crate) struct Turn {
     _name: UnixListener,
 }
 
-/// Waits for the turn. It is a name of the network's, as kernel audit's own socket is: a lock file would be another
-/// one for whoever has another root or another `/run`.
+/// Waits for the turn.
 pub(crate) fn take() -> io::Result<Turn> {
-    let name = SocketAddr::from_abstract_name("graven-kernel-audit")?;
     loop {
-        match UnixListener::bind_addr(&name) {
-            Ok(name) => return Ok(Turn { _name: name }),
-            Err(taken) if taken.kind() == io::ErrorKind::AddrInUse => {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            Err(why) => return Err(why),
+        match try_take()? {
+            Some(turn) => return Ok(turn),
+            None => std::thread::sleep(POLL),
         }
+    }
+}
+
+/// The turn, if nobody has it. It is a name of the network's, as kernel audit's own socket is: a lock file would be
+/// another one for whoever has another root or another `/run`.
+pub(crate) fn try_take() -> io::Result<Option<Turn>> {
+    let name = SocketAddr::from_abstract_name("graven-kernel-audit")?;
+    match UnixListener::bind_addr(&name) {
+        Ok(name) => Ok(Some(Turn { _name: name })),
+        Err(taken) if taken.kind() == io::ErrorKind::AddrInUse => Ok(None),
+        Err(why) => Err(why),
     }
 }

@@ -8,6 +8,7 @@
 use crate::kernel::{Turn, UID, auditctl};
 use crate::stats::print;
 use anyhow::{Context, Result, ensure};
+use graven_tools::bench::seeds::auditd::{Auditd, RAW_ASYNC, RAW_DATA, SHIPPED};
 use graven_writer::source::kaudit::{self, Daemon};
 use graven_writer::source::netlink::{Stop, receive};
 use graven_writer::source::nlmsg::{self, StatusChange};
@@ -19,9 +20,9 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, sendto, socket_with,
     sockopt,
 };
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -91,9 +92,9 @@ pub(crate) fn netlink(
             let result = match at {
                 0 => run(seconds, |_| Ok(Box::new(Discard::start()?))),
                 1 => run(seconds, |_| Ok(Box::new(Graven::start(&scratch, attach, options)?))),
-                2 => run(seconds, |_| Ok(Box::new(Auditd::start(&scratch, RAW_ASYNC)?))),
-                3 => run(seconds, |_| Ok(Box::new(Auditd::start(&scratch, SHIPPED)?))),
-                4 => run(seconds, |_| Ok(Box::new(Auditd::start(&scratch, RAW_DATA)?))),
+                2 => run(seconds, |_| Ok(Box::new(auditd(&scratch, RAW_ASYNC)?))),
+                3 => run(seconds, |_| Ok(Box::new(auditd(&scratch, SHIPPED)?))),
+                4 => run(seconds, |_| Ok(Box::new(auditd(&scratch, RAW_DATA)?))),
                 _ => run(seconds, |_| Ok(Box::new(Record::start(&scratch)?))),
             }
             .with_context(|| names[at])?;
@@ -377,64 +378,9 @@ impl Consumer for Record {
     }
 }
 
-pub(crate) const RAW_ASYNC: &str = "log_format = RAW\nflush = INCREMENTAL_ASYNC\nfreq = 50\n";
-const RAW_DATA: &str = "log_format = RAW\nflush = DATA\n";
-/// Debian 12's auditd.conf, as far as it concerns writing.
-pub(crate) const SHIPPED: &str = "log_format = ENRICHED\nflush = INCREMENTAL_ASYNC\nfreq = 50\n";
-
-/// Debian's auditd with a configuration of its own.
-pub(crate) struct Auditd {
-    pub(crate) child: Child,
-    pub(crate) log: PathBuf,
-}
-
-impl Auditd {
-    pub(crate) fn start(dir: &Path, format: &str) -> Result<Self> {
-        let log = dir.join("audit.log");
-        let plugins = dir.join("plugins");
-        fs::create_dir_all(&plugins)?;
-        let config = format!(
-            "local_events = yes\nwrite_logs = yes\nlog_file = {}\nlog_group = root\n{format}\
-             max_log_file = 4000\nmax_log_file_action = IGNORE\nnum_logs = 5\npriority_boost = 4\n\
-             name_format = NONE\nspace_left = 75\nspace_left_action = IGNORE\n\
-             admin_space_left = 50\nadmin_space_left_action = IGNORE\ndisk_full_action = SUSPEND\n\
-             disk_error_action = SUSPEND\nplugin_dir = {}\n",
-            log.display(),
-            plugins.display(),
-        );
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(true)
-            .write(true)
-            .mode(0o640)
-            .open(dir.join("auditd.conf"))?;
-        std::io::Write::write_all(&mut file, config.as_bytes())?;
-        let child = Command::new("auditd")
-            .args(["-n", "-s", "enable", "-c"])
-            .arg(dir)
-            .stderr(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .context("auditd does not start: install the package auditd")?;
-        let this = Self { child, log };
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while kaudit::status()?.pid != this.child.id() {
-            ensure!(Instant::now() < deadline, "auditd did not register");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(this)
-    }
-}
-
-impl Drop for Auditd {
-    fn drop(&mut self) {
-        // After a failure; else it has ended. Signals that are not its own it ignores.
-        let ended = self.child.try_wait().is_ok_and(|status| status.is_some());
-        let pid = rustix::process::Pid::from_child(&self.child);
-        if !ended && rustix::process::kill_process(pid, rustix::process::Signal::TERM).is_ok() {
-            let _ = self.child.wait();
-        }
-    }
+/// auditd, as the audit daemon.
+pub(crate) fn auditd(dir: &Path, format: &str) -> Result<Auditd> {
+    Auditd::start(dir, format).context("auditd does not start: install the package auditd")
 }
 
 impl Consumer for Auditd {
@@ -443,9 +389,7 @@ impl Consumer for Auditd {
     }
 
     fn events(mut self: Box<Self>) -> Result<u64> {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
-        self.child.wait()?;
+        self.end()?;
         let text = fs::read(&self.log)?;
         let lines = text.split(|byte| *byte == b'\n');
         Ok(lines.filter(|line| line.starts_with(b"type=SYSCALL ")).count() as u64)

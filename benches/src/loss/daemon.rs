@@ -1,7 +1,8 @@
 //! The daemons, as somebody runs them who does things to them.
 
-use crate::netlink::{Auditd, RAW_ASYNC, graven};
+use crate::netlink::{auditd, graven};
 use anyhow::{Context, Result, bail, ensure};
+use graven_tools::bench::seeds::auditd::{Auditd, RAW_ASYNC};
 use graven_writer::source::kaudit;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
@@ -70,7 +71,7 @@ impl Daemon {
 
     fn begin(&mut self) -> Result<()> {
         if self.kind == Kind::Auditd {
-            self.running = Some(Running::Auditd(Auditd::start(&self.home, RAW_ASYNC)?));
+            self.running = Some(Running::Auditd(auditd(&self.home, RAW_ASYNC)?));
             return Ok(());
         }
         let child = graven()?
@@ -149,10 +150,7 @@ impl Daemon {
     pub(super) fn end(&mut self) -> Result<()> {
         match self.running.take() {
             None => {}
-            Some(Running::Auditd(mut auditd)) => {
-                kill_process(Pid::from_child(&auditd.child), Signal::TERM)?;
-                auditd.child.wait()?;
-            }
+            Some(Running::Auditd(mut auditd)) => auditd.end()?,
             Some(Running::Graven(mut child)) => {
                 let deadline = Instant::now() + PATIENCE;
                 for pid in self.processes(Kind::Keeper)? {

@@ -187,7 +187,7 @@ impl Lab<'_> {
             started: rfc3339(began.realtime_ns),
             took_s: (now_ns() - start_ns) as f64 / 1e9,
             asked: self.asked(),
-            machine: self.machine(),
+            machine: Machine::with_driver(self.dir),
             floor: (!floor.is_empty()).then(|| Floor::of(&floor)),
             saturation: names
                 .map(|(it, rate)| Saturation { discipline: it.to_string(), records_per_s: *rate })
@@ -215,16 +215,6 @@ impl Lab<'_> {
             load_of,
             recorded_rate: self.workload.recorded_rate,
         }
-    }
-
-    fn machine(&self) -> Machine {
-        let mut machine = Machine::look(self.dir);
-        if let Some(disk) = crate::doctor::look(Some(self.dir)).place.and_then(|it| it.disk) {
-            let how = if disk.direct { "direct" } else { "through the page cache" };
-            machine.driver =
-                Some(format!("{}, {how}, aligned to {} bytes", disk.driver, disk.align_bytes));
-        }
-        machine
     }
 
     /// Rates by load, then by discipline.

@@ -61,6 +61,18 @@ impl Machine {
             driver: None,
         }
     }
+
+    /// The same, and how Graven would write there, which is tried.
+    #[must_use]
+    pub fn with_driver(dir: &Path) -> Self {
+        let mut machine = Self::look(dir);
+        if let Some(disk) = crate::doctor::look(Some(dir)).place.and_then(|it| it.disk) {
+            let how = if disk.direct { "direct" } else { "through the page cache" };
+            machine.driver =
+                Some(format!("{}, {how}, aligned to {} bytes", disk.driver, disk.align_bytes));
+        }
+        machine
+    }
 }
 
 struct Mount {

@@ -1,10 +1,13 @@
 //! `graven bench`.
 
+mod seeds;
+
 use crate::bench::appender::Discipline;
 use crate::bench::arrivals::Arrivals;
 use crate::bench::device::Service;
-use crate::bench::experiment::{self, Failed, Plan, Rates};
+use crate::bench::experiment::{self, Failed, Plan, Progress, Rates};
 use crate::bench::report::Report;
+use crate::bench::seeds::workload::{self, Work};
 use crate::bench::workload::Sizes;
 use crate::bench::{export, figures, table, units};
 use crate::diag::Diagnostic;
@@ -26,6 +29,11 @@ use std::time::Duration;
 pub enum Bench {
     /// How long records wait until they are durable, under a load that does not wait for them
     Queue(Box<Queue>),
+    /// What system calls and a build cost under kernel audit, beside the figures of March 2004
+    Seeds(seeds::Seeds),
+    /// The process that `seeds` measures
+    #[command(hide = true)]
+    Work(Work),
 }
 
 /// Arguments of `graven bench queue`.
@@ -137,18 +145,36 @@ fn rate(text: &str) -> Result<f64, String> {
 /// Measures and writes what was asked for.
 #[must_use]
 pub fn run(bench: &Bench) -> Exit {
-    let Bench::Queue(args) = bench;
-    match queue(args) {
-        Ok(exit) => exit,
-        Err(diagnostic) => {
-            diagnostic.emit();
-            Exit::CannotCheck
-        }
-    }
+    let done = match bench {
+        Bench::Queue(args) => queue(args),
+        Bench::Seeds(args) => seeds::run(args),
+        Bench::Work(args) => workload::work(args)
+            .map(|()| Exit::Success)
+            .map_err(|why| Diagnostic::error(why.to_string())),
+    };
+    done.unwrap_or_else(|diagnostic| {
+        diagnostic.emit();
+        Exit::CannotCheck
+    })
 }
 
 fn queue(args: &Queue) -> Result<Exit, Diagnostic> {
     let plan = plan(args)?;
+    measured(
+        |stop, progress| experiment::run(&plan, stop, progress),
+        |report| {
+            write_files(args, report)?;
+            let mut out = BufWriter::new(anstream::stdout().lock());
+            Ok(table::write(report, &mut out).and_then(|()| out.flush()))
+        },
+    )
+}
+
+/// Measures with a bar, until it is done or a signal comes, and writes what that gave.
+fn measured<R>(
+    measure: impl FnOnce(&AtomicBool, Progress<'_>) -> Result<R, Failed>,
+    write: impl FnOnce(&R) -> Result<io::Result<()>, Diagnostic>,
+) -> Result<Exit, Diagnostic> {
     let stop = Arc::new(AtomicBool::new(false));
     let signal = Arc::new(AtomicUsize::new(0));
     for number in [SIGINT, SIGTERM, SIGHUP] {
@@ -163,15 +189,10 @@ fn queue(args: &Queue) -> Result<Exit, Diagnostic> {
         bar.set_position(done as u64);
         bar.set_message(what.to_owned());
     };
-    let report = experiment::run(&plan, &stop, &progress);
+    let report = measure(&stop, &progress);
     bar.finish_and_clear();
     match report {
-        Ok(report) => {
-            write_files(args, &report)?;
-            let mut out = BufWriter::new(anstream::stdout().lock());
-            let written = table::write(&report, &mut out).and_then(|()| out.flush());
-            Ok(output::ended(written, Exit::Success))
-        }
+        Ok(report) => Ok(output::ended(write(&report)?, Exit::Success)),
         Err(Failed::With(diagnostic)) => Err(diagnostic),
         Err(Failed::Stopped) => {
             Diagnostic::error(
