@@ -54,7 +54,8 @@ fn is_null_call(text: &[u8]) -> bool {
 pub struct Discard {
     seen: Arc<Seen>,
     stop: Arc<Stop>,
-    thread: JoinHandle<Result<Daemon, NetlinkError>>,
+    /// None when it has ended.
+    thread: Option<JoinHandle<Result<Daemon, NetlinkError>>>,
 }
 
 /// Where they go.
@@ -100,7 +101,22 @@ impl Discard {
         };
         let thread = std::thread::Builder::new().name("graven-discard".to_owned());
         let thread = thread.spawn(work).map_err(io("start a thread"))?;
-        Ok(Self { seen, stop, thread })
+        Ok(Self { seen, stop, thread: Some(thread) })
+    }
+
+    /// Receives what is owed, and gives the place back.
+    fn finish(&mut self) -> Result<(), LabError> {
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        self.stop.request();
+        let received = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Ok(received.map_err(|why| LabError::Said(why.to_string()))?.detach()?)
+    }
+}
+
+impl Drop for Discard {
+    fn drop(&mut self) {
+        // After a failure; else it has ended.
+        let _ = self.finish();
     }
 }
 
@@ -110,10 +126,8 @@ impl Consumer for Discard {
         self.seen.syscalls.load(Ordering::Relaxed)
     }
 
-    fn end(self: Box<Self>) -> Result<Kept, LabError> {
-        self.stop.request();
-        let received = self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        received.map_err(|why| LabError::Said(why.to_string()))?.detach()?;
+    fn end(mut self: Box<Self>) -> Result<Kept, LabError> {
+        self.finish()?;
         Ok(Kept { null_calls: self.seen.null_calls.load(Ordering::Relaxed), verified: None })
     }
 }

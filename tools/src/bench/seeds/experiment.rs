@@ -2,7 +2,7 @@
 
 use super::auditd::{self, Auditd, RAW_ASYNC, RAW_DATA, RAW_SYNC};
 use super::build;
-use super::calls::FILE;
+use super::calls::{FILE, NAMES};
 use super::consumer::{Consumer, Discard, From, Recorder};
 use super::kernel::{Kernel, RULES};
 use super::report::{Asked, Report, Round, Rounds, Row, SCHEMA_VERSION};
@@ -31,8 +31,10 @@ const QUIET: Duration = Duration::from_millis(300);
 /// Longest wait for a daemon that is behind.
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 
-/// Free bytes below which nothing is begun: a run of a second or two may record hundreds of MB.
-const ROOM_BYTES: u64 = 2 << 30;
+/// Free bytes below which nothing is begun: what daemons allocate ahead, what every call of a second may come to, and of a build.
+const ROOM_BYTES: u64 = 128 << 20;
+const ROOM_BYTES_A_SECOND: f64 = 200e6;
+const ROOM_BYTES_BUILD: u64 = 512 << 20;
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -72,7 +74,12 @@ pub fn run(plan: &Plan, stop: &AtomicBool, progress: Progress<'_>) -> Result<Rep
             .at(escape::path(&plan.dir))
             .help("name a directory that this user may write to with --dir")
     })?;
-    check_room(dir.path())?;
+    let no_build = match plan.files {
+        0 => Some("left out"),
+        _ if build::has_compiler() => None,
+        _ => Some("no C compiler here (cc)"),
+    };
+    check_room(plan, no_build.is_none(), dir.path())?;
     let is_root = rustix::process::geteuid().is_root();
     progress(0, 1, "waiting for the turn at kernel audit");
     let kernel = if is_root {
@@ -82,11 +89,6 @@ pub fn run(plan: &Plan, stop: &AtomicBool, progress: Progress<'_>) -> Result<Rep
         }
     } else {
         Err("it takes root to set kernel audit and to be its daemon".to_owned())
-    };
-    let no_build = match plan.files {
-        0 => Some("left out"),
-        _ if build::has_compiler() => None,
-        _ => Some("no C compiler here (cc)"),
     };
     let uid = is_root.then_some(plan.uid);
     let mut lab = Lab { plan, dir: dir.path(), stop, uid, kernel, no_build };
@@ -100,14 +102,17 @@ pub fn run(plan: &Plan, stop: &AtomicBool, progress: Progress<'_>) -> Result<Rep
     report
 }
 
-fn check_room(dir: &Path) -> Result<(), Failed> {
+fn check_room(plan: &Plan, builds: bool, dir: &Path) -> Result<(), Failed> {
     let Ok(stat) = rustix::fs::statvfs(dir) else { return Ok(()) };
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    if free >= ROOM_BYTES {
+    let calls = plan.seconds.as_secs_f64() * (NAMES.len() + 1) as f64 * ROOM_BYTES_A_SECOND;
+    let build = if builds { ROOM_BYTES_BUILD } else { 0 };
+    let needed = ROOM_BYTES + calls as u64 + build;
+    if free >= needed {
         return Ok(());
     }
-    let (needed, free) = (ROOM_BYTES >> 20, free >> 20);
-    let text = format!("every call of seconds needs {needed} MiB of room, and there are {free}");
+    let (needed, free) = (needed >> 20, free >> 20);
+    let text = format!("recording every call needs {needed} MiB of room, and there are {free}");
     Err(Diagnostic::error(text).help("name another filesystem with --dir").into())
 }
 
