@@ -167,7 +167,7 @@ mod tests {
         })
         .expect("nothing fails");
         assert!(count.is_multiple_of(4) && count <= 12, "{count}");
-        assert!((2000.0..20_000.0).contains(&us), "{us}");
+        assert!(us >= 2000.0, "{us}");
     }
 
     #[test]
