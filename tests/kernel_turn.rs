@@ -8,6 +8,7 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use std::time::Duration;
 
 /// Nobody else has the turn while this lives. The kernel takes it back if the process dies.
+#[derive(Debug)]
 pub(crate) struct Turn {
     _name: UnixListener,
 }

@@ -22,6 +22,7 @@ mod kept;
 mod kill;
 mod rig;
 mod salvage;
+mod seeds;
 mod signals;
 mod space;
 mod status;

@@ -1,4 +1,4 @@
-//! `graven bench queue`: the disk as the server of a queue, and how long records wait in it.
+//! `graven bench`. `seeds` is [`seeds`]; all else is `queue`: the disk as the server of a queue, and how long records wait in it.
 //!
 //! ```text
 //! arrivals ─▶ drive: open loop ─▶ an appender ─▶ device ─▶ log of writes ─▶ analyse ─▶ report
@@ -28,6 +28,7 @@ pub mod machine;
 pub mod process;
 pub mod queue;
 pub mod report;
+pub mod seeds;
 pub mod stats;
 pub mod table;
 pub mod theory;

@@ -1,6 +1,7 @@
 //! `graven bench`.
 
 mod compare;
+mod seeds;
 
 use crate::bench::appender::Discipline;
 use crate::bench::arrivals::Arrivals;
@@ -8,6 +9,7 @@ use crate::bench::audit::openat;
 use crate::bench::device::Service;
 use crate::bench::experiment::{self, Failed, Plan, Progress, Rates};
 use crate::bench::report::Report;
+use crate::bench::seeds::workload::{self, Work};
 use crate::bench::workload::Sizes;
 use crate::bench::{export, figures, table, units};
 use crate::diag::Diagnostic;
@@ -40,6 +42,11 @@ pub enum Bench {
         #[arg(long)]
         seconds: f64,
     },
+    /// What system calls and a build cost under kernel audit, beside the figures of March 2004
+    Seeds(seeds::Seeds),
+    /// The process that `seeds` measures
+    #[command(hide = true)]
+    Work(Work),
 }
 
 /// Arguments of `graven bench queue`.
@@ -161,14 +168,15 @@ pub fn run(bench: &Bench) -> Exit {
         Bench::Openat { seconds } => openat(*seconds)
             .map(|()| Exit::Success)
             .map_err(|why| Diagnostic::error(format!("the storm: {why}"))),
+        Bench::Seeds(args) => seeds::run(args),
+        Bench::Work(args) => workload::work(args)
+            .map(|()| Exit::Success)
+            .map_err(|why| Diagnostic::error(why.to_string())),
     };
-    match done {
-        Ok(exit) => exit,
-        Err(diagnostic) => {
-            diagnostic.emit();
-            Exit::CannotCheck
-        }
-    }
+    done.unwrap_or_else(|diagnostic| {
+        diagnostic.emit();
+        Exit::CannotCheck
+    })
 }
 
 fn queue(args: &Queue) -> Result<Exit, Diagnostic> {

@@ -27,12 +27,14 @@ use super::nlmsg::{
 };
 
 pub use heir::{EXEMPT_KEY, Handed};
-pub use limits::time_of;
 use limits::{LOCKED, needs, wanted};
+pub use limits::{ticks, time_of};
+pub use loan::Loan;
 pub use ruleset::{RuleChange, RuleNotes};
 
 mod heir;
 mod limits;
+mod loan;
 mod ruleset;
 
 /// The key in every record that a rule of ours makes.

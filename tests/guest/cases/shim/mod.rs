@@ -2,6 +2,7 @@
 //! cannot see that it is there.
 
 mod cases;
+mod seeds;
 mod speed;
 mod trail;
 

@@ -23,7 +23,7 @@ disk_full_action = IGNORE
 disk_error_action = IGNORE
 ";
 
-const FILES: [(&str, &str); 3] = [
+pub(super) const FILES: [(&str, &str); 3] = [
     ("etc/audit/auditd.conf", AUDITD),
     ("etc/passwd", "root:x:0:0::/:/bin/sh\n"),
     ("etc/group", "root:x:0:\n"),

@@ -4,7 +4,7 @@
 
 mod auditd;
 #[allow(dead_code, reason = "who has to wait here can be interrupted, and waits by itself")]
-mod kernel_turn;
+pub(crate) mod kernel_turn;
 mod recorder;
 mod seen;
 mod storm;

@@ -1,7 +1,7 @@
 //! The netlink path: a storm of `openat`, which the kernel's audit hands to its one daemon.
 
 use super::super::audit::{Auditd, Consumer, Flush, Format, Keeps, LAUREL, Logging, Recorder};
-use super::super::process::Trouble;
+use super::super::process::{Trouble, is_installed};
 use super::rival::{Durability, Promise};
 use std::path::Path;
 use std::process::Command;
@@ -94,9 +94,7 @@ impl Daemon {
 
 /// auditd has no option that only says it; auditctl is of the same package.
 fn auditd_version() -> Result<String, String> {
-    let is_there = std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join("auditd").is_file()));
-    if !is_there {
+    if !is_installed("auditd") {
         return Err("auditd: it is not there".to_owned());
     }
     let output = Command::new("auditctl").arg("-v").output();

@@ -82,7 +82,8 @@ pub(super) fn wanted(before: &Status, options: &Options) -> StatusChange {
 }
 
 /// A time in the kernel's ticks, at most what the kernel takes.
-fn ticks(time: Duration) -> u32 {
+#[must_use]
+pub fn ticks(time: Duration) -> u32 {
     const WAIT_MAX: Duration = Duration::from_secs(600);
     let ticks = time.min(WAIT_MAX).as_nanos() / tick().as_nanos();
     u32::try_from(ticks).unwrap_or(u32::MAX)

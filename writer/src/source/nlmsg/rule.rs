@@ -5,6 +5,8 @@ use super::u32_at;
 /// Which of the kernel's lists a rule is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RuleList {
+    /// Judged when a task is made: by its maker's ids.
+    Task,
     /// Judged when a system call ends.
     Exit,
     /// Judged when an io_uring operation ends.
@@ -68,6 +70,7 @@ impl Rule {
             return None;
         }
         let list = match self.list {
+            RuleList::Task => 1,
             RuleList::Exit => 4,
             RuleList::UringExit => 7,
         };
@@ -151,6 +154,9 @@ mod tests {
         assert_eq!(pid_of_rule(&bytes_first, "craven"), None);
         assert_eq!(pid_of_rule(&bytes_first[..1042], "graven"), None);
         assert_eq!(pid_of_rule(&bytes, "graven"), None, "it is for a session");
+        let task = Rule { list: RuleList::Task, action: RuleAction::Never, ..rule.clone() };
+        let bytes_task = task.encode().expect("fits");
+        assert_eq!([u32_at(&bytes_task, 0), u32_at(&bytes_task, 4)], [Some(1), Some(0)]);
         assert_eq!(Rule { key: "k".repeat(257), ..rule.clone() }.encode(), None);
         assert_eq!(Rule { fields: vec![RuleField::Uid(0); 64], ..rule }.encode(), None);
     }

@@ -1,0 +1,329 @@
+//! Who takes the records.
+
+use super::{LabError, io};
+use crate::bench::audit::{self, Auditd, Keeps, Logging};
+use graven_format::{Record, kind};
+use graven_writer::clock;
+use graven_writer::source::kaudit::{self, Daemon};
+use graven_writer::source::netlink::{NetlinkError, Stop, receive};
+use graven_writer::source::past::Past;
+use graven_writer::source::{AppendError, Sink};
+use rustix::process::{Pid, Signal, kill_process};
+use serde::Serialize;
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Longest wait for `graven record` to begin, or to end.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What is there of a run when its consumer has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Kept {
+    /// Null calls.
+    pub null_calls: u64,
+    /// What `graven verify` says of the trail: its exit code. Absent if there is none.
+    pub verified: Option<i32>,
+}
+
+/// A daemon that runs.
+pub trait Consumer {
+    /// Grows while it consumes.
+    fn progress(&self) -> u64;
+
+    /// Ends it, and looks at what it has kept.
+    ///
+    /// # Errors
+    /// It does not end well, or what it kept cannot be read.
+    fn end(self: Box<Self>) -> Result<Kept, LabError>;
+}
+
+/// Whether a record, or the line of one, is that of a null call of the workload: getppid, which its shells call too.
+fn is_null_call(text: &[u8]) -> bool {
+    let has = |part: &[u8]| memchr::memmem::find(text, part).is_some();
+    has(b" syscall=110 ") && !has(b" comm=\"sh\"")
+}
+
+/// Graven's own receiver, whose records go nowhere.
+pub struct Discard {
+    seen: Arc<Seen>,
+    stop: Arc<Stop>,
+    /// None when it has ended.
+    thread: Option<JoinHandle<Result<Daemon, NetlinkError>>>,
+}
+
+/// Where they go.
+#[derive(Default)]
+struct Seen {
+    records: AtomicU64,
+    syscalls: AtomicU64,
+    null_calls: AtomicU64,
+}
+
+impl Sink for Seen {
+    fn append(&self, record: &Record<'_>) -> Result<u64, AppendError> {
+        if record.kind == kind::SYSCALL {
+            self.syscalls.fetch_add(1, Ordering::Relaxed);
+            let is_null = is_null_call(record.bytes);
+            self.null_calls.fetch_add(u64::from(is_null), Ordering::Relaxed);
+        }
+        Ok(self.records.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn next_seq(&self) -> u64 {
+        self.records.load(Ordering::Relaxed)
+    }
+}
+
+impl Discard {
+    /// Becomes the audit daemon; audit is on then.
+    ///
+    /// # Errors
+    /// The place cannot be had.
+    pub fn start() -> Result<Self, LabError> {
+        let stop = Arc::new(Stop::new().map_err(io("make a descriptor"))?);
+        let daemon = Daemon::attach(&kaudit::Options::default())?;
+        let seen = Arc::new(Seen::default());
+        let (sink, until) = (Arc::clone(&seen), Arc::clone(&stop));
+        let work = move || {
+            let now = || {
+                let now = clock::now();
+                (now.realtime_ns, now.boottime_ns)
+            };
+            receive(&daemon, &*sink, Past::default(), &until, now)?;
+            Ok(daemon)
+        };
+        let thread = std::thread::Builder::new().name("graven-discard".to_owned());
+        let thread = thread.spawn(work).map_err(io("start a thread"))?;
+        Ok(Self { seen, stop, thread: Some(thread) })
+    }
+
+    /// Receives what is owed, and gives the place back.
+    fn finish(&mut self) -> Result<(), LabError> {
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        self.stop.request();
+        let received = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Ok(received.map_err(|why| LabError::Said(why.to_string()))?.detach()?)
+    }
+}
+
+impl Drop for Discard {
+    fn drop(&mut self) {
+        // After a failure; else it has ended.
+        let _ = self.finish();
+    }
+}
+
+impl Consumer for Discard {
+    fn progress(&self) -> u64 {
+        // Not heartbeats, which go on for ever.
+        self.seen.syscalls.load(Ordering::Relaxed)
+    }
+
+    fn end(mut self: Box<Self>) -> Result<Kept, LabError> {
+        self.finish()?;
+        Ok(Kept { null_calls: self.seen.null_calls.load(Ordering::Relaxed), verified: None })
+    }
+}
+
+/// auditd, and its log.
+pub struct Logged {
+    auditd: Auditd,
+    log: PathBuf,
+}
+
+impl Logged {
+    /// Starts it with its files in `dir`.
+    ///
+    /// # Errors
+    /// It is not installed, or does not come so far that the kernel has it for its daemon.
+    pub fn start(dir: &Path, logging: Logging) -> Result<Self, LabError> {
+        let auditd = Auditd::start(dir, Keeps::Log(logging))?;
+        Ok(Self { auditd, log: dir.join("audit.log") })
+    }
+}
+
+impl Consumer for Logged {
+    fn progress(&self) -> u64 {
+        audit::Consumer::progress(&self.auditd)
+    }
+
+    fn end(self: Box<Self>) -> Result<Kept, LabError> {
+        self.auditd.process.end()?;
+        let log = File::open(&self.log).map_err(io("read auditd's log"))?;
+        let null_calls = count_null_calls(log).map_err(io("read auditd's log"))?;
+        Ok(Kept { null_calls, verified: None })
+    }
+}
+
+fn count_null_calls(lines: impl std::io::Read) -> std::io::Result<u64> {
+    let (mut lines, mut line, mut count) = (BufReader::new(lines), Vec::new(), 0);
+    while lines.read_until(b'\n', &mut line)? > 0 {
+        count += u64::from(line.starts_with(b"type=SYSCALL ") && is_null_call(&line));
+        line.clear();
+    }
+    Ok(count)
+}
+
+/// From where `graven record` records.
+#[derive(Clone, Copy, Debug)]
+pub enum From<'a> {
+    /// The kernel's audit.
+    Netlink,
+    /// The kernel module, by these rules.
+    Shim(&'a str),
+}
+
+/// `graven record` as it is installed.
+pub struct Recorder {
+    child: Ending,
+    trail: PathBuf,
+    said: PathBuf,
+    durable: Arc<AtomicU64>,
+    reader: JoinHandle<()>,
+}
+
+impl Recorder {
+    /// Starts it with its trail in `dir`, and waits until it records.
+    ///
+    /// # Errors
+    /// It does not come so far: with what it said.
+    pub fn start(dir: &Path, from: From<'_>) -> Result<Self, LabError> {
+        let (trail, said, rules) = (dir.join("trail"), dir.join("said"), dir.join("rules"));
+        let mut command = graven()?;
+        command.args(["record", "--ack", "--trail"]).arg(&trail).arg("--source");
+        match from {
+            From::Netlink => {
+                command.arg("netlink");
+            }
+            From::Shim(text) => {
+                fs::write(&rules, text).map_err(io("write rules"))?;
+                command.args(["shim", "--shim-rules"]).arg(&rules);
+            }
+        }
+        let complaints = File::create(&said).map_err(io("make a file"))?;
+        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(complaints);
+        let mut child = Ending(command.spawn().map_err(io("start graven record"))?);
+        let out = child.0.stdout.take().ok_or_else(|| LabError::Said("no output".to_owned()))?;
+        let durable = Arc::new(AtomicU64::new(0));
+        let told = Arc::clone(&durable);
+        let reader = std::thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                if let Some(seq) = line.strip_prefix("durable ").and_then(|seq| seq.parse().ok()) {
+                    told.store(seq, Ordering::Relaxed);
+                }
+            }
+        });
+        let mut this = Self { child, trail, said, durable, reader };
+        let deadline = Instant::now() + PATIENCE;
+        while !this.records(from)? {
+            let ended = this.child.0.try_wait().map_err(io("wait for graven record"))?;
+            if ended.is_some() || Instant::now() > deadline {
+                return Err(LabError::Said(format!("graven record: {}", this.said())));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(this)
+    }
+
+    /// Whether it is so far that every record is owed to it.
+    fn records(&self, from: From<'_>) -> Result<bool, LabError> {
+        Ok(match from {
+            From::Netlink => {
+                self.durable.load(Ordering::Relaxed) > 0
+                    && kaudit::status()?.pid == self.child.0.id()
+            }
+            // Its own test of the module comes before.
+            From::Shim(_) => self.said().contains("recording from the kernel module"),
+        })
+    }
+
+    fn said(&self) -> String {
+        let said = fs::read(&self.said).unwrap_or_default();
+        crate::escape::Escaped(said.trim_ascii()).to_string()
+    }
+}
+
+impl Consumer for Recorder {
+    fn progress(&self) -> u64 {
+        // Heartbeats and checkpoints go on for ever, a few a second.
+        self.durable.load(Ordering::Relaxed) / 64
+    }
+
+    fn end(self: Box<Self>) -> Result<Kept, LabError> {
+        let mut this = *self;
+        if !this.child.end() {
+            return Err(LabError::Said(format!("graven record did not end well: {}", this.said())));
+        }
+        let _ = this.reader.join();
+        let mut verify = graven()?;
+        verify.arg("verify").arg(&this.trail).stdout(Stdio::null()).stderr(Stdio::null());
+        let verified = verify.status().map_err(io("start graven verify"))?;
+        let mut export = graven()?;
+        export.args(["export", "--format", "raw"]).arg(&this.trail);
+        export.stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut export = export.spawn().map_err(io("start graven export"))?;
+        let lines = export.stdout.take().ok_or_else(|| LabError::Said("no output".to_owned()))?;
+        let null_calls = count_null_calls(lines).map_err(io("read what graven exports"))?;
+        if !export.wait().map_err(io("wait for graven export"))?.success() {
+            return Err(LabError::Said("the trail cannot be exported".to_owned()));
+        }
+        Ok(Kept { null_calls, verified: Some(verified.code().unwrap_or(-1)) })
+    }
+}
+
+/// This program.
+fn graven() -> Result<Command, LabError> {
+    Ok(Command::new(std::env::current_exe().map_err(io("find this program"))?))
+}
+
+/// `graven record`, which ends with us.
+struct Ending(Child);
+
+impl Ending {
+    /// Asks it to end, and waits; whether it did so well.
+    fn end(&mut self) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        let _ = kill_process(Pid::from_child(&self.0), Signal::TERM);
+        loop {
+            match self.0.try_wait() {
+                Ok(Some(status)) => return status.success(),
+                Ok(None) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                _ => return false,
+            }
+        }
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        // After a failure; else it has ended.
+        if !matches!(self.0.try_wait(), Ok(Some(_))) && !self.end() {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_null_calls_of_the_workload_count() {
+        let log: &[u8] = b"type=SYSCALL msg=audit(1.0:1): arch=c000003e syscall=110 success=yes comm=\"graven\"\n\
+            type=SYSCALL msg=audit(1.0:2): arch=c000003e syscall=110 success=yes comm=\"sh\"\n\
+            type=SYSCALL msg=audit(1.0:3): arch=c000003e syscall=1 success=yes comm=\"graven\"\n\
+            type=PROCTITLE msg=audit(1.0:1): proctitle=\" syscall=110 \"\n\
+            type=SYSCALL msg=audit(1.0:4): arch=c000003e syscall=110 success=yes comm=\"graven\"";
+        assert_eq!(count_null_calls(log).expect("it is in memory"), 2);
+    }
+}
