@@ -9,7 +9,8 @@ use graven_shim_abi::{
 };
 use std::collections::BTreeMap;
 
-fn rounds() -> u64 {
+/// Of what is done again and again.
+pub(super) fn rounds() -> u64 {
     number("GRAVEN_GUEST_SHIM_ROUNDS").unwrap_or(4)
 }
 
@@ -119,7 +120,7 @@ fn it_comes_and_goes_under_load() {
              i=0; while [ $i -lt {cycles} ]; do\n\
                  load_shim --slots 256; record numbers; usleep 100000\n\
                  ended; graven shim unload || exit 1\n\
-                 i=$((i + 1))\n\
+                 i=$((i + 1)); echo cycle $i\n\
              done\n\
              kill -0 $load || exit 1\n\
              kill -9 $load $(pidof load); wait $load\numount /mnt"
@@ -328,6 +329,7 @@ fn a_power_cut_in_a_storm_costs_nothing_that_was_announced() {
         assert!(matches!(code, Some(0 | 3)), "straight after the cut: {code:?}: {said}");
         assert!(losses(&trail).is_empty());
         (torn, announced) = (torn + u64::from(code == Some(3)), announced + upto + 1);
+        eprintln!("cut {round} on {}: {upto} announced, verify {code:?}", rig.kernel.release);
         let Some(before) = before else { continue };
         assert!(verdict.output.contains("went on"), "{}", verdict.told());
         let trail = rig.trail_of(&format!("trail-{before}"));

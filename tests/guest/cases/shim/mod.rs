@@ -90,7 +90,9 @@ impl Rig {
         if std::env::var_os("GRAVEN_GUEST_SHIM_THREADS").is_none() {
             machine = machine.single_thread();
         }
-        Some(machine.disk(self.image.disk(CacheMode::Writeback)).limit(Duration::from_secs(400)))
+        // A campaign's guest lives as long as it has rounds.
+        let limit = Duration::from_secs(400 + 60 * cases::rounds());
+        Some(machine.disk(self.image.disk(CacheMode::Writeback)).limit(limit))
     }
 
     /// The verdict of a script that ended well, without a complaint in the kernel's log.
