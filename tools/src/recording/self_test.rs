@@ -20,8 +20,9 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long no record of the child's may come. What it takes in all depends on who else wants the processors.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long no record of the child's may come. It bounds a hang: where many want the processors, this program's own start takes
+/// seconds.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Calls of x86-64.
 const CONNECT: u32 = 42;
