@@ -6,7 +6,8 @@
 //! Environment
 //! - `GRAVEN_GUEST_SEED`: the seed of power cuts; printed with every run.
 //! - `GRAVEN_GUEST_CUTS`: power cuts, 6 unless told otherwise.
-//! - `GRAVEN_GUEST_SHIM_ROUNDS`: kills of the shim's reader, and power cuts under it, 4 unless told otherwise.
+//! - `GRAVEN_GUEST_SHIM_ROUNDS`: kills of the shim's reader, loads of the module, power cuts under it, 4 unless told otherwise; rounds of
+//!   its measurements, 3.
 //! - `GRAVEN_GUEST_SHIM_THREADS`: if set, a thread of QEMU's for each processor of these guests: really at the same time, and now
 //!   and then QEMU's own panic ("Oops: int3").
 //! - `GRAVEN_GUEST_STALL_SECONDS`: how long a disk stalls, 10 unless told otherwise.

@@ -89,21 +89,35 @@ static int calls(long producers, long count, long first)
 	return 0;
 }
 
-/* opens COUNT: seconds for so many opens and closes of a file that is there */
-static int opens(long count)
+/*
+ * opens COUNT [BEFORE]: seconds for one of so many opens and closes of a file that is there, behind so many that fill what
+ * stands between the kernel and the disk
+ */
+static int opens(long count, long before)
 {
-	double begun;
+	double begun = 0;
 
 	become_user();
-	begun = now();
-	for (long n = 0; n < count; n++) {
-		int fd = open("/watched", O_RDONLY);
+	for (long n = -before; n < count; n++) {
+		int fd;
 
+		if (n == 0)
+			begun = now();
+		fd = open("/watched", O_RDONLY);
 		must(fd >= 0, "open");
 		close(fd);
 	}
 	printf("opens: %.9f\n", (now() - begun) / count);
 	return 0;
+}
+
+/* user COMMAND WORD…: a command, as the user who is recorded */
+static int user(char **words)
+{
+	become_user();
+	execvp(words[0], words);
+	must(0, words[0]);
+	return 1;
 }
 
 /* sleepers COUNT FILE: so many processes in a read that does not end; their ids are in FILE when all are in it */
@@ -471,7 +485,9 @@ int main(int count, char **words)
 	if (!strcmp(what, "calls"))
 		return calls(first, second, count > 4 ? atol(words[4]) : 0);
 	if (!strcmp(what, "opens"))
-		return opens(first);
+		return opens(first, second);
+	if (!strcmp(what, "user") && count > 2)
+		return user(words + 2);
 	if (!strcmp(what, "sleepers"))
 		return sleepers(first, words[3]);
 	if (!strcmp(what, "race"))

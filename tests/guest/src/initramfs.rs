@@ -100,11 +100,23 @@ impl Initramfs {
     /// # Errors
     /// It cannot be read.
     pub fn program(&mut self, name: &str, path: &Path) -> Result<&mut Self> {
+        self.program_at(&format!("bin/{name}"), path)
+    }
+
+    /// The same where this machine has it, for one that looks for others from there.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn placed(&mut self, path: &Path) -> Result<&mut Self> {
+        self.program_at(path.to_string_lossy().trim_start_matches('/'), path)
+    }
+
+    fn program_at(&mut self, at: &str, path: &Path) -> Result<&mut Self> {
         for library in libraries(path)? {
             let at = library.to_string_lossy();
             self.file(at.trim_start_matches('/'), 0o755, read(&library)?);
         }
-        Ok(self.file(&format!("bin/{name}"), 0o755, read(path)?))
+        Ok(self.file(at, 0o755, read(path)?))
     }
 
     /// Adds a program of this machine under its own name.

@@ -1,13 +1,15 @@
 //! The kernel shim in its kernels: what it records is all there once, whoever is killed, stopped or cut off, and programs
 //! cannot see that it is there.
 
+mod build;
 mod cases;
+mod full;
 mod seeds;
 mod speed;
 mod trail;
 
 use crate::rig::{cache, here, kernel, machine, skip, temp_dir, verify, with_graven};
-use graven_guest::{CacheMode, End, Headers, Image, Kernel, Line, Machine, Verdict};
+use graven_guest::{CacheMode, End, Headers, Image, Initramfs, Kernel, Line, Machine, Verdict};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -45,7 +47,7 @@ impl Rig {
 
     /// Runs the script, behind what all of them share.
     fn machine(&self, script: &str) -> Option<Machine> {
-        self.machine_with(script, &[], &[])
+        self.machine_of(self.initramfs(script, &[], &[])?)
     }
 
     /// The same with these programs of the package auditd, and files.
@@ -53,8 +55,18 @@ impl Rig {
         &self,
         script: &str,
         programs: &[&str],
-        files: &[(&str, &str)],
+        files: &[(String, String)],
     ) -> Option<Machine> {
+        self.machine_of(self.initramfs(script, programs, files)?)
+    }
+
+    /// What such a guest has.
+    fn initramfs(
+        &self,
+        script: &str,
+        programs: &[&str],
+        files: &[(String, String)],
+    ) -> Option<Initramfs> {
         let mut initramfs = with_graven(&self.kernel)?;
         for program in programs {
             here(initramfs.host_program(program, "auditd"))?;
@@ -69,12 +81,19 @@ impl Rig {
             .file("all.rules", 0o644, b"-a always,exit -F uid=1000\n".to_vec())
             .file("numbers.rules", 0o644, NUMBERS.as_bytes().to_vec())
             .script(&format!("{COMMON}{script}"));
+        Some(initramfs)
+    }
+
+    /// The guest of it.
+    fn machine_of(&self, initramfs: Initramfs) -> Option<Machine> {
         let mut machine = machine(&self.kernel, initramfs)?.size(512, 2);
         // QEMU's threads do not bear code that is changed under them, which a booting kernel and the module both do.
         if std::env::var_os("GRAVEN_GUEST_SHIM_THREADS").is_none() {
             machine = machine.single_thread();
         }
-        Some(machine.disk(self.image.disk(CacheMode::Writeback)).limit(Duration::from_secs(400)))
+        // A campaign's guest lives as long as it has rounds.
+        let limit = Duration::from_secs(400 + 60 * cases::rounds());
+        Some(machine.disk(self.image.disk(CacheMode::Writeback)).limit(limit))
     }
 
     /// The verdict of a script that ended well, without a complaint in the kernel's log.
@@ -95,23 +114,31 @@ impl Rig {
 
     /// The trail that the guest has left.
     fn trail(&self) -> PathBuf {
-        let _ = std::fs::remove_dir_all(self.dir.path().join("trail"));
-        self.image.copy_out("/trail", self.dir.path()).unwrap()
+        self.trail_of("trail")
+    }
+
+    /// One of several.
+    fn trail_of(&self, folder: &str) -> PathBuf {
+        let _ = std::fs::remove_dir_all(self.dir.path().join(folder));
+        self.image.copy_out(&format!("/{folder}"), self.dir.path()).unwrap()
     }
 }
 
 /// Only numbered calls.
 const NUMBERS: &str = "-a always,exit -F arch=b64 -S getppid -F uid=1000\n";
 
-/// Functions of the guest's shell. `record RULES` starts a reader, whose process is `$reader`; `ended` ends it, `finish` all.
+/// Functions of the guest's shell. `record RULES OPTION…` starts a reader of the trail `$trail`, whose process is `$reader`; `ended`
+/// ends it, `finish` all.
 const COMMON: &str = r#"
 mount -t ext4 /dev/vda /mnt || exit 1
+trail=/mnt/trail
 load_shim() { graven shim load --module /graven_shim.ko "$@" || exit 1; }
 record() {
     # Not the words of the one before.
     rm -f /tmp/reader; : >/tmp/reader
-    graven record --source shim --trail /mnt/trail --shim-rules /$1.rules --segment-bytes 8M \
-        --compress-sealed 0 2>/tmp/reader &
+    rules=$1; shift
+    graven record --source shim --trail $trail --shim-rules /$rules.rules --segment-bytes 8M \
+        --compress-sealed 0 "$@" 2>/tmp/reader &
     reader=$!
     tries=0
     # Its own test of the module comes before.

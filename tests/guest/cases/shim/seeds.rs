@@ -4,7 +4,7 @@
 //! `cargo test -p graven --test guest -- --ignored seeds --nocapture`
 
 use super::Rig;
-use super::speed::FILES;
+use super::speed::auditd_files;
 use crate::rig::here;
 use graven_guest::End;
 use std::time::Duration;
@@ -24,7 +24,8 @@ umount /mnt";
 #[ignore = "a measurement"]
 fn seeds() {
     for rig in Rig::all() {
-        let Some(machine) = rig.machine_with(SCRIPT, &["auditd", "auditctl"], &FILES) else {
+        let Some(machine) = rig.machine_with(SCRIPT, &["auditd", "auditctl"], &auditd_files())
+        else {
             return;
         };
         // Memory for a keeper's 256 MiB.

@@ -86,6 +86,16 @@ pub(super) fn records(trail: &Path) -> BTreeMap<u64, Whole> {
     records
 }
 
+/// How many records there are of calls with this number that were made by the workloads' user.
+pub(super) fn calls_of(trail: &Path, nr: u32) -> u64 {
+    let mut count = 0;
+    parts(trail, &mut |_, body, _| {
+        count +=
+            u64::from(matches!(body, Body::Call(call, _) if call.nr == nr && call.uid == 1000));
+    });
+    count
+}
+
 /// How often each number of each producer is there.
 pub(super) fn numbers(records: &BTreeMap<u64, Whole>) -> BTreeMap<(u64, u64), u32> {
     let mut numbers = BTreeMap::new();
