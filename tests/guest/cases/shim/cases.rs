@@ -3,7 +3,6 @@
 use super::Rig;
 use super::trail::{Whole, each_once, numbers};
 use crate::rig::{export, number, verify};
-use graven_guest::Line;
 use graven_shim_abi::{
     ITEM_MADE, ITEM_NAME, ITEM_NOT_CAPTURED, ITEM_SOCKADDR, PART_NO_RETURN, PART_ORPHAN,
     PART_REFUSED, ROLE_NEW, ROLE_OLD, ROLE_PROGRAM, ROLE_TARGET, ROLE_TEXT,
