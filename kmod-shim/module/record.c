@@ -27,6 +27,7 @@
 void shim_record_begin(struct shim_task *task, struct pt_regs *regs)
 {
 	struct graven_call *call = gs_begin(task->buffer);
+	ktime_t now = ktime_get();
 	unsigned long args[6];
 	int i;
 
@@ -38,8 +39,9 @@ void shim_record_begin(struct shim_task *task, struct pt_regs *regs)
 	}
 	call->arch = task->arch;
 	call->nr = task->nr;
-	call->start_ns = ktime_get_real_ns();
-	call->start_boot_ns = ktime_get_boottime_ns();
+	/* By both clocks, of one look at the hardware's. */
+	call->start_ns = ktime_to_ns(ktime_mono_to_real(now));
+	call->start_boot_ns = ktime_to_ns(ktime_mono_to_any(now, TK_OFFS_BOOT));
 	call->captured = GRAVEN_CAPTURED_START | GRAVEN_CAPTURED_ARGS;
 	task->exit_said = false;
 	task->names_lost = false;
