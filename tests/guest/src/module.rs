@@ -25,18 +25,15 @@ impl Headers {
         need("make", "make")?;
         let headers = format!("linux-headers-{}", kernel.release);
         let root = cache.dir().join(&headers);
-        {
-            let _lock = cache.lock()?;
-            if !root.exists() {
-                let needed =
-                    depends(&headers).map_err(|why| GuestError::Missing(why.to_string()))?;
-                let ours = |name: &&String| {
-                    name.starts_with("linux-headers-") || name.starts_with("linux-kbuild-")
-                };
-                let needed = needed.iter().filter(ours).map(String::as_str);
-                let packages: Vec<&str> = std::iter::once(&headers[..]).chain(needed).collect();
-                cache.fetch_into(&packages, &root)?;
-            }
+        let _lock = cache.lock()?;
+        if !root.exists() {
+            let needed = depends(&headers).map_err(|why| GuestError::Missing(why.to_string()))?;
+            let ours = |name: &&String| {
+                name.starts_with("linux-headers-") || name.starts_with("linux-kbuild-")
+            };
+            let needed = needed.iter().filter(ours).map(String::as_str);
+            let packages: Vec<&str> = std::iter::once(&headers[..]).chain(needed).collect();
+            cache.fetch_into(&packages, &root)?;
         }
         let src = root.join("usr/src");
         let this = Self { dir: src.join(&headers) };
@@ -55,7 +52,7 @@ impl Headers {
         Ok(name.unwrap_or("gcc").to_owned())
     }
 
-    /// The flavour's Makefile includes the common one by where it would be installed.
+    /// The flavour's Makefile includes the common one by where it would be installed. The cache is locked.
     fn lead_to(&self, src: &Path) -> std::io::Result<()> {
         let makefile = self.dir.join("Makefile");
         let included = fs::read_to_string(&makefile)?;
@@ -63,7 +60,7 @@ impl Headers {
         let common = included.parent().and_then(Path::file_name).unwrap_or_default();
         let line = format!("include {}\n", src.join(common).join("Makefile").display());
         // Whole or not at all: another test may be building.
-        let temporary = self.dir.join(format!("Makefile.{}", std::process::id()));
+        let temporary = self.dir.join("Makefile.new");
         fs::write(&temporary, line)?;
         fs::rename(temporary, makefile)
     }
