@@ -142,8 +142,11 @@ static void on_received(struct shim_task *task, struct ftrace_regs *fregs)
 	shim_sockaddr(task, (const void *)argument(fregs, 0), (int)argument(fregs, 1));
 }
 
+#define FUNCTIONS_MAX 4
+
+/* One for all functions that give the same: setting each takes the kernel a while. */
 struct hook {
-	const char *function;
+	const char *functions[FUNCTIONS_MAX]; /* up to the first that is not there */
 	u32 bit;
 	void (*see)(struct shim_task *task, struct ftrace_regs *fregs);
 	struct ftrace_ops ops;
@@ -161,28 +164,24 @@ static void on_call(unsigned long ip, unsigned long parent_ip, struct ftrace_ops
 		container_of(ops, struct hook, ops)->see(task, fregs);
 }
 
-#define HOOK(name, which, what) \
-	{ .function = name, .bit = which, .see = what, .ops = { .func = on_call, .flags = FTRACE_OPS_FL_PERMANENT } }
+#define HOOK(which, what, ...) \
+	{ .functions = { __VA_ARGS__ }, .bit = which, .see = what, \
+	  .ops = { .func = on_call, .flags = FTRACE_OPS_FL_PERMANENT } }
 
 static struct hook hooks[] = {
-	HOOK("putname", GRAVEN_HOOK_NAMES, on_putname),
-	HOOK("fd_install", GRAVEN_HOOK_OPENED, on_fd_install),
-	HOOK("notify_change", GRAVEN_HOOK_CHANGED, on_notify_change),
-	HOOK("vfs_rename", GRAVEN_HOOK_RENAMED, on_rename),
-	HOOK("vfs_link", GRAVEN_HOOK_LINKED, on_link),
-	HOOK("vfs_unlink", GRAVEN_HOOK_REMOVED, on_remove),
-	HOOK("vfs_rmdir", GRAVEN_HOOK_REMOVED, on_remove),
-	HOOK("path_put", GRAVEN_HOOK_LOOKED, on_path_put),
-	HOOK("vfs_create", GRAVEN_HOOK_MADE, on_make),
-	HOOK("vfs_mkdir", GRAVEN_HOOK_MADE, on_make),
-	HOOK("vfs_mknod", GRAVEN_HOOK_MADE, on_make),
-	HOOK("vfs_symlink", GRAVEN_HOOK_MADE, on_make),
-	HOOK("d_instantiate", GRAVEN_HOOK_MADE, on_made),
-	HOOK("d_instantiate_new", GRAVEN_HOOK_MADE, on_made),
-	HOOK("security_socket_connect", GRAVEN_HOOK_CONNECT, on_address),
-	HOOK("security_socket_bind", GRAVEN_HOOK_BIND, on_address),
-	HOOK("security_socket_sendmsg", GRAVEN_HOOK_SEND, on_send),
-	HOOK("move_addr_to_user", GRAVEN_HOOK_RECEIVED, on_received),
+	HOOK(GRAVEN_HOOK_NAMES, on_putname, "putname"),
+	HOOK(GRAVEN_HOOK_OPENED, on_fd_install, "fd_install"),
+	HOOK(GRAVEN_HOOK_CHANGED, on_notify_change, "notify_change"),
+	HOOK(GRAVEN_HOOK_RENAMED, on_rename, "vfs_rename"),
+	HOOK(GRAVEN_HOOK_LINKED, on_link, "vfs_link"),
+	HOOK(GRAVEN_HOOK_REMOVED, on_remove, "vfs_unlink", "vfs_rmdir"),
+	HOOK(GRAVEN_HOOK_LOOKED, on_path_put, "path_put"),
+	HOOK(GRAVEN_HOOK_MADE, on_make, "vfs_create", "vfs_mkdir", "vfs_mknod", "vfs_symlink"),
+	HOOK(GRAVEN_HOOK_MADE, on_made, "d_instantiate", "d_instantiate_new"),
+	HOOK(GRAVEN_HOOK_CONNECT, on_address, "security_socket_connect"),
+	HOOK(GRAVEN_HOOK_BIND, on_address, "security_socket_bind"),
+	HOOK(GRAVEN_HOOK_SEND, on_send, "security_socket_sendmsg"),
+	HOOK(GRAVEN_HOOK_RECEIVED, on_received, "move_addr_to_user"),
 };
 
 static u32 in_place;
@@ -204,12 +203,15 @@ u32 shim_hooks_wanted(void)
 
 static int hook_set(struct hook *hook)
 {
-	int error;
+	int error = 0, i;
 
-	error = ftrace_set_filter(&hook->ops, (unsigned char *)hook->function, strlen(hook->function), 1);
+	for (i = 0; !error && i < FUNCTIONS_MAX && hook->functions[i]; i++)
+		error = ftrace_set_filter(&hook->ops, (unsigned char *)hook->functions[i], strlen(hook->functions[i]), !i);
 	if (!error)
 		error = register_ftrace_function(&hook->ops);
 	hook->set = !error;
+	if (error)
+		pr_warn("graven_shim: cannot hook %s: %d\n", hook->functions[i - 1], error);
 	return error;
 }
 
@@ -218,14 +220,10 @@ int shim_hooks_start(void)
 {
 	u32 missing = 0, set = 0;
 	size_t i;
-	int error;
 
 	for (i = 0; i < ARRAY_SIZE(hooks); i++) {
-		error = hook_set(&hooks[i]);
-		if (error) {
-			pr_warn("graven_shim: cannot hook %s: %d\n", hooks[i].function, error);
+		if (hook_set(&hooks[i]))
 			missing |= hooks[i].bit;
-		}
 		set |= hooks[i].bit;
 	}
 	WRITE_ONCE(in_place, set & ~missing);

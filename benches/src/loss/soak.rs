@@ -5,7 +5,7 @@ use super::{said, spawn};
 use crate::kernel::Turn;
 use crate::stats::median;
 use anyhow::{Result, ensure};
-use graven_tools::bench::audit::{auditctl, watch};
+use graven_tools::bench::audit::{UID, auditctl, watch};
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -37,6 +37,11 @@ pub(crate) fn soak(dir: &Path, rate: u64, minutes: f64) -> Result<()> {
     while Instant::now() + look < until {
         std::thread::sleep(look);
         turn.go_on()?;
+        // Without it there are no events, and none would be missing.
+        ensure!(
+            auditctl(&["-l"])?.contains(&format!("uid={UID}")),
+            "somebody has removed the rule of the run"
+        );
         for (kind, samples) in [Kind::Keeper, Kind::Writer].into_iter().zip(&mut resident) {
             samples.push(daemon.resident_mib(kind)?);
         }

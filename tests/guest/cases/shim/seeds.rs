@@ -12,7 +12,7 @@ use std::time::Duration;
 /// Without the module, where the shim's rows say so; then with it.
 const SCRIPT: &str = "\
 ln -s busybox /bin/true; mkdir -p /var/log; ln -s /run /var/run
-seeds() { graven bench seeds --dir /mnt --repetitions 3 --seconds 50ms --json /tmp/$@ || exit 1; echo; }
+seeds() { graven bench seeds --dir /mnt --repetitions 3 --seconds 50ms --json /tmp/$@ 2>/tmp/said || { cat /tmp/said; exit 1; }; echo; }
 seeds without
 load_shim --slots 8192
 seeds with --condition shim-rules,shim

@@ -15,6 +15,8 @@ pub use seen::Seen;
 pub use storm::{Consumer, Producer, Storm, UID, openat, storm, watch};
 
 use super::process::Trouble;
+use crate::diag::Diagnostic;
+use crate::escape::Escaped;
 use graven_writer::source::kaudit;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -67,7 +69,10 @@ impl Drop for Turn {
         let done = auditctl(&["-D"])
             .and_then(|_| settings.iter().try_for_each(|it| auditctl(it).map(drop)));
         if let Err(why) = done {
-            eprintln!("warning: kernel audit is not as it was: {why}");
+            let text = Escaped(why.to_string().as_bytes()).to_string();
+            Diagnostic::warning(format!("kernel audit is not as it was: {text}"))
+                .help("look at `auditctl -s` and `auditctl -l`")
+                .emit();
         }
     }
 }

@@ -11,7 +11,7 @@ use super::records::Tally;
 use crate::trail::TrailDir;
 use crate::trail::stream::{self, Item};
 use graven_format::Source;
-use graven_writer::Options;
+use graven_writer::{Compress, Options};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -21,7 +21,9 @@ use std::sync::{Mutex, PoisonError};
 /// # Errors
 /// [`Trouble`]
 pub fn run(dir: &Path, load: &Load<'_>) -> Result<Ran, Trouble> {
-    let trail = Graven::open(&dir.join("trail"), &Options::default(), Service::Disk, 0)
+    // These records are more alike than audit's, and nobody else compresses them.
+    let options = Options { compress: Compress::Never, ..Options::default() };
+    let trail = Graven::open(&dir.join("trail"), &options, Service::Disk, 0)
         .map_err(|why| Trouble::said(why.to_string()))?;
     let handed = Mutex::default();
     let clients = (0..load.producers).map(|_| -> Box<dyn Client + '_> {

@@ -27,6 +27,10 @@ use std::time::Duration;
 /// Bytes a second that a disk may take at most: what must be free for each second of a run.
 const BYTES_PER_S_MAX: f64 = 1e9;
 
+/// Why the module is not measured.
+const SHIM: &str =
+    "its storms beside auditd run in a guest, which this command does not start: docs/testing.md";
+
 /// What to do.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -90,7 +94,10 @@ impl Lab<'_> {
         let all = Rival::all(&plan.families, &plan.paths, plan.group, &plan.auditd);
         let total = all.len() * plan.rounds;
         progress(0, total, "who is installed");
-        let mut entries: Vec<Entry> = all.into_iter().map(|rival| self.entry(rival)).collect();
+        let netlink =
+            if plan.paths.contains(&Way::Netlink) { self.netlink() } else { State::Measured };
+        let entry = |rival| Self::entry(rival, &netlink);
+        let mut entries: Vec<Entry> = all.into_iter().map(entry).collect();
         let mut times = histogram();
         let mut done = 0;
         for round in 0..plan.rounds {
@@ -138,29 +145,30 @@ impl Lab<'_> {
         }
     }
 
-    fn entry(&self, rival: Rival) -> Entry {
+    fn entry(rival: Rival, netlink: &State) -> Entry {
         let (version, state) = match rival.version() {
             Err(why) => (None, State::NotInstalled(why)),
-            Ok(version) => (Some(version), self.can(rival)),
+            Ok(version) => {
+                let state = match rival.path() {
+                    Way::Library => State::Measured,
+                    Way::Netlink => netlink.clone(),
+                    Way::Shim => State::NotMeasured(SHIM.to_owned()),
+                };
+                (Some(version), state)
+            }
         };
         Entry { rival, version, state, rounds: Vec::new() }
     }
 
-    /// Whether what is installed can be measured here.
-    fn can(&self, rival: Rival) -> State {
-        match rival.path() {
-            Way::Library => State::Measured,
-            Way::Netlink if !rustix::process::geteuid().is_root() => {
-                State::NotMeasured("it needs root".to_owned())
-            }
-            Way::Netlink => match Turn::take(self.stop) {
-                Ok(_) | Err(Trouble::Stopped) => State::Measured,
-                Err(why) => State::NotMeasured(why.to_string()),
-            },
-            Way::Shim => State::NotMeasured(
-                "its storms beside auditd run in a guest, which this command does not start: docs/testing.md"
-                    .to_owned(),
-            ),
+    /// Whether kernel audit may be used here.
+    fn netlink(&self) -> State {
+        if !rustix::process::geteuid().is_root() {
+            return State::NotMeasured("it needs root".to_owned());
+        }
+        match Turn::take(self.stop) {
+            // Who is asked to end is so before the first run.
+            Ok(_) | Err(Trouble::Stopped) => State::Measured,
+            Err(why) => State::NotMeasured(why.to_string()),
         }
     }
 

@@ -103,7 +103,9 @@ impl Appender {
             Self::RsyslogSync | Self::Rsyslog | Self::Journald => {
                 Some("another process behind a datagram socket, a datagram a record")
             }
-            Self::Graven => None,
+            Self::Graven => {
+                Some("in this process; it would compress on a slow disk, and does not here")
+            }
         }
     }
 

@@ -57,8 +57,9 @@ impl Daemon {
             Self::Auditd(Logging { format: Format::Enriched, .. }) => {
                 Some("looks up names, which RAW and Graven leave to the reader")
             }
+            Self::Graven => Some("compresses while the disk is too slow, as it is installed"),
             Self::Laurel => Some("turns records into JSON, and is the second process they pass"),
-            _ => None,
+            Self::Auditd(_) => None,
         }
     }
 

@@ -143,7 +143,7 @@ mod tests {
     fn a_record_is_as_long_as_it_should_be_and_says_its_number() {
         let records = Records::new(&[300, 1, 40]);
         let text = |n| String::from_utf8(record(&records, 7, n)).expect("text");
-        assert!(text(0x1f).starts_with("07 000000001f arch=c0"), "{}", text(0x1f));
+        assert!(text(0x1e).starts_with("07 000000001e arch=c0"), "{}", text(0x1e));
         assert_eq!([0, 1, 2, 3].map(|n| text(n).len()), [300, NUMBER_BYTES, 40, 300]);
         assert_eq!([0, 1, 2, 3, 4].map(|n| records.bytes(n)), [0, 300, 314, 354, 654]);
     }

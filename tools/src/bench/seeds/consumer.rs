@@ -21,7 +21,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Longest wait for `graven record` to begin, or to end.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is there of a run when its consumer has ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -224,8 +224,14 @@ impl Recorder {
         let deadline = Instant::now() + PATIENCE;
         while !this.records(from)? {
             let ended = this.child.0.try_wait().map_err(io("wait for graven record"))?;
-            if ended.is_some() || Instant::now() > deadline {
-                return Err(LabError::Said(format!("graven record: {}", this.said())));
+            if let Some(status) = ended {
+                let text = format!("graven record ended ({status}): {}", this.said());
+                return Err(LabError::Said(text));
+            }
+            if Instant::now() > deadline {
+                let seconds = PATIENCE.as_secs();
+                let text = format!("graven record did not begin in {seconds} s: {}", this.said());
+                return Err(LabError::Said(text));
             }
             std::thread::sleep(Duration::from_millis(20));
         }

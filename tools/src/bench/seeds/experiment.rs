@@ -26,8 +26,8 @@ use std::time::{Duration, Instant};
 /// A build that has come to a step's end after so long is given up.
 const BUILD_LIMIT: Duration = Duration::from_secs(5);
 
-/// A daemon without progress for so long has everything.
-const QUIET: Duration = Duration::from_millis(300);
+/// A daemon without progress for so long has everything, if nothing waits in the kernel.
+const QUIET: Duration = Duration::from_millis(400);
 
 /// Longest wait for a daemon that is behind.
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
@@ -125,12 +125,13 @@ impl Lab<'_> {
         conditions.extend(plan.conditions.iter().filter(|it| **it != Condition::Off));
         let mut all: Vec<Rounds> =
             conditions.iter().map(|it| self.hurdle(*it).map_or(Ok(Vec::new()), Err)).collect();
-        let count = conditions.len();
+        let (count, mut done) = (conditions.len(), 0);
         for repetition in 0..plan.repetitions {
             // Who comes behind whom changes from one round to the next.
             for index in (0..count).map(|it| (it + repetition) % count) {
                 let condition = conditions[index];
-                progress(repetition * count + index, plan.repetitions * count, condition.words());
+                progress(done, plan.repetitions * count, condition.words());
+                done += 1;
                 let Ok(rounds) = &mut all[index] else { continue };
                 match self.one(condition) {
                     Ok(round) => rounds.push(round),
@@ -282,11 +283,12 @@ impl Lab<'_> {
     }
 
     /// Waits until a daemon has everything; how long it was behind, in seconds.
-    fn drain(&self, consumer: Option<&dyn Consumer>) -> Result<Option<f64>, LabError> {
+    fn drain(&mut self, consumer: Option<&dyn Consumer>) -> Result<Option<f64>, LabError> {
         let Some(consumer) = consumer else { return Ok(None) };
         let begin = Instant::now();
         let (mut last, mut seen) = (begin, consumer.progress());
-        while last.elapsed() < QUIET {
+        // A slow daemon ended with records in the kernel's queue would be one that lost them.
+        while last.elapsed() < QUIET || self.queued()? {
             if self.stop.load(Ordering::Relaxed) {
                 return Err(LabError::Stopped);
             }
@@ -301,6 +303,10 @@ impl Lab<'_> {
             }
         }
         Ok(Some((last - begin).as_secs_f64()))
+    }
+
+    fn queued(&mut self) -> Result<bool, LabError> {
+        self.kernel.as_mut().map_or(Ok(false), Kernel::has_queued)
     }
 
     fn put_back(&mut self) -> Result<(), LabError> {

@@ -144,6 +144,14 @@ impl Kernel {
         Ok(self.loan.status()?.lost)
     }
 
+    /// Whether records wait in the kernel's queue.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub fn has_queued(&mut self) -> Result<bool, LabError> {
+        Ok(self.loan.status()?.backlog > 0)
+    }
+
     fn rule(&self, list: RuleList, action: RuleAction, uid: u32) -> Rule {
         let who = RuleField::Uid(uid);
         let (fields, mask) = match list {
