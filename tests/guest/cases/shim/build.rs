@@ -46,7 +46,7 @@ umount /mnt"#;
 #[ignore = "a measurement"]
 fn a_build() {
     let rounds = number("GRAVEN_GUEST_SHIM_ROUNDS").unwrap_or(3);
-    for rig in Rig::all() {
+    for rig in Rig::all().into_iter().rev() {
         let script = format!("rounds={rounds}\n{AUDITED}{SCRIPT}");
         let Some(mut initramfs) = rig.initramfs(&script, &["auditd", "auditctl"], &auditd_files())
         else {
@@ -56,7 +56,7 @@ fn a_build() {
             return;
         }
         let Some(machine) = rig.machine_of(initramfs) else { return };
-        let machine = machine.size(1536, 2).counted();
+        let machine = rig.measured(machine.size(1536, 2));
         let machine = machine.limit(std::time::Duration::from_secs(3600 * rounds));
         let Some(running) = here(machine.boot(rig.dir.path())) else { return };
         let verdict = running.end().unwrap().expect(&End::Script(0));
