@@ -3,6 +3,7 @@
 use super::super::process::{Process, Trouble, Usage};
 use super::Seen;
 use super::storm::Consumer;
+use graven_writer::source::kaudit;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -41,7 +42,13 @@ impl Recorder {
                 }
             }
         });
-        process.wait_until(|| Ok(durable.load(Ordering::Relaxed) > 0))?;
+        // Its own first record comes before the kernel has it for its daemon.
+        let pid = process.id();
+        process.wait_until(|| {
+            let status = kaudit::status().map_err(|why| Trouble::Said(why.to_string()))?;
+            let is_daemon = status.pid == pid && status.enabled != 0;
+            Ok(is_daemon && durable.load(Ordering::Relaxed) > 0)
+        })?;
         Ok(Self { process, program, trail, durable, reader })
     }
 }
