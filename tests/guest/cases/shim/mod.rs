@@ -91,7 +91,7 @@ impl Rig {
             machine = machine.single_thread();
         }
         // A campaign's guest lives as long as it has rounds.
-        let limit = Duration::from_secs(400 + 60 * cases::rounds());
+        let limit = Duration::from_secs(400 + 120 * cases::rounds());
         Some(machine.disk(self.image.disk(CacheMode::Writeback)).limit(limit))
     }
 
