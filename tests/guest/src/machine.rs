@@ -46,7 +46,6 @@ pub struct Machine {
     memory_mib: u32,
     processors: u32,
     single_thread: bool,
-    counted: bool,
     accelerator: Accelerator,
     limit: Duration,
 }
@@ -63,7 +62,6 @@ impl Machine {
             memory_mib: 512,
             processors: 1,
             single_thread: false,
-            counted: false,
             accelerator: Accelerator::Tcg,
             limit: LIMIT,
         }
@@ -98,14 +96,6 @@ impl Machine {
         self
     }
 
-    /// The guest's clock counts the instructions that were executed, 8 ns each, and goes with the host's only while no processor
-    /// has any: what a program costs does not depend on what else the host does. For measurements, under TCG.
-    #[must_use]
-    pub fn counted(mut self) -> Self {
-        self.counted = true;
-        self
-    }
-
     /// Chooses what executes it.
     #[must_use]
     pub fn accelerator(mut self, accelerator: Accelerator) -> Self {
@@ -135,9 +125,6 @@ impl Machine {
         command.args(["--pdeathsig", "KILL"]).arg(qemu);
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
         command.args(["-machine", "pc", "-cpu", "max", "-accel", &self.accel()]);
-        if self.counted && self.accelerator == Accelerator::Tcg {
-            command.args(["-icount", "shift=3,align=off,sleep=on"]);
-        }
         command.args(["-m", &self.memory_mib.to_string(), "-smp", &self.processors.to_string()]);
         command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&files.initramfs);
         command.args(["-append", &self.command_line]);
@@ -164,8 +151,7 @@ impl Machine {
             Accelerator::Kvm => return "kvm".to_owned(),
             Accelerator::Tcg => "tcg",
         };
-        let one = self.single_thread || self.counted || self.processors == 1;
-        let threads = if one { "single" } else { "multi" };
+        let threads = if self.single_thread || self.processors == 1 { "single" } else { "multi" };
         format!("{name},thread={threads}")
     }
 }

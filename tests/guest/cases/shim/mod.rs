@@ -19,7 +19,6 @@ use trail::{Whole, records};
 
 /// A guest with the module, `graven`, the workloads and a disk for the trail.
 struct Rig {
-    line: Line,
     kernel: Kernel,
     dir: TempDir,
     image: Image,
@@ -43,7 +42,7 @@ impl Rig {
         assert!(stripped.is_ok_and(|it| it.success()), "strip: package binutils");
         let module = std::fs::read(module).unwrap();
         let image = here(Image::ext4(&dir.path().join("disk"), 512))?;
-        Some(Self { line, kernel, dir, image, module })
+        Some(Self { kernel, dir, image, module })
     }
 
     /// Runs the script, behind what all of them share.
@@ -93,13 +92,8 @@ impl Rig {
             machine = machine.single_thread();
         }
         // A campaign's guest lives as long as it has rounds.
-        let limit = Duration::from_secs(400 + 60 * cases::rounds());
+        let limit = Duration::from_secs(400 + 120 * cases::rounds());
         Some(machine.disk(self.image.disk(CacheMode::Writeback)).limit(limit))
-    }
-
-    /// A guest that is measured: by its instructions where its kernel starts so, which 6.1 does not.
-    fn measured(&self, machine: Machine) -> Machine {
-        if self.line == Line::V6_12 { machine.counted() } else { machine }
     }
 
     /// The verdict of a script that ended well, without a complaint in the kernel's log.

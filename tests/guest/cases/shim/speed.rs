@@ -1,6 +1,5 @@
 //! What recording costs a storm of opens, beside kernel audit with auditd in the same guest and the same round. Ratios: QEMU
-//! interprets, and on 6.12 the guest's clock counts instructions. Its two processors take turns, so that what a daemon needs is part of what
-//! a storm takes; the disk costs what it costs the host.
+//! interprets, and its two processors take turns, so that what a daemon needs is part of what a storm takes.
 //!
 //! `cargo test -p graven --test guest -- --ignored speed --nocapture`
 //!
@@ -172,7 +171,7 @@ fn speed() {
             return;
         };
         // auditd takes nearly all of it.
-        let machine = rig.measured(machine).limit(std::time::Duration::from_secs(1200 * rounds));
+        let machine = machine.limit(std::time::Duration::from_secs(1200 * rounds));
         let Some(running) = here(machine.boot(rig.dir.path())) else { return };
         let verdict = running.end().unwrap().expect(&End::Script(0));
         let measured = Measured::read(&verdict.output);
