@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use graven_format::loss::{Cause, Certainty};
 use graven_format::{Source, kind};
 use graven_writer::source::calls::CallSet;
-use graven_writer::source::kaudit::{self, AttachError, Daemon, Options, Scope};
+use graven_writer::source::kaudit::{self, AttachError, Daemon, Handed, Options, Scope};
 use graven_writer::source::nlmsg::{self, Message};
 use graven_writer::source::session::{SpawnError, spawn_in_fresh_session};
 
@@ -248,6 +248,24 @@ fn a_second_daemon_is_refused_by_name_and_the_first_goes_on() {
     assert!(refused.to_string().contains("help:"), "{refused}");
     assert_eq!(first.status().expect("status").pid, *pid, "the first is still registered");
     drop(first);
+    assert_eq!((settings(), rules()), before);
+}
+
+/// As after a standstill in which the kernel has given the place to the next one that asked.
+#[test]
+fn one_that_ends_late_leaves_the_place_as_another_has_it() {
+    let Some(_turn) = turn() else { return };
+    let before = (settings(), rules());
+    let daemon = Daemon::attach(&Options::default()).expect("attached");
+    let has_it = settings();
+    let mut gone = std::process::Command::new("true").spawn().expect("true");
+    gone.wait().expect("it ends");
+    let handed = Handed { registered: gone.id(), ..daemon.handed() };
+    let data = daemon.data().try_clone_to_owned().expect("a descriptor");
+    let late = Daemon::inherit(data, &handed).expect("a socket");
+    late.give_back_for().expect("there is nothing to give back");
+    assert_eq!(settings(), has_it, "audit stays on, with the limits of whoever is the daemon");
+    daemon.detach().expect("given back");
     assert_eq!((settings(), rules()), before);
 }
 

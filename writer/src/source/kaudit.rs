@@ -445,9 +445,10 @@ impl Daemon {
         self.control().call("write heartbeat", kind::TRUSTED_APP, text.as_bytes(), false).map(drop)
     }
 
-    /// Turns auditing off again if it was off before, so that nothing more is made.
+    /// Turns auditing off again if it was off before, so that nothing more is made. Not under somebody else: the kernel gives
+    /// the place of a daemon that stood still to the next one that asks.
     pub(crate) fn restore_enabled(&self) -> Result<bool, ControlError> {
-        if self.before.enabled != 0 {
+        if self.before.enabled != 0 || self.is_anothers(&self.status()?) {
             return Ok(false);
         }
         let disable = StatusChange { enabled: Some(0), ..StatusChange::default() };
@@ -482,8 +483,13 @@ impl Daemon {
         } else {
             Ok(())
         };
-        let limits = self.restore_limits(&now);
+        let limits = if self.is_anothers(&now) { Ok(()) } else { self.restore_limits(&now) };
         rules.and(enabled.map(drop)).and(unregistered).and(limits)
+    }
+
+    /// Whether another daemon has the place, and with it everything but the rules.
+    fn is_anothers(&self, now: &Status) -> bool {
+        now.pid != 0 && now.pid != self.pid
     }
 
     /// Puts back the limits that are still as they were set.

@@ -127,12 +127,15 @@ impl Daemon {
     /// other process may hold the socket any more.
     ///
     /// The kernel lets nobody else unregister it, but it probes the socket first, with `AUDIT_REPLACE`: one that nobody
-    /// holds refuses, and is forgotten.
+    /// holds refuses, and is forgotten. If another daemon has the place meanwhile, all but the rules is that one's.
     ///
     /// # Errors
     /// The first request that failed; the others were made all the same.
     pub fn give_back_for(mut self) -> Result<(), ControlError> {
         let rules = self.remove_rules();
+        if self.is_anothers(&self.status()?) {
+            return rules;
+        }
         let enabled = self.restore_enabled();
         let reopened = AuditSocket::open().map_err(|errno| ControlError::new("open", errno));
         let closed = reopened.map(|socket| drop(std::mem::replace(&mut self.data, socket)));
