@@ -69,7 +69,7 @@ pub(crate) fn netlink(
                     2 => auditd(Logging::RAW_ASYNC),
                     3 => auditd(Logging::SHIPPED),
                     4 => auditd(Logging::RAW_DATA),
-                    _ => Ok(Box::new(Recorder::start(&graven()?, &scratch)?)),
+                    _ => Ok(Box::new(Recorder::start(&graven()?, &scratch, audit::From::Netlink)?)),
                 }
             };
             let (rate, missing) = run(&turn, seconds, start).context(names[at])?;

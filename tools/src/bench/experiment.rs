@@ -6,7 +6,7 @@ use super::arrivals::Arrivals;
 use super::device::{Device, FILE_BYTES, Service};
 use super::drive::{Apart, Producers, drive, saturate};
 use super::graven::Graven;
-use super::machine::Machine;
+use super::machine::About;
 use super::queue::{Queued, SyncPerRecord};
 use super::report::{Asked, Floor, Point, Report, SCHEMA_VERSION, Saturation};
 use super::stats::histogram;
@@ -14,7 +14,6 @@ use super::units::{now_ns, ns};
 use super::workload::{Sizes, Workload};
 use crate::diag::Diagnostic;
 use crate::escape;
-use crate::time::rfc3339;
 use graven_writer::disk::IoBuf;
 use graven_writer::{Options, clock};
 use hdrhistogram::Histogram;
@@ -182,7 +181,7 @@ pub fn floor(device: &Device, times: &mut Histogram<u64>) -> Result<(), RunError
 
 impl Lab<'_> {
     fn run(&self, progress: Progress<'_>) -> Result<Report, Failed> {
-        let (plan, began, start_ns) = (self.plan, clock::now(), now_ns());
+        let (plan, began) = (self.plan, clock::now());
         let loads = match &plan.rates {
             Rates::Loads(loads, _) => loads.len(),
             Rates::Given(rates) => rates.len(),
@@ -233,12 +232,8 @@ impl Lab<'_> {
         }
         let names = plan.disciplines.iter().zip(&saturation);
         Ok(Report {
-            schema_version: SCHEMA_VERSION,
-            graven: env!("CARGO_PKG_VERSION"),
-            started: rfc3339(began.realtime_ns),
-            took_s: (now_ns() - start_ns) as f64 / 1e9,
+            about: About::of(SCHEMA_VERSION, began, self.dir),
             asked: self.asked(),
-            machine: Machine::look(self.dir),
             floor: (!times.is_empty()).then(|| Floor::of(&times)),
             saturation: names
                 .map(|(it, rate)| Saturation { discipline: it.to_string(), records_per_s: *rate })

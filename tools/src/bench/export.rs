@@ -108,13 +108,14 @@ pub fn html(report: &Report, out: &mut dyn Write) -> io::Result<()> {
 }
 
 fn facts(report: &Report) -> Vec<(&'static str, String)> {
-    let (machine, asked) = (&report.machine, &report.asked);
+    let (about, asked) = (&report.about, &report.asked);
+    let machine = &about.machine;
     let known = |it: &Option<String>| it.clone().unwrap_or_else(|| "unknown".to_owned());
     let memory = machine.memory_bytes.map_or(0.0, |it| it as f64 / 1073741824.0);
     vec![
         (
             "measured",
-            format!("{}, in {:.0} s, by graven {}", report.started, report.took_s, report.graven),
+            format!("{}, in {:.0} s, by graven {}", about.started, about.took_s, about.graven),
         ),
         ("arrivals", format!("{}, {}, seed {}", asked.arrivals, asked.sizes, asked.seed)),
         (

@@ -1,5 +1,7 @@
 //! Where it was measured.
 
+use crate::time::rfc3339;
+use graven_writer::clock::{self, Now};
 use serde::Serialize;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -64,6 +66,36 @@ impl Machine {
             mount_point: text(|it| &it.point),
             mount_options: text(|it| &it.options),
             driver,
+        }
+    }
+}
+
+/// What every report begins with.
+#[derive(Clone, Debug, Serialize)]
+pub struct About {
+    /// Of the report's JSON.
+    pub schema_version: u32,
+    /// The version of this program.
+    pub graven: &'static str,
+    /// When it began, RFC 3339.
+    pub started: String,
+    /// How long it took, in seconds.
+    pub took_s: f64,
+    /// Where it was measured.
+    pub machine: Machine,
+}
+
+impl About {
+    /// Of what began then, in this directory, and has just ended.
+    #[must_use]
+    pub fn of(schema_version: u32, began: Now, dir: &Path) -> Self {
+        let took_ns = clock::now().boottime_ns.saturating_sub(began.boottime_ns);
+        Self {
+            schema_version,
+            graven: env!("CARGO_PKG_VERSION"),
+            started: rfc3339(began.realtime_ns),
+            took_s: took_ns as f64 / 1e9,
+            machine: Machine::look(dir),
         }
     }
 }

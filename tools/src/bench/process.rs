@@ -3,7 +3,8 @@
 use rustix::process::{Pid, Signal, kill_process};
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, Read as _, Seek as _};
+use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -174,16 +175,28 @@ impl Process {
         Usage::of(self.child.id())
     }
 
+    /// What it has said on standard error so far. The program's own place in the file does not move.
+    fn said(&self) -> Vec<u8> {
+        let bytes = self.said.metadata().map_or(0, |it| it.len());
+        let mut said = vec![0; usize::try_from(bytes).unwrap_or(0)];
+        let read = self.said.read_exact_at(&mut said, 0);
+        read.map(|()| said).unwrap_or_default()
+    }
+
+    /// Whether these words were among that.
+    #[must_use]
+    pub fn has_said(&self, words: &str) -> bool {
+        memchr::memmem::find(&self.said(), words.as_bytes()).is_some()
+    }
+
     /// An error that cites what it said last.
     #[must_use]
-    pub fn failed(&mut self, what: &str) -> Trouble {
-        let mut said = Vec::new();
-        let read = self.said.rewind().and_then(|()| self.said.read_to_end(&mut said));
+    pub fn failed(&self, what: &str) -> Trouble {
+        let said = self.said();
         let said = &said[said.len().saturating_sub(SAID_BYTES_MAX)..];
         let last = said.trim_ascii().split(|byte| *byte == b'\n').next_back().unwrap_or_default();
         let (name, last) = (&self.name, String::from_utf8_lossy(last));
-        let why =
-            if read.is_err() || last.is_empty() { String::new() } else { format!(": {last}") };
+        let why = if last.is_empty() { String::new() } else { format!(": {last}") };
         Trouble::Said(format!("{name} {what}{why}"))
     }
 
@@ -202,10 +215,10 @@ impl Process {
     /// It ended instead, it takes too long, or what `is_ready` says.
     pub fn wait_until(
         &mut self,
-        mut is_ready: impl FnMut() -> Result<bool, Trouble>,
+        mut is_ready: impl FnMut(&Self) -> Result<bool, Trouble>,
     ) -> Result<(), Trouble> {
         let deadline = Instant::now() + PATIENCE;
-        while !is_ready()? {
+        while !is_ready(self)? {
             if let Ok(Some(status)) = self.child.try_wait() {
                 return Err(self.failed(&format!("ended before it began ({status})")));
             }
@@ -289,6 +302,7 @@ impl Drop for Process {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Read as _;
 
     #[test]
     fn a_stat_is_read_whatever_the_name() {
@@ -321,7 +335,7 @@ mod tests {
         let mut it =
             Process::start("sh", Command::new("sh").args(["-c", "echo no room >&2; exit 3"]))
                 .expect("it starts");
-        let why = it.wait_until(|| Ok(false)).expect_err("it ended").to_string();
+        let why = it.wait_until(|_| Ok(false)).expect_err("it ended").to_string();
         assert!(why.contains("ended before it began") && why.ends_with(": no room"), "{why}");
     }
 

@@ -2,11 +2,12 @@
 
 use super::analyse::{Measured, Writes};
 use super::appender::Discipline;
-use super::machine::Machine;
+use super::machine::About;
 use super::stats::{self, Estimate, histogram, quantile_us};
 use super::theory::{self, Model};
 use hdrhistogram::Histogram;
 use serde::Serialize;
+use std::fmt;
 
 /// Version of the JSON.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -14,18 +15,11 @@ pub const SCHEMA_VERSION: u32 = 1;
 /// Everything.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// [`SCHEMA_VERSION`].
-    pub schema_version: u32,
-    /// The version of this program.
-    pub graven: &'static str,
-    /// When it began, RFC 3339.
-    pub started: String,
-    /// How long it took, in seconds.
-    pub took_s: f64,
+    /// By whom, when and where.
+    #[serde(flatten)]
+    pub about: About,
     /// What was asked for.
     pub asked: Asked,
-    /// Where it was measured.
-    pub machine: Machine,
     /// Writes of 4 KiB, each a barrier, one after the other: the floor of every latency here. Absent with a model.
     pub floor: Option<Floor>,
     /// Records a second at full speed.
@@ -82,6 +76,16 @@ impl Floor {
     pub fn of(it: &Histogram<u64>) -> Self {
         let at = |q| quantile_us(it, q);
         Self { count: it.len(), p50_us: at(0.5), p99_us: at(0.99), p999_us: at(0.999) }
+    }
+}
+
+impl fmt::Display for Floor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { p50_us, p99_us, p999_us, .. } = self;
+        write!(
+            f,
+            "floor: 4 KiB writes, each a barrier, one by one: p50 {p50_us:.0}, p99 {p99_us:.0}, p99.9 {p999_us:.0} µs"
+        )
     }
 }
 

@@ -31,11 +31,7 @@ pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "the trail that is replayed was recorded at {rate:.1} records/s")?;
     }
     if let Some(floor) = &report.floor {
-        let (p50, p99, p999) = (floor.p50_us, floor.p99_us, floor.p999_us);
-        writeln!(
-            out,
-            "floor: 4 KiB writes, each a barrier, one by one: p50 {p50:.0}, p99 {p99:.0}, p99.9 {p999:.0} µs"
-        )?;
+        writeln!(out, "{floor}")?;
     }
     writeln!(out, "\nsaturation, durable records/s")?;
     for it in &report.saturation {

@@ -49,13 +49,24 @@ pub enum Bench {
     Work(Work),
 }
 
+/// What every benchmark is told.
+#[derive(Debug, clap::Args)]
+pub struct Common {
+    /// A directory on the filesystem to measure; one is made in it and removed
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub dir: PathBuf,
+    /// Write everything as one JSON object
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
 /// Arguments of `graven bench queue`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Queue {
-    /// A directory on the filesystem to measure; one is made in it and removed
-    #[arg(long, value_name = "DIR", default_value = ".")]
-    pub dir: PathBuf,
+    /// Where, and into which file.
+    #[command(flatten)]
+    pub common: Common,
     /// Disciplines side by side: graven, sync, timer:INTERVAL, greedy:DEPTH, drop:RECORDS, block:RECORDS
     #[arg(
         long,
@@ -113,9 +124,6 @@ pub struct Queue {
     /// Memory of Graven's ring in bytes
     #[arg(long, value_name = "BYTES", default_value_t = graven_writer::RING_BYTES_DEFAULT)]
     pub ring_bytes: u64,
-    /// Write everything as one JSON object
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
     /// Write a line a point
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
@@ -242,7 +250,7 @@ fn plan(args: &Queue) -> Result<Plan, Diagnostic> {
         ref rates => Rates::Given(rates.to_vec()),
     };
     Ok(Plan {
-        dir: args.dir.clone(),
+        dir: args.common.dir.clone(),
         disciplines,
         rates,
         arrivals: args.arrivals.clone(),
@@ -272,7 +280,7 @@ fn bar() -> ProgressBar {
 }
 
 fn write_files(args: &Queue, report: &Report) -> Result<(), Diagnostic> {
-    write_file(args.json.as_deref(), |out| output::json_line(out, report))?;
+    write_file(args.common.json.as_deref(), |out| output::json_line(out, report))?;
     write_file(args.csv.as_deref(), |out| export::csv(report, out))?;
     write_file(args.html.as_deref(), |out| export::html(report, out))?;
     if let Some(dir) = &args.svg {

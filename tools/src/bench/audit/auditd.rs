@@ -123,7 +123,7 @@ impl Auditd {
         let mut process =
             Process::start("auditd", command.stdin(Stdio::null()).stdout(Stdio::null()))?;
         let pid = process.id();
-        process.wait_until(|| match kaudit::status() {
+        process.wait_until(|_| match kaudit::status() {
             Ok(status) => Ok(status.pid == pid),
             Err(why) => Err(Trouble::Said(why.to_string())),
         })?;

@@ -10,7 +10,7 @@ mod seen;
 mod storm;
 
 pub use auditd::{Auditd, Flush, Format, Keeps, LAUREL, Logging};
-pub use recorder::Recorder;
+pub use recorder::{From, Recorder};
 pub use seen::Seen;
 pub use storm::{Consumer, Producer, Storm, UID, openat, storm, watch};
 

@@ -1,9 +1,10 @@
-//! `graven record --source netlink` as it is installed: two processes.
+//! `graven record` as it is installed: from the kernel's audit it is two processes.
 
 use super::super::process::{Process, Trouble, Usage};
 use super::Seen;
 use super::storm::Consumer;
 use graven_writer::source::kaudit;
+use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,7 +12,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-/// It, registered with the kernel.
+/// From where it records.
+#[derive(Clone, Copy, Debug)]
+pub enum From<'a> {
+    /// The kernel's audit.
+    Netlink,
+    /// The kernel module, by these rules.
+    Shim(&'a str),
+}
+
+/// It, so far that every record is owed to it.
 #[derive(Debug)]
 pub struct Recorder {
     process: Process,
@@ -26,10 +36,20 @@ impl Recorder {
     ///
     /// # Errors
     /// It cannot be started, or does not begin.
-    pub fn start(program: &Path, dir: &Path) -> Result<Self, Trouble> {
+    pub fn start(program: &Path, dir: &Path, from: From<'_>) -> Result<Self, Trouble> {
         let (program, trail) = (program.to_owned(), dir.join("trail"));
         let mut command = Command::new(&program);
-        command.args(["record", "--source", "netlink", "--ack", "--quiet", "--trail"]).arg(&trail);
+        command.args(["record", "--ack", "--trail"]).arg(&trail).arg("--source");
+        match from {
+            From::Netlink => {
+                command.args(["netlink", "--quiet"]);
+            }
+            From::Shim(text) => {
+                let rules = dir.join("rules");
+                fs::write(&rules, text).map_err(Trouble::io("rules cannot be written"))?;
+                command.args(["shim", "--shim-rules"]).arg(&rules);
+            }
+        }
         let mut process =
             Process::start("graven", command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
         let out = process.child().stdout.take().ok_or_else(|| Trouble::said("no pipe"))?;
@@ -42,14 +62,27 @@ impl Recorder {
                 }
             }
         });
-        // Its own first record comes before the kernel has it for its daemon.
-        let pid = process.id();
-        process.wait_until(|| {
-            let status = kaudit::status().map_err(|why| Trouble::Said(why.to_string()))?;
-            let is_daemon = status.pid == pid && status.enabled != 0;
-            Ok(is_daemon && durable.load(Ordering::Relaxed) > 0)
+        process.wait_until(|process| match from {
+            // Its own first record comes before the kernel has it for its daemon.
+            From::Netlink => {
+                let status = kaudit::status().map_err(|why| Trouble::Said(why.to_string()))?;
+                let is_daemon = status.pid == process.id() && status.enabled != 0;
+                Ok(is_daemon && durable.load(Ordering::Relaxed) > 0)
+            }
+            // Its own test of the module comes before.
+            From::Shim(_) => Ok(process.has_said("recording from the kernel module")),
         })?;
         Ok(Self { process, program, trail, durable, reader })
+    }
+
+    /// Ends it, and says where its trail is.
+    ///
+    /// # Errors
+    /// It does not end well.
+    pub fn end(self) -> Result<PathBuf, Trouble> {
+        self.process.end()?;
+        self.reader.join().map_err(|_| Trouble::said("the reader panicked"))?;
+        Ok(self.trail)
     }
 }
 
@@ -64,10 +97,8 @@ impl Consumer for Recorder {
     }
 
     fn events(self: Box<Self>) -> Result<u64, Trouble> {
-        self.process.end()?;
-        self.reader.join().map_err(|_| Trouble::said("the reader panicked"))?;
-        let mut seen = Seen::default();
-        seen.read_trail(&self.program, &self.trail)?;
+        let (program, mut seen) = (self.program.clone(), Seen::default());
+        seen.read_trail(&program, &self.end()?)?;
         Ok(seen.count())
     }
 }

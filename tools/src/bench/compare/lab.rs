@@ -3,11 +3,11 @@
 use super::super::audit::{Logging, Turn, UID, storm};
 use super::super::device::{Device, FILE_BYTES, Service};
 use super::super::experiment::{Failed, Progress, check_room, floor, in_directory};
-use super::super::machine::Machine;
+use super::super::machine::About;
 use super::super::process::Trouble;
 use super::super::report::Floor;
 use super::super::stats::histogram;
-use super::super::units::{now_ns, ns};
+use super::super::units::ns;
 use super::super::workload::Sizes;
 use super::load::Load;
 use super::netlink::Daemon;
@@ -15,7 +15,6 @@ use super::records::{Records, Tally};
 use super::report::{Asked, Report, Round, Row, SCHEMA_VERSION, State};
 use super::rival::{Family, Path as Way, Rival};
 use crate::diag::Diagnostic;
-use crate::time::rfc3339;
 use graven_writer::clock;
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt as _;
@@ -90,7 +89,7 @@ pub fn run(plan: &Plan, stop: &AtomicBool, progress: Progress<'_>) -> Result<Rep
 
 impl Lab<'_> {
     fn run(&self, progress: Progress<'_>) -> Result<Report, Failed> {
-        let (plan, began, start_ns) = (self.plan, clock::now(), now_ns());
+        let (plan, began) = (self.plan, clock::now());
         let all = Rival::all(&plan.families, &plan.paths, plan.group, &plan.auditd);
         let total = all.len() * plan.rounds;
         progress(0, total, "who is installed");
@@ -123,12 +122,8 @@ impl Lab<'_> {
             }
         }
         Ok(Report {
-            schema_version: SCHEMA_VERSION,
-            graven: env!("CARGO_PKG_VERSION"),
-            started: rfc3339(began.realtime_ns),
-            took_s: (now_ns() - start_ns) as f64 / 1e9,
+            about: About::of(SCHEMA_VERSION, began, self.dir),
             asked: self.asked(),
-            machine: Machine::look(self.dir),
             floor: (!times.is_empty()).then(|| Floor::of(&times)),
             rows: entries.iter().map(|it| row(it, &entries)).collect(),
         })

@@ -1,6 +1,8 @@
 //! The netlink path: a storm of `openat`, which the kernel's audit hands to its one daemon.
 
-use super::super::audit::{Auditd, Consumer, Flush, Format, Keeps, LAUREL, Logging, Recorder};
+use super::super::audit::{
+    Auditd, Consumer, Flush, Format, From, Keeps, LAUREL, Logging, Recorder,
+};
 use super::super::process::{Trouble, is_installed};
 use super::rival::{Durability, Promise};
 use std::path::Path;
@@ -86,7 +88,7 @@ impl Daemon {
     /// [`Trouble`]
     pub fn start(self, program: &Path, dir: &Path) -> Result<Box<dyn Consumer>, Trouble> {
         Ok(match self {
-            Self::Graven => Box::new(Recorder::start(program, dir)?),
+            Self::Graven => Box::new(Recorder::start(program, dir, From::Netlink)?),
             Self::Auditd(logging) => Box::new(Auditd::start(dir, Keeps::Log(logging))?),
             Self::Laurel => Box::new(Auditd::start(dir, Keeps::Laurel)?),
         })

@@ -45,7 +45,7 @@ impl Server {
         let mut process =
             Process::start("redis-server", command.stdin(Stdio::null()).stdout(Stdio::null()))?;
         // While it reads its file it answers with an error.
-        process.wait_until(|| Ok(Connection::open(&socket).is_ok_and(|mut it| it.ping())))?;
+        process.wait_until(|_| Ok(Connection::open(&socket).is_ok_and(|mut it| it.ping())))?;
         Ok(Self { process, socket, _dir: place })
     }
 

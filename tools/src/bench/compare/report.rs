@@ -1,6 +1,6 @@
 //! What a comparison has shown: what `--json` writes, and what the table is made of.
 
-use super::super::machine::Machine;
+use super::super::machine::About;
 use super::super::process::Usage;
 use super::super::report::Floor;
 use super::super::stats::{histogram, quantile_us};
@@ -14,18 +14,11 @@ pub const SCHEMA_VERSION: u32 = 1;
 /// Everything.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// [`SCHEMA_VERSION`].
-    pub schema_version: u32,
-    /// The version of this program.
-    pub graven: &'static str,
-    /// When it began, RFC 3339.
-    pub started: String,
-    /// How long it took, in seconds.
-    pub took_s: f64,
+    /// By whom, when and where.
+    #[serde(flatten)]
+    pub about: About,
     /// What was asked for.
     pub asked: Asked,
-    /// Where it was measured.
-    pub machine: Machine,
     /// Writes of 4 KiB, each a barrier, one after the other, before each round.
     pub floor: Option<Floor>,
     /// One for each rival in each of its ways.

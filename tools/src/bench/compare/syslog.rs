@@ -82,7 +82,7 @@ pub fn run_rsyslog(dir: &Path, sync: bool, load: &Load<'_>) -> Result<Ran, Troub
     let mut process =
         Process::start("rsyslogd", command.stdin(Stdio::null()).stdout(Stdio::null()))?;
     process
-        .wait_until(|| Ok(UnixDatagram::unbound().is_ok_and(|it| it.connect(&socket).is_ok())))?;
+        .wait_until(|_| Ok(UnixDatagram::unbound().is_ok_and(|it| it.connect(&socket).is_ok())))?;
     let clients = (0..load.producers).map(|_| Datagrams::connect(&socket, (PRIORITY, b"")));
     let clients = clients.collect::<Result<_, _>>()?;
     let (before, start_ns) = (Usage::own().and(process.usage()), now_ns());
@@ -187,7 +187,7 @@ pub fn run_journald(dir: &Path, load: &Load<'_>) -> Result<Ran, Trouble> {
     command.env("RUNTIME_DIRECTORY", place.path()).stdin(Stdio::null()).stdout(Stdio::null());
     let mut process = Process::start("systemd-journald", &mut command)?;
     let (socket, varlink) = (place.path().join("socket"), place.path().join("io.systemd.journal"));
-    process.wait_until(|| Ok(UnixStream::connect(&varlink).is_ok()))?;
+    process.wait_until(|_| Ok(UnixStream::connect(&varlink).is_ok()))?;
     synchronize(&varlink)?;
     let clients =
         (0..load.producers).map(|_| Datagrams::connect(&socket, (b"PRIORITY=6\nMESSAGE=", b"\n")));

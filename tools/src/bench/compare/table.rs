@@ -17,11 +17,7 @@ pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         asked.rounds, asked.seconds, asked.sizes, asked.producers
     )?;
     if let Some(floor) = &report.floor {
-        let (p50, p99, p999) = (floor.p50_us, floor.p99_us, floor.p999_us);
-        writeln!(
-            out,
-            "floor: 4 KiB writes, each a barrier, one by one: p50 {p50:.0}, p99 {p99:.0}, p99.9 {p999:.0} µs"
-        )?;
+        writeln!(out, "{floor}")?;
     }
     let mut before = None;
     for row in &report.rows {

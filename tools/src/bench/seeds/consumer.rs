@@ -1,27 +1,21 @@
 //! Who takes the records.
 
 use super::{LabError, io};
-use crate::bench::audit::{self, Auditd, Keeps, Logging};
+use crate::bench::audit::{self, Auditd, Keeps, Logging, Recorder};
 use graven_format::{Record, kind};
 use graven_writer::clock;
 use graven_writer::source::kaudit::{self, Daemon};
 use graven_writer::source::netlink::{NetlinkError, Stop, receive};
 use graven_writer::source::past::Past;
 use graven_writer::source::{AppendError, Sink};
-use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{BufRead as _, BufReader};
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
-
-/// Longest wait for `graven record` to begin, or to end.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is there of a run when its consumer has ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -171,108 +165,31 @@ fn count_null_calls(lines: impl std::io::Read) -> std::io::Result<u64> {
     Ok(count)
 }
 
-/// From where `graven record` records.
-#[derive(Clone, Copy, Debug)]
-pub enum From<'a> {
-    /// The kernel's audit.
-    Netlink,
-    /// The kernel module, by these rules.
-    Shim(&'a str),
-}
+/// `graven record`, and its trail.
+pub struct Recorded(Recorder);
 
-/// `graven record` as it is installed.
-pub struct Recorder {
-    child: Ending,
-    trail: PathBuf,
-    said: PathBuf,
-    durable: Arc<AtomicU64>,
-    reader: JoinHandle<()>,
-}
-
-impl Recorder {
+impl Recorded {
     /// Starts it with its trail in `dir`, and waits until it records.
     ///
     /// # Errors
     /// It does not come so far: with what it said.
-    pub fn start(dir: &Path, from: From<'_>) -> Result<Self, LabError> {
-        let (trail, said, rules) = (dir.join("trail"), dir.join("said"), dir.join("rules"));
-        let mut command = graven()?;
-        command.args(["record", "--ack", "--trail"]).arg(&trail).arg("--source");
-        match from {
-            From::Netlink => {
-                command.arg("netlink");
-            }
-            From::Shim(text) => {
-                fs::write(&rules, text).map_err(io("write rules"))?;
-                command.args(["shim", "--shim-rules"]).arg(&rules);
-            }
-        }
-        let complaints = File::create(&said).map_err(io("make a file"))?;
-        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(complaints);
-        let mut child = Ending(command.spawn().map_err(io("start graven record"))?);
-        let out = child.0.stdout.take().ok_or_else(|| LabError::Said("no output".to_owned()))?;
-        let durable = Arc::new(AtomicU64::new(0));
-        let told = Arc::clone(&durable);
-        let reader = std::thread::spawn(move || {
-            for line in BufReader::new(out).lines().map_while(Result::ok) {
-                if let Some(seq) = line.strip_prefix("durable ").and_then(|seq| seq.parse().ok()) {
-                    told.store(seq, Ordering::Relaxed);
-                }
-            }
-        });
-        let mut this = Self { child, trail, said, durable, reader };
-        let deadline = Instant::now() + PATIENCE;
-        while !this.records(from)? {
-            let ended = this.child.0.try_wait().map_err(io("wait for graven record"))?;
-            if let Some(status) = ended {
-                let text = format!("graven record ended ({status}): {}", this.said());
-                return Err(LabError::Said(text));
-            }
-            if Instant::now() > deadline {
-                let seconds = PATIENCE.as_secs();
-                let text = format!("graven record did not begin in {seconds} s: {}", this.said());
-                return Err(LabError::Said(text));
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(this)
-    }
-
-    /// Whether it is so far that every record is owed to it.
-    fn records(&self, from: From<'_>) -> Result<bool, LabError> {
-        Ok(match from {
-            From::Netlink => {
-                self.durable.load(Ordering::Relaxed) > 0
-                    && kaudit::status()?.pid == self.child.0.id()
-            }
-            // Its own test of the module comes before.
-            From::Shim(_) => self.said().contains("recording from the kernel module"),
-        })
-    }
-
-    fn said(&self) -> String {
-        let said = fs::read(&self.said).unwrap_or_default();
-        crate::escape::Escaped(said.trim_ascii()).to_string()
+    pub fn start(dir: &Path, from: audit::From<'_>) -> Result<Self, LabError> {
+        Ok(Self(Recorder::start(&program()?, dir, from)?))
     }
 }
 
-impl Consumer for Recorder {
+impl Consumer for Recorded {
     fn progress(&self) -> u64 {
-        // Heartbeats and checkpoints go on for ever, a few a second.
-        self.durable.load(Ordering::Relaxed) / 64
+        audit::Consumer::progress(&self.0)
     }
 
     fn end(self: Box<Self>) -> Result<Kept, LabError> {
-        let mut this = *self;
-        if !this.child.end() {
-            return Err(LabError::Said(format!("graven record did not end well: {}", this.said())));
-        }
-        let _ = this.reader.join();
-        let mut verify = graven()?;
-        verify.arg("verify").arg(&this.trail).stdout(Stdio::null()).stderr(Stdio::null());
+        let (program, trail) = (program()?, self.0.end()?);
+        let mut verify = Command::new(&program);
+        verify.arg("verify").arg(&trail).stdout(Stdio::null()).stderr(Stdio::null());
         let verified = verify.status().map_err(io("start graven verify"))?;
-        let mut export = graven()?;
-        export.args(["export", "--format", "raw"]).arg(&this.trail);
+        let mut export = Command::new(&program);
+        export.args(["export", "--format", "raw"]).arg(&trail);
         export.stdout(Stdio::piped()).stderr(Stdio::null());
         let mut export = export.spawn().map_err(io("start graven export"))?;
         let lines = export.stdout.take().ok_or_else(|| LabError::Said("no output".to_owned()))?;
@@ -285,38 +202,8 @@ impl Consumer for Recorder {
 }
 
 /// This program.
-fn graven() -> Result<Command, LabError> {
-    Ok(Command::new(std::env::current_exe().map_err(io("find this program"))?))
-}
-
-/// `graven record`, which ends with us.
-struct Ending(Child);
-
-impl Ending {
-    /// Asks it to end, and waits; whether it did so well.
-    fn end(&mut self) -> bool {
-        let deadline = Instant::now() + PATIENCE;
-        let _ = kill_process(Pid::from_child(&self.0), Signal::TERM);
-        loop {
-            match self.0.try_wait() {
-                Ok(Some(status)) => return status.success(),
-                Ok(None) if Instant::now() < deadline => {
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                _ => return false,
-            }
-        }
-    }
-}
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        // After a failure; else it has ended.
-        if !matches!(self.0.try_wait(), Ok(Some(_))) && !self.end() {
-            let _ = self.0.kill();
-            let _ = self.0.wait();
-        }
-    }
+fn program() -> Result<PathBuf, LabError> {
+    std::env::current_exe().map_err(io("find this program"))
 }
 
 #[cfg(test)]

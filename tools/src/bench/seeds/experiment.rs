@@ -2,18 +2,16 @@
 
 use super::build;
 use super::calls::{FILE, NAMES};
-use super::consumer::{Consumer, Discard, From, Logged, Recorder};
+use super::consumer::{Consumer, Discard, Logged, Recorded};
 use super::kernel::{Kernel, RULES};
 use super::report::{Asked, Report, Round, Rounds, Row, SCHEMA_VERSION};
 use super::{Condition, Flush, LabError, faith, io, workload};
-use crate::bench::audit::{Flush as Flushes, Format, Logging};
-use crate::bench::experiment::{Failed, Progress};
-use crate::bench::machine::Machine;
+use crate::bench::audit::{Flush as Flushes, Format, From, Logging};
+use crate::bench::experiment::{Failed, Progress, check_room, in_directory};
+use crate::bench::machine::About;
 use crate::bench::process;
-use crate::bench::units::now_ns;
 use crate::diag::Diagnostic;
 use crate::escape;
-use crate::time::rfc3339;
 use graven_writer::clock;
 use graven_writer::source::shim::DEVICE;
 use std::fmt::Write as _;
@@ -33,9 +31,9 @@ const QUIET: Duration = Duration::from_millis(400);
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 
 /// Free bytes below which nothing is begun: what daemons allocate ahead, what every call of a second may come to, and of a build.
-const ROOM_BYTES: u64 = 128 << 20;
+const ROOM_BYTES: f64 = 128e6;
 const ROOM_BYTES_A_SECOND: f64 = 200e6;
-const ROOM_BYTES_BUILD: u64 = 512 << 20;
+const ROOM_BYTES_BUILD: f64 = 512e6;
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -69,18 +67,22 @@ struct Lab<'a> {
 /// # Errors
 /// [`Failed`]
 pub fn run(plan: &Plan, stop: &AtomicBool, progress: Progress<'_>) -> Result<Report, Failed> {
-    let made = tempfile::Builder::new().prefix("graven-bench-").tempdir_in(&plan.dir);
-    let dir = made.map_err(|why| {
-        Diagnostic::error(format!("cannot make a directory for the runs: {why}"))
-            .at(escape::path(&plan.dir))
-            .help("name a directory that this user may write to with --dir")
-    })?;
+    in_directory(&plan.dir, |dir| run_in(dir, plan, stop, progress))
+}
+
+fn run_in(
+    dir: &Path,
+    plan: &Plan,
+    stop: &AtomicBool,
+    progress: Progress<'_>,
+) -> Result<Report, Failed> {
     let no_build = match plan.files {
         0 => Some("left out"),
         _ if build::has_compiler() => None,
         _ => Some("no C compiler here (cc)"),
     };
-    check_room(plan, no_build.is_none(), dir.path())?;
+    let calls = plan.seconds.as_secs_f64() * (NAMES.len() + 1) as f64 * ROOM_BYTES_A_SECOND;
+    check_room(dir, ROOM_BYTES + calls + if no_build.is_none() { ROOM_BYTES_BUILD } else { 0.0 })?;
     let is_root = rustix::process::geteuid().is_root();
     progress(0, 1, "waiting for the turn at kernel audit");
     let kernel = if is_root {
@@ -92,7 +94,7 @@ pub fn run(plan: &Plan, stop: &AtomicBool, progress: Progress<'_>) -> Result<Rep
         Err("it takes root to set kernel audit and to be its daemon".to_owned())
     };
     let uid = is_root.then_some(plan.uid);
-    let mut lab = Lab { plan, dir: dir.path(), stop, uid, kernel, no_build };
+    let mut lab = Lab { plan, dir, stop, uid, kernel, no_build };
     let report = lab.run(progress);
     if let Ok(kernel) = &mut lab.kernel
         && let Err(why) = kernel.put_back()
@@ -103,23 +105,9 @@ pub fn run(plan: &Plan, stop: &AtomicBool, progress: Progress<'_>) -> Result<Rep
     report
 }
 
-fn check_room(plan: &Plan, builds: bool, dir: &Path) -> Result<(), Failed> {
-    let Ok(stat) = rustix::fs::statvfs(dir) else { return Ok(()) };
-    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    let calls = plan.seconds.as_secs_f64() * (NAMES.len() + 1) as f64 * ROOM_BYTES_A_SECOND;
-    let build = if builds { ROOM_BYTES_BUILD } else { 0 };
-    let needed = ROOM_BYTES + calls as u64 + build;
-    if free >= needed {
-        return Ok(());
-    }
-    let (needed, free) = (needed >> 20, free >> 20);
-    let text = format!("recording every call needs {needed} MiB of room, and there are {free}");
-    Err(Diagnostic::error(text).help("name another filesystem with --dir").into())
-}
-
 impl Lab<'_> {
     fn run(&mut self, progress: Progress<'_>) -> Result<Report, Failed> {
-        let (plan, began, start_ns) = (self.plan, clock::now(), now_ns());
+        let (plan, began) = (self.plan, clock::now());
         self.prepare().map_err(failed)?;
         let mut conditions = vec![Condition::Off];
         conditions.extend(plan.conditions.iter().filter(|it| **it != Condition::Off));
@@ -146,10 +134,7 @@ impl Lab<'_> {
         let off = all[0].clone().unwrap_or_default();
         let rows = conditions.iter().zip(&all);
         Ok(Report {
-            schema_version: SCHEMA_VERSION,
-            graven: env!("CARGO_PKG_VERSION"),
-            started: rfc3339(began.realtime_ns),
-            took_s: (now_ns() - start_ns) as f64 / 1e9,
+            about: About::of(SCHEMA_VERSION, began, self.dir),
             asked: Asked {
                 seconds: plan.seconds.as_secs_f64(),
                 repetitions: plan.repetitions,
@@ -157,7 +142,6 @@ impl Lab<'_> {
                 files: plan.files,
                 build_limit_s: BUILD_LIMIT.as_secs_f64(),
             },
-            machine: Machine::look(self.dir),
             kernel_audit_as_found: self.kernel.as_ref().err().cloned(),
             source_of_2004: faith::SOURCE,
             rows: rows.map(|(it, rounds)| Row::of(*it, rounds, &off, self.no_build)).collect(),
@@ -267,17 +251,17 @@ impl Lab<'_> {
                 };
                 Box::new(Logged::start(scratch, Logging { format: Format::Raw, flush })?)
             }
-            Condition::Graven => Box::new(Recorder::start(scratch, From::Netlink)?),
+            Condition::Graven => Box::new(Recorded::start(scratch, From::Netlink)?),
             Condition::ShimRules => {
                 let rules = (1..=RULES).fold(String::new(), |mut rules, at| {
                     let _ = writeln!(rules, "-a always,exit -F arch=b64 -F uid={}", uid + at);
                     rules
                 });
-                Box::new(Recorder::start(scratch, From::Shim(&rules))?)
+                Box::new(Recorded::start(scratch, From::Shim(&rules))?)
             }
             Condition::Shim => {
                 let rules = format!("-a always,exit -F uid={uid}\n");
-                Box::new(Recorder::start(scratch, From::Shim(&rules))?)
+                Box::new(Recorded::start(scratch, From::Shim(&rules))?)
             }
         }))
     }

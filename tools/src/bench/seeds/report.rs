@@ -4,7 +4,7 @@ use super::build::Built;
 use super::calls::{Costs, NAMES};
 use super::consumer::Kept;
 use super::{Condition, faith};
-use crate::bench::machine::Machine;
+use crate::bench::machine::About;
 use serde::Serialize;
 
 /// Version of the JSON.
@@ -13,18 +13,11 @@ pub const SCHEMA_VERSION: u32 = 1;
 /// Everything.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// [`SCHEMA_VERSION`].
-    pub schema_version: u32,
-    /// The version of this program.
-    pub graven: &'static str,
-    /// When it began, RFC 3339.
-    pub started: String,
-    /// How long it took, in seconds.
-    pub took_s: f64,
+    /// By whom, when and where.
+    #[serde(flatten)]
+    pub about: About,
     /// What was asked for.
     pub asked: Asked,
-    /// Where it was measured.
-    pub machine: Machine,
     /// Why kernel audit could not be set: then `off` is the machine as it was found. Absent if it could.
     pub kernel_audit_as_found: Option<String>,
     /// Where the figures of 2004 are from.

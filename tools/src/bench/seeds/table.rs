@@ -9,7 +9,7 @@ use std::io::{self, Write};
 /// # Errors
 /// What `out` says.
 pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
-    let (asked, machine) = (&report.asked, &report.machine);
+    let (asked, machine) = (&report.asked, &report.about.machine);
     writeln!(
         out,
         "{}, {} processors, Linux {}, {}; medians of {} rounds, {} s a call",

@@ -1,6 +1,6 @@
 //! `graven bench compare`.
 
-use super::{watched, write_file};
+use super::{Common, watched, write_file};
 use crate::bench::audit::Logging;
 use crate::bench::compare::lab::{self, Plan};
 use crate::bench::compare::records::{NUMBER_BYTES, PRODUCERS_MAX};
@@ -13,7 +13,6 @@ use crate::diag::Diagnostic;
 use crate::exit::Exit;
 use crate::output;
 use std::io::{BufWriter, Write as _};
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// Records that are acknowledged together at most: one transaction's.
@@ -23,9 +22,9 @@ const GROUP_MAX: i64 = 100_000;
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Compare {
-    /// A directory on the filesystem to measure; one is made in it and removed
-    #[arg(long, value_name = "DIR", default_value = ".")]
-    pub dir: PathBuf,
+    /// Where, and into which file.
+    #[command(flatten)]
+    pub common: Common,
     /// Whom to set beside Graven
     #[arg(
         long,
@@ -60,9 +59,6 @@ pub struct Compare {
     /// Rounds: in each, all run in turn
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub rounds: u16,
-    /// Write everything as one JSON object
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
 }
 
 const AFTER_HELP: &str = "\
@@ -99,7 +95,7 @@ fn size(text: &str) -> Result<Sizes, String> {
 
 pub(super) fn run(args: &Compare) -> Result<Exit, Diagnostic> {
     let plan = Plan {
-        dir: args.dir.clone(),
+        dir: args.common.dir.clone(),
         families: once(&args.rival),
         paths: once(&args.path),
         auditd: if args.auditd.is_empty() { Rival::auditd_all() } else { once(&args.auditd) },
@@ -110,7 +106,7 @@ pub(super) fn run(args: &Compare) -> Result<Exit, Diagnostic> {
         rounds: args.rounds.into(),
     };
     let report = watched(|stop, progress| lab::run(&plan, stop, progress))?;
-    write_file(args.json.as_deref(), |out| output::json_line(out, &report))?;
+    write_file(args.common.json.as_deref(), |out| output::json_line(out, &report))?;
     let mut out = BufWriter::new(anstream::stdout().lock());
     let written = table::write(&report, &mut out).and_then(|()| out.flush());
     let failed = report.rows.iter().any(|it| matches!(it.state, State::Failed(_)));

@@ -1,6 +1,6 @@
 //! `graven bench seeds`.
 
-use super::{watched, write_file};
+use super::{Common, watched, write_file};
 use crate::bench::seeds::Condition;
 use crate::bench::seeds::experiment::{self, Plan};
 use crate::bench::seeds::table;
@@ -9,16 +9,15 @@ use crate::diag::Diagnostic;
 use crate::exit::Exit;
 use crate::output;
 use std::io::{BufWriter, Write as _};
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// Arguments of `graven bench seeds`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Seeds {
-    /// A directory on the filesystem to measure; one is made in it and removed
-    #[arg(long, value_name = "DIR", default_value = ".")]
-    pub dir: PathBuf,
+    /// Where, and into which file.
+    #[command(flatten)]
+    pub common: Common,
     /// Conditions: off, on, rules, discard, auditd, auditd-data, auditd-sync, graven, shim-rules, shim
     ///
     /// off is always measured: the others are compared with it.
@@ -41,9 +40,6 @@ pub struct Seeds {
     /// Whose calls are audited: a user id that nobody has, and no rule but ours is for. Ten rules are for the ten ids behind it
     #[arg(long, value_name = "UID", default_value_t = 64_123, value_parser = clap::value_parser!(u32).range(1..=4_294_967_200))]
     pub uid: u32,
-    /// Write everything as one JSON object
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
 }
 
 const AFTER_HELP: &str = "\
@@ -84,7 +80,7 @@ Examples:
 /// What to say.
 pub(super) fn run(args: &Seeds) -> Result<Exit, Diagnostic> {
     let plan = Plan {
-        dir: args.dir.clone(),
+        dir: args.common.dir.clone(),
         conditions: args.condition.clone(),
         seconds: args.seconds,
         repetitions: args.repetitions.into(),
@@ -98,7 +94,7 @@ pub(super) fn run(args: &Seeds) -> Result<Exit, Diagnostic> {
         }
     }
     let report = watched(|stop, progress| experiment::run(&plan, stop, progress))?;
-    write_file(args.json.as_deref(), |out| output::json_line(out, &report))?;
+    write_file(args.common.json.as_deref(), |out| output::json_line(out, &report))?;
     let mut out = BufWriter::new(anstream::stdout().lock());
     let written = table::write(&report, &mut out).and_then(|()| out.flush());
     Ok(output::ended(written, Exit::Success))
