@@ -280,6 +280,52 @@ fn a_storm_is_counted_event_by_event_and_kernel_audit_put_back() {
     place.assert_clean();
 }
 
+/// Audit on, as under somebody's daemon, until the end.
+struct On(u32);
+
+impl On {
+    fn new() -> Option<Self> {
+        let (pid, enabled, _) = settings()?;
+        if pid != 0 || enabled > 1 || !Self::set(1) {
+            return None;
+        }
+        Some(Self(enabled))
+    }
+
+    fn set(enabled: u32) -> bool {
+        let status = Command::new("auditctl").args(["-e", &enabled.to_string()]).output();
+        status.is_ok_and(|it| it.status.success())
+    }
+}
+
+impl Drop for On {
+    fn drop(&mut self) {
+        Self::set(self.0);
+    }
+}
+
+/// A journal of systemd's turns it on or off when it starts, unless it is told not to.
+#[test]
+fn who_runs_on_the_library_path_leaves_kernel_audit_as_it_is() {
+    let place = Place::new();
+    let _turn = kernel_turn::take().expect("the turn");
+    let Some(_on) = On::new() else {
+        return skip("kernel audit cannot be switched on here");
+    };
+    let before = settings();
+    let output = place
+        .compare(&["--path", "library", "--rival", "sqlite,rocksdb,redis,rsyslog,journald"])
+        .args(SHORT)
+        .output()
+        .expect("it runs");
+    assert_done(&output);
+    for it in place.rows().iter().filter(|it| it["state"]["is"] != "measured") {
+        skip(&format!("{}: {}", it["rival"], it["state"]));
+    }
+    assert_eq!(settings(), before);
+    place.assert_clean();
+}
+
 #[test]
 fn an_interrupted_run_leaves_nothing_behind_and_ends_as_interrupted() {
     let place = Place::new();

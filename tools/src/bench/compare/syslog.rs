@@ -174,9 +174,10 @@ const JOURNALD_SCRIPT: &str =
 pub fn run_journald(dir: &Path, load: &Load<'_>) -> Result<Ran, Trouble> {
     let place = tempfile::tempdir().map_err(Trouble::io("a directory for a socket"))?;
     let (config, logs) = (place.path().join("etc"), dir.join("log"));
-    // It would keep a share of the filesystem free, and forget what is old for it.
+    // It would keep a share of the filesystem free, and forget what is old for it; and it would set kernel audit, which is not ours,
+    // unless that is empty.
     let text = "[Journal]\nStorage=persistent\nRateLimitIntervalSec=0\nForwardToSyslog=no\n\
-                SystemMaxUse=16G\nSystemKeepFree=1M\n";
+                SystemMaxUse=16G\nSystemKeepFree=1M\nAudit=\n";
     let made = fs::create_dir(&config)
         .and_then(|()| fs::create_dir(&logs))
         .and_then(|()| fs::write(config.join(format!("journald@{NAMESPACE}.conf")), text));
