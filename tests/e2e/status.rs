@@ -4,7 +4,7 @@ use crate::rig::audit::Turn;
 use crate::rig::kept::{Kept, Role};
 use crate::rig::{Running, on, record_from, temp_dir};
 use rustix::process::Signal;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 #[test]
 fn the_status_has_what_the_kernel_says() {
@@ -28,6 +28,17 @@ fn the_status_has_what_the_kernel_says() {
     assert!((50..70).contains(&(number("wait_limit_ns") / 1_000_000_000)), "{told:#}");
     let text = on("status", &trail, &["--metrics"]).text();
     assert!(text.contains("graven_kernel_backlog_limit_records{"), "{text}");
+    // As anything may do that has the right to: a journal of systemd's when it starts, an administrator.
+    let enable = |enabled: &str| {
+        let set = Command::new("auditctl").args(["-e", enabled]).output().expect("auditctl");
+        assert!(set.status.success(), "{set:?}");
+    };
+    on("status", &trail, &[]).expect(0);
+    enable("0");
+    running.wait_until("the alarm", |_| on("status", &trail, &[]).text().contains("audit_off"));
+    on("status", &trail, &[]).expect(2);
+    enable("1");
+    running.wait_until("its end", |_| on("status", &trail, &[]).code() == 0);
     running.signal(Signal::TERM);
     running.end().expect(0);
     on("status", &trail, &[]).expect(2).says("");

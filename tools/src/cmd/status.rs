@@ -40,12 +40,13 @@ is read while a writer runs, and nothing is ever changed.
 The exit codes are those of checks for Nagios, Icinga and their kin, so that the command is one as it stands:
   0  ok: a writer runs, and nothing stands against it
   1  warning: a writer runs, and somebody should look: losses were stated, producers wait, keys, checkpoints
-  2  critical: no writer runs, or it does not make records durable: no room, storage failed
+  2  critical: no writer runs, or it does not make records durable: no room, storage failed; or audit is off
   3  unknown: usage, not a trail, no permission, or a writer runs and does not answer
 
 Conditions:
   disk_error          critical  storage failed, and the writer ends
   disk_full           critical  there is no room for the next segment; what was accepted waits
+  audit_off           critical  somebody has switched the kernel's audit off under the writer
   ring_full           warning   producers have waited for a second or more
   upstream_loss       warning   loss statements were written since the writer began
   kernel_backlog      warning   the kernel's queue is nine tenths full or more

@@ -266,6 +266,10 @@ impl Board {
             );
             add("upstream_loss", Grade::Warning, text);
         }
+        if seen.kernel.is_some_and(|kernel| kernel.enabled == 0) {
+            let text = "somebody has switched the kernel's audit off: it makes no records";
+            add("audit_off", Grade::Critical, text.to_owned());
+        }
         if let Some(kernel) = seen.kernel
             && kernel.backlog_limit > 0
             && u64::from(kernel.backlog) * 100 >= u64::from(kernel.backlog_limit) * BACKLOG_PERCENT

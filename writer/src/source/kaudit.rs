@@ -265,6 +265,8 @@ impl Daemon {
             daemon.forget_exempt()?;
             let enable = StatusChange { enabled: Some(1), ..StatusChange::default() };
             daemon.set("enable", &enable)?;
+            // Whoever only looks sees it on from the beginning.
+            daemon.status()?;
         }
         daemon.write_heartbeat(OPENING).map_err(refused)?;
         Ok(daemon)
