@@ -156,7 +156,9 @@ pub fn storm(
 /// auditctl says so.
 pub fn watch() -> Result<(), Trouble> {
     let uid = format!("uid={UID}");
-    auditctl(&["-a", "exit,always", "-F", "arch=b64", "-S", "openat", "-F", &uid]).map(drop)
+    let rule =
+        ["-a", "always,exit", "-F", "arch=b64", "-S", "openat", "-F", &uid, "-k", "graven-bench"];
+    auditctl(&rule).map(drop)
 }
 
 fn check(stop: &AtomicBool) -> Result<(), Trouble> {
