@@ -209,7 +209,10 @@ fn run(scheduler: impl Scheduler + 'static, body: impl Fn() + Send + Sync + 'sta
 
 /// Producers and engine until every record is through: nobody waits for ever, nothing is lost.
 fn all_through(batches: usize, producers: u16, records: u64) {
-    let (ring, latch) = ring(batches, ROOM);
+    through(ring(batches, ROOM), producers, records);
+}
+
+fn through((ring, latch): (Arc<Ring<Buffer>>, Arc<Latch>), producers: u16, records: u64) {
     let threads = spawn(&ring, producers, records);
     let mut engine = Engine::default();
     while (engine.seen.len() as u64) < u64::from(producers) * records {
@@ -233,6 +236,25 @@ fn every_accepted_record_is_taken_once_and_in_order() {
 #[test]
 fn blocked_producers_of_a_larger_crowd_get_room() {
     explore(2000, || all_through(3, 6, 3));
+}
+
+/// A ring in which the burst is over: two batches may stand, of the two others one can be paid at a time, when the
+/// device has rested.
+#[test]
+fn producers_behind_a_burst_that_is_over_get_room() {
+    explore(4000, || {
+        let latch = Arc::new(Latch::default());
+        let buffers = vec![vec![0; FRAME_HEADER_BYTES + ROOM]; 4];
+        let ring = Ring::new(buffers, FIRST_SEQ, Arc::clone(&latch) as Arc<dyn Wake>);
+        let ring = Arc::new(ring.with_standing(2));
+        let resting = {
+            let ring = Arc::clone(&ring);
+            // Whenever it comes, room that it makes is somebody's.
+            thread::spawn(move || ring.rest(500_000_000))
+        };
+        through((ring, latch), 3, 5);
+        resting.join().unwrap();
+    });
 }
 
 /// A ring with room for checkpoints beside the records.

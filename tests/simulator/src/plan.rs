@@ -41,6 +41,8 @@ pub struct Plan {
     pub compress: Compress,
     /// Buffers of the ring, and bytes of each.
     pub ring: (usize, usize),
+    /// Buffers of it that may be in use without end.
+    pub standing: usize,
     /// Longest payload of most records.
     pub payload_bytes: u64,
     /// Stored bytes that a generation appends, about.
@@ -89,6 +91,7 @@ impl Plan {
             cadence: cadence(&mut rng),
             key_faults: rng.one_in(3),
             seals: rng.one_in(3),
+            standing: rng.between(2, 8) as usize,
         }
     }
 

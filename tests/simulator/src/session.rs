@@ -96,7 +96,8 @@ impl<'a> Session<'a> {
         narrow(plan, rng, &mut stage, settings.segment_bytes);
         let wake = stage.sim().sim_waker();
         let waker = stage.waker();
-        let mut ring = Ring::new(buffers, recovered.next_seq(), stage.waker());
+        let ring = Ring::new(buffers, recovered.next_seq(), stage.waker());
+        let mut ring = ring.with_standing(plan.standing);
         let mut reserve = 0;
         let signing = signing(plan, &stage, &recovered);
         if signing.is_some() {

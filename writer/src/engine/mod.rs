@@ -149,6 +149,8 @@ pub struct Engine<D> {
     /// What ended it. It stays ended: a barrier that completes later must not be announced by an
     /// engine that has lost an earlier one.
     failed: Option<WriteError>,
+    /// Since when there has been nothing to do, in nanoseconds since boot.
+    rests_since_ns: Option<u64>,
     now: Now,
 }
 
@@ -200,6 +202,7 @@ impl<D: Disk> Engine<D> {
             completions: Vec::new(),
             settled: Vec::new(),
             failed: None,
+            rests_since_ns: None,
             now: Now::default(),
             settings,
         })
@@ -280,6 +283,9 @@ impl<D: Disk> Engine<D> {
     }
 
     fn work(&mut self) -> Result<Turn, WriteError> {
+        if let Some(since_ns) = self.rests_since_ns.take() {
+            self.ring.rest(self.now.boottime_ns.saturating_sub(since_ns));
+        }
         let mut completions = std::mem::take(&mut self.completions);
         self.disk.poll(&mut completions);
         let mut went_on = !completions.is_empty();
@@ -320,6 +326,8 @@ impl<D: Disk> Engine<D> {
         let cannot_take = self.held.is_some() || in_flight >= self.settings.in_flight_max;
         let on = if in_flight == 0 { WakeOn::Record } else { WakeOn::FullBatch };
         if cannot_take || self.ring.prepare_sleep(on) {
+            let rests = !cannot_take && self.commits.is_empty();
+            self.rests_since_ns = rests.then_some(self.now.boottime_ns);
             let signs_ns = self.signer.as_ref().and_then(Signer::deadline_ns);
             let until_ns = self.spare.retry_at_ns().into_iter().chain(signs_ns).min();
             return Turn::Sleep { until_ns };

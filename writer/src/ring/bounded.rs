@@ -12,11 +12,19 @@
 //! # Why no wake-up is lost
 //!
 //! All state is under one lock. *Producers*: whenever the queue has a head and there is room
-//! for it, the head has been notified since: room comes only from [`Ring::recycle`], a new head
+//! for it, the head has been notified since: room comes only from [`Ring::recycle`] and [`Ring::rest`], a new head
 //! only from the service of the last, and both notify under the lock that the head sleeps by.
 //! *Engine*: [`Ring::prepare_sleep`] looks for work and announces the sleep in one critical
 //! section; an append after it sees the announcement and uses the [`Wake`], which by contract
 //! ends the next sleep if none is under way; an append before it is seen as work.
+//!
+//! # Bursts
+//!
+//! What stands in front of a record is how long it waits. A ring that is large enough for bursts would be full for as
+//! long as one producer is faster than the device, which is then no faster for it, and everybody else would wait for a
+//! whole ring. So a few batches, enough to keep the device busy, may be in use without end, and each more costs
+//! rest: time in which there was nothing to do, of which [`REST_NS`] pays for the whole ring. While the device stands
+//! still nothing is given back, so that what was saved is there for that.
 //!
 //! # Checkpoints
 //!
@@ -27,7 +35,7 @@
 //! batches are all taken has records in flight, and [`Ring::recycle`] is the engine's own next step.
 
 use super::batch::Batch;
-use super::state::{Life, Prepared, State, Waiting};
+use super::state::{Life, Prepared, REST_NS, State, Waiting};
 use super::sync::{Condvar, LOTS, Mutex, MutexGuard, monotonic_ns};
 use super::{AppendError, Wake};
 use graven_format::Record;
@@ -113,6 +121,8 @@ where
             free,
             free_min: batches_total,
             batches_total,
+            standing: batches_total,
+            rested_ns: REST_NS,
             births: VecDeque::with_capacity(batches_total),
             next_seq: first_seq,
             checkpoint_asked: false,
@@ -149,6 +159,20 @@ where
         drop(state);
         self.payload_bytes_max = RECORD_PAYLOAD_BYTES_MAX.min(room - RECORD_HEADER_BYTES);
         self.checkpoints = true;
+        self
+    }
+
+    /// The same ring with so many batches that may be in use without end, of those that it has. The others are for
+    /// bursts: see the module's documentation.
+    ///
+    /// # Panics
+    /// If it is fewer than two: one is filled while another is written.
+    #[must_use]
+    pub fn with_standing(self, batches: usize) -> Self {
+        assert!(batches >= 2, "one batch is filled while another is written");
+        let mut state = self.lock();
+        state.standing = batches.min(state.batches_total);
+        drop(state);
         self
     }
 
@@ -254,6 +278,13 @@ where
         state.forget_birth(batch.first_seq);
         state.free.push(batch);
         assert!(state.free.len() <= state.batches_total, "a batch returns to its own ring");
+        self.notify_head(&mut state);
+    }
+
+    /// The device had nothing to do for `ns` nanoseconds, nor had the ring: as much of a burst may stand in it again.
+    pub fn rest(&self, ns: u64) {
+        let mut state = self.lock();
+        state.rest(ns);
         self.notify_head(&mut state);
     }
 

@@ -10,6 +10,9 @@ use std::collections::VecDeque;
 use std::ops::DerefMut;
 use std::sync::Arc;
 
+/// Rest of the device after which a burst may fill the whole ring: what a burst took comes back as the device rests.
+pub(super) const REST_NS: u64 = 1_000_000_000;
+
 /// Everything that changes.
 pub(super) struct State<B> {
     pub(super) life: Life,
@@ -22,6 +25,10 @@ pub(super) struct State<B> {
     /// The fewest that have been there.
     pub(super) free_min: usize,
     pub(super) batches_total: usize,
+    /// How many of them may be in use without end.
+    pub(super) standing: usize,
+    /// Rest of the device that is not spent yet on more than those, in nanoseconds.
+    pub(super) rested_ns: u64,
     /// The first record of each batch that has not come back yet, by age.
     pub(super) births: VecDeque<Birth>,
     pub(super) next_seq: u64,
@@ -112,10 +119,26 @@ where
         true
     }
 
+    /// What one batch more than may stand costs of rest, if that many are in use; `None` if it cannot be paid.
+    fn price_ns(&self) -> Option<u64> {
+        if self.batches_total - self.free.len() < self.standing {
+            return Some(0);
+        }
+        let price_ns = REST_NS / (self.batches_total - self.standing).max(1) as u64;
+        (price_ns <= self.rested_ns).then_some(price_ns)
+    }
+
     fn take_free(&mut self) -> Option<Batch<B>> {
-        let batch = self.free.pop();
+        let price_ns = self.price_ns()?;
+        let batch = self.free.pop()?;
+        self.rested_ns -= price_ns;
         self.free_min = self.free_min.min(self.free.len());
-        batch
+        Some(batch)
+    }
+
+    /// The device had nothing to do for so long.
+    pub(super) fn rest(&mut self, ns: u64) {
+        self.rested_ns = self.rested_ns.saturating_add(ns).min(REST_NS);
     }
 
     /// A batch has come back: its records are durable.
@@ -201,7 +224,7 @@ where
     pub(super) fn has_work(&self, on: WakeOn) -> bool {
         let partial = || match &self.open {
             Some(open) => self.checkpoint_asked || !open.is_empty(),
-            None => self.checkpoint_asked && !self.free.is_empty(),
+            None => self.checkpoint_asked && !self.free.is_empty() && self.price_ns().is_some(),
         };
         !self.full.is_empty() || (on == WakeOn::Record && partial())
     }

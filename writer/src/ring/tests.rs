@@ -1,5 +1,6 @@
 //! The ring against a queue that is obviously right, and under real threads.
 
+use super::state::REST_NS;
 use super::{Batch, Ring, WakeOn};
 use crate::disk::Wake;
 use crate::source::AppendError;
@@ -42,9 +43,19 @@ impl Latch {
 }
 
 fn ring(batches: usize, len: usize, first_seq: u64) -> (Arc<Ring<Vec<u8>>>, Arc<Latch>) {
+    ring_standing(batches, len, first_seq, batches)
+}
+
+fn ring_standing(
+    batches: usize,
+    len: usize,
+    first_seq: u64,
+    standing: usize,
+) -> (Arc<Ring<Vec<u8>>>, Arc<Latch>) {
     let latch = Arc::new(Latch::default());
     let buffers = vec![vec![0xaa; len]; batches];
-    (Arc::new(Ring::new(buffers, first_seq, Arc::clone(&latch) as Arc<dyn Wake>)), latch)
+    let ring = Ring::new(buffers, first_seq, Arc::clone(&latch) as Arc<dyn Wake>);
+    (Arc::new(ring.with_standing(standing)), latch)
 }
 
 fn record(bytes: &[u8], kind: u16, source_seq: u64) -> Record<'_> {
@@ -82,6 +93,7 @@ enum Step {
     Take(bool),
     Recycle(usize),
     PrepareSleep(bool),
+    Rest(u64),
     Close,
     Poison,
 }
@@ -92,6 +104,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => any::<bool>().prop_map(Step::Take),
         6 => any::<usize>().prop_map(Step::Recycle),
         3 => any::<bool>().prop_map(Step::PrepareSleep),
+        2 => (0..REST_NS / 2).prop_map(Step::Rest),
         1 => Just(Step::Close),
         1 => Just(Step::Poison),
     ]
@@ -101,6 +114,9 @@ fn step() -> impl Strategy<Value = Step> {
 struct Model {
     room: usize,
     free: usize,
+    batches: usize,
+    standing: usize,
+    rested_ns: u64,
     full: VecDeque<Vec<(u64, usize)>>,
     open: Option<Vec<(u64, usize)>>,
     next_seq: u64,
@@ -122,8 +138,12 @@ impl Model {
         if self.open.as_ref().is_some_and(|open| used(open) + len > self.room) {
             self.full.extend(self.open.take());
         }
-        if self.open.is_none() && self.free > 0 {
+        let stands = self.batches - self.free < self.standing;
+        let price_ns =
+            if stands { 0 } else { REST_NS / (self.batches - self.standing).max(1) as u64 };
+        if self.open.is_none() && self.free > 0 && price_ns <= self.rested_ns {
             self.free -= 1;
+            self.rested_ns -= price_ns;
             self.open = Some(Vec::new());
         }
         let result = match &mut self.open {
@@ -157,13 +177,15 @@ impl Model {
 proptest! {
     #[test]
     fn ring_behaves_as_the_model(
-        batches in 2_usize..5,
+        batches in 2_usize..6,
+        standing in 2_usize..7,
         room in 64_usize..400,
         steps in prop::collection::vec(step(), 1..200),
     ) {
-        let (ring, latch) = ring(batches, FRAME_HEADER_BYTES + room, 3);
+        let (ring, latch) = ring_standing(batches, FRAME_HEADER_BYTES + room, 3, standing);
+        let standing = standing.min(batches);
         let mut model = Model {
-            room, free: batches, full: VecDeque::new(), open: None,
+            room, free: batches, batches, standing, rested_ns: REST_NS, full: VecDeque::new(), open: None,
             next_seq: 3, end: None, asleep: None, wakes: 0,
         };
         let mut held = Vec::new();
@@ -198,6 +220,10 @@ proptest! {
                     let work = model.has_work(any);
                     prop_assert_eq!(ring.prepare_sleep(on), !work);
                     model.asleep = (!work).then_some(any);
+                }
+                Step::Rest(ns) => {
+                    ring.rest(ns);
+                    model.rested_ns = (model.rested_ns + ns).min(REST_NS);
                 }
                 Step::Close => {
                     ring.close();
@@ -235,6 +261,40 @@ fn ring_limits_are_those_of_the_format() {
     assert_eq!(batch.count as usize, FRAME_RECORDS_MAX);
     let batch = ring.take(true).expect("the record after it");
     assert_eq!((batch.first_seq, batch.count), (FRAME_RECORDS_MAX as u64, 1));
+}
+
+/// A producer that never pauses fills the whole ring once, and from then on only what may stand: what is in front of the
+/// next record is short. A burst after rest finds as much room as the rest pays for.
+#[test]
+fn ring_is_for_bursts_and_stands_no_higher_than_it_must() {
+    const BATCHES: usize = 10;
+    const STANDING: usize = 2;
+    let len = FRAME_HEADER_BYTES + RECORD_HEADER_BYTES;
+    let (ring, _) = ring_standing(BATCHES, len, 0, STANDING);
+    // One record fills a batch.
+    let fill = || (0..).take_while(|_| ring.try_append(&record(&[], 0, 0)).is_ok()).count();
+    let write_one = || {
+        let batch = ring.take(true).expect("there is one");
+        ring.recycle(batch);
+    };
+    assert_eq!(fill(), BATCHES);
+    for _ in STANDING..BATCHES {
+        write_one();
+        assert_eq!(fill(), 0, "the burst is over");
+    }
+    for _ in 0..100 {
+        write_one();
+        assert_eq!(fill(), 1);
+    }
+    // A quarter of the rest for the whole ring, when it has been written.
+    (0..STANDING).for_each(|_| write_one());
+    ring.rest(REST_NS / 4);
+    assert_eq!(fill(), STANDING + (BATCHES - STANDING) / 4);
+    (0..STANDING + (BATCHES - STANDING) / 4).for_each(|_| write_one());
+    for _ in 0..3 {
+        ring.rest(u64::MAX);
+    }
+    assert_eq!(fill(), BATCHES, "more rest than for the whole ring is no more room");
 }
 
 #[test]

@@ -24,6 +24,10 @@ use std::time::Duration;
 /// How long opening a trail may spend on zeroing its first segment.
 const FIRST_ZEROING_NS: u64 = 200_000_000;
 
+/// Batches of the ring that may be in use without end, for each that may be in flight: the disk has one while the next is
+/// filled. With fewer throughput suffers; more only wait.
+const STANDING_PER_FLIGHT: usize = 2;
+
 /// Opens the disk, recovers, and prepares the first segment.
 pub(super) fn start(
     dir: &LockedDir,
@@ -63,7 +67,8 @@ pub(super) fn start(
         recovered: recovered.clone(),
         key: key.as_ref().map(|file| file.key.public().clone()),
     };
-    let mut ring = Ring::new(buffers, recovered.next_seq(), disk.waker());
+    let ring = Ring::new(buffers, recovered.next_seq(), disk.waker());
+    let mut ring = ring.with_standing(STANDING_PER_FLIGHT * options.in_flight_max);
     if key.is_some() {
         ring = ring.with_checkpoints(CHECKPOINT_STORED_BYTES_MAX);
     }

@@ -37,6 +37,7 @@ use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -44,8 +45,15 @@ use std::time::{Duration, Instant};
 const BATCH_BYTES: usize = 256 * 1024;
 /// Batches that wait to be durable.
 const BATCHES_MAX: usize = 64;
-/// After a busy time the rings are left alone for so long, so that no record wakes anybody.
-const PAUSE: Duration = Duration::from_millis(1);
+/// After something has come, the rings are left alone for so many times as long as the last batch took to be durable: no
+/// record wakes anybody, and what comes meanwhile shares a barrier. A fast disk has them after a millisecond; on a machine
+/// where a barrier is dear, those who work do not pay for one each time.
+const PAUSES_PER_BARRIER: u32 = 8;
+/// And no shorter than this, which is also how long they are left alone where a ring fills: over an eighth of it came in
+/// one go, and whoever finds it full would have to wait.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+/// And no longer.
+const PAUSE_MAX: Duration = Duration::from_millis(20);
 /// How long a wait for more may take before the stop is looked at again.
 const IDLE: Duration = Duration::from_millis(500);
 /// Parts between two marks.
@@ -152,12 +160,13 @@ pub fn receive(
     stop: &Stop,
 ) -> Result<Summary, ShimError> {
     let (give_back, given_back) = mpsc::sync_channel(BATCHES_MAX);
+    let barrier_ns = AtomicU64::new(0);
     std::thread::scope(|scope| {
         let releaser = std::thread::Builder::new()
             .name("graven-release".to_owned())
-            .spawn_scoped(scope, move || release(kernel, memory, watermark, &given_back))
+            .spawn_scoped(scope, || release(kernel, memory, watermark, given_back, &barrier_ns))
             .map_err(|why| ShimError::System { what: "start a thread", why })?;
-        let mut reader = Reader::new(kernel, memory, sink, past, give_back);
+        let mut reader = Reader::new(kernel, memory, sink, past, give_back, &barrier_ns);
         // It ends before its sender is gone only because it has failed.
         let read = reader.read_all(stop, past, &|| releaser.is_finished());
         let summary = reader.summary;
@@ -173,14 +182,16 @@ pub fn receive(
 struct Batch {
     upto: u64,
     tails: Vec<u64>,
+    sent: Instant,
 }
 
-/// Moves tails to what is durable.
+/// Moves tails to what is durable, and says how long the last batch took to be that.
 fn release(
     kernel: &dyn Kernel,
     memory: &Memory,
     watermark: &Watermark,
-    batches: &mpsc::Receiver<Batch>,
+    batches: mpsc::Receiver<Batch>,
+    barrier_ns: &AtomicU64,
 ) -> Result<(), ShimError> {
     while let Ok(mut batch) = batches.recv() {
         let mut durable = match batch.upto.checked_sub(1) {
@@ -196,6 +207,8 @@ fn release(
             batch = next;
         }
         move_tails(kernel, memory, &batch.tails)?;
+        let took_ns = u64::try_from(batch.sent.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        barrier_ns.store(took_ns, Ordering::Relaxed);
     }
     Ok(())
 }
@@ -223,8 +236,12 @@ struct Reader<'a> {
     sink: &'a dyn Sink,
     rings: Vec<Ring>,
     batches: mpsc::SyncSender<Batch>,
+    /// How long the last of them took to be durable.
+    barrier_ns: &'a AtomicU64,
     summary: Summary,
     parts_at_mark: u64,
+    /// Slots that the last pass found in the fullest ring.
+    fullest: u64,
 }
 
 /// A part that goes to the sink with others.
@@ -240,6 +257,7 @@ impl<'a> Reader<'a> {
         sink: &'a dyn Sink,
         past: &Past,
         batches: mpsc::SyncSender<Batch>,
+        barrier_ns: &'a AtomicU64,
     ) -> Self {
         let rings = (0..memory.rings())
             .map(|ring| Ring {
@@ -250,7 +268,17 @@ impl<'a> Reader<'a> {
             })
             .collect();
         let summary = Summary::default();
-        Self { kernel, memory, sink, rings, batches, summary, parts_at_mark: 0 }
+        Self {
+            kernel,
+            memory,
+            sink,
+            rings,
+            batches,
+            barrier_ns,
+            summary,
+            parts_at_mark: 0,
+            fullest: 0,
+        }
     }
 
     fn read_all(
@@ -270,7 +298,7 @@ impl<'a> Reader<'a> {
             if self.pass()? == 0 {
                 self.wait(stop)?;
             } else {
-                std::thread::sleep(PAUSE);
+                std::thread::sleep(self.pause());
             }
         }
         self.kernel.set_rules(&Rules::default())?;
@@ -279,6 +307,15 @@ impl<'a> Reader<'a> {
             return Ok(());
         }
         self.mark(if drained { State::End } else { State::Left }, BTreeMap::new())
+    }
+
+    /// How long the rings are left alone.
+    fn pause(&self) -> Duration {
+        if self.fullest > u64::from(self.memory.control().slots) / 8 {
+            return PAUSE_MIN;
+        }
+        let barrier = Duration::from_nanos(self.barrier_ns.load(Ordering::Relaxed));
+        barrier.saturating_mul(PAUSES_PER_BARRIER).clamp(PAUSE_MIN, PAUSE_MAX)
     }
 
     /// Reads until nothing is left that has its number; false: tasks wait still, and what they have is left.
@@ -296,7 +333,7 @@ impl<'a> Reader<'a> {
                     return Ok(done);
                 }
             }
-            std::thread::sleep(PAUSE);
+            std::thread::sleep(PAUSE_MIN);
         }
         Ok(false)
     }
@@ -314,7 +351,7 @@ impl<'a> Reader<'a> {
         let waited = |why: Errno| ShimError::System { what: "wait for records", why: why.into() };
         match self.kernel.readable() {
             Some(fd) => stop.wait_or(&[fd], IDLE).map_err(waited)?,
-            None => stop.wait_or(&[], PAUSE).map_err(waited)?,
+            None => stop.wait_or(&[], PAUSE_MIN).map_err(waited)?,
         }
         // What waits on the other side for a reason of its own, such as a gap that was counted just now, is looked at.
         self.kernel.advanced()
@@ -323,6 +360,9 @@ impl<'a> Reader<'a> {
     /// Takes what is there, once. How many parts that were.
     fn pass(&mut self) -> Result<u64, ShimError> {
         let heads: Vec<u64> = (0..self.memory.rings()).map(|ring| self.memory.head(ring)).collect();
+        let ahead =
+            heads.iter().zip(&self.rings).map(|(head, ring)| head.saturating_sub(ring.position));
+        self.fullest = ahead.max().unwrap_or(0);
         let mut count = 0;
         loop {
             let mut bytes = Vec::new();
@@ -418,7 +458,11 @@ impl<'a> Reader<'a> {
     fn release_to_here(&mut self) {
         let tails: Vec<u64> = self.rings.iter().map(|ring| ring.position).collect();
         if !self.is_released() {
-            let _ = self.batches.send(Batch { upto: self.sink.next_seq(), tails });
+            let _ = self.batches.send(Batch {
+                upto: self.sink.next_seq(),
+                tails,
+                sent: Instant::now(),
+            });
         }
     }
 
