@@ -48,7 +48,7 @@ const BATCHES_MAX: usize = 64;
 /// After something has come, the rings are left alone for so many times as long as the last batch took to be durable: no
 /// record wakes anybody, and what comes meanwhile shares a barrier. A fast disk has them after a millisecond; on a machine
 /// where a barrier is dear, those who work do not pay for one each time.
-const PAUSES_PER_BARRIER: u32 = 8;
+const PAUSES_PER_BARRIER: u32 = 20;
 /// And no shorter than this, which is also how long they are left alone where a ring fills: over an eighth of it came in
 /// one go, and whoever finds it full would have to wait.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
