@@ -154,7 +154,7 @@ Examples:
   graven bench queue --html queue.html
   graven bench queue --discipline graven,drop,block --load-of graven --load 0.3 --arrivals onoff:100ms:1900ms:10 --seconds 4s
   graven bench queue --discipline sync --service model:exp:200us --load 0.3,0.6,0.9 --seconds 5s
-  graven bench queue --discipline graven --rate 4000 --producers 4 --hogs 1 --ring-bytes 2097152
+  graven bench queue --discipline graven --rate 4000 --producers 4 --hogs 1
   graven bench queue --arrivals replay:/var/lib/graven/trail --size trail:/var/lib/graven/trail --rate 5000";
 
 fn share(text: &str) -> Result<f64, String> {
