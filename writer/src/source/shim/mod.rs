@@ -220,6 +220,15 @@ fn move_tails(kernel: &dyn Kernel, memory: &Memory, tails: &[u64]) -> Result<(),
     kernel.advanced()
 }
 
+/// How long the rings are left alone, after so many of the slots of one were found in use and a batch took so long to be
+/// durable.
+fn pause(fullest: u64, slots: u32, barrier: Duration) -> Duration {
+    if fullest > u64::from(slots) / 8 {
+        return PAUSE_MIN;
+    }
+    barrier.saturating_mul(PAUSES_PER_BARRIER).clamp(PAUSE_MIN, PAUSE_MAX)
+}
+
 /// A ring as far as it is read.
 struct Ring {
     position: u64,
@@ -298,7 +307,8 @@ impl<'a> Reader<'a> {
             if self.pass()? == 0 {
                 self.wait(stop)?;
             } else {
-                std::thread::sleep(self.pause());
+                let barrier = Duration::from_nanos(self.barrier_ns.load(Ordering::Relaxed));
+                std::thread::sleep(pause(self.fullest, self.memory.control().slots, barrier));
             }
         }
         self.kernel.set_rules(&Rules::default())?;
@@ -307,15 +317,6 @@ impl<'a> Reader<'a> {
             return Ok(());
         }
         self.mark(if drained { State::End } else { State::Left }, BTreeMap::new())
-    }
-
-    /// How long the rings are left alone.
-    fn pause(&self) -> Duration {
-        if self.fullest > u64::from(self.memory.control().slots) / 8 {
-            return PAUSE_MIN;
-        }
-        let barrier = Duration::from_nanos(self.barrier_ns.load(Ordering::Relaxed));
-        barrier.saturating_mul(PAUSES_PER_BARRIER).clamp(PAUSE_MIN, PAUSE_MAX)
     }
 
     /// Reads until nothing is left that has its number; false: tasks wait still, and what they have is left.
@@ -543,5 +544,21 @@ impl<'a> Reader<'a> {
         let record = LossStatement::record(&text, now.realtime_ns, now.boottime_ns);
         self.sink.append(&record)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rings_are_left_alone_for_as_long_as_barriers_are_dear_unless_one_fills() {
+        let micros = Duration::from_micros;
+        assert_eq!(pause(0, 8192, Duration::ZERO), micros(1_000));
+        assert_eq!(pause(1024, 8192, micros(100)), micros(2_000));
+        assert_eq!(pause(1025, 8192, micros(100)), micros(1_000));
+        // A disk that stands still.
+        assert_eq!(pause(0, 8192, Duration::MAX), micros(20_000));
+        assert_eq!(pause(40, 256, Duration::MAX), micros(1_000));
     }
 }
