@@ -30,7 +30,8 @@
 //! is partial. A producer may sleep for long between the two, so an open event is set aside and
 //! given up only after [`Tolerance::event_time_ns`]. Rules may discard either type, so that nothing
 //! is called partial before both have been seen. A record lost from the middle of an event does not
-//! show.
+//! show. An event whose first records are lost and whose producer then sleeps for longer than the window waits
+//! has been stated as missing when its last ones come: they are recorded, and it is not stated again.
 
 use std::collections::{BTreeMap, VecDeque};
 
