@@ -25,7 +25,7 @@ pub struct TrailArgs {
     pub segment_bytes: u64,
     /// Bytes of memory that records wait in for the disk, 1M to 4G: when it is full, the
     /// producers wait. A burst, or a disk that stands still, may fill all of it; who is faster than the disk for long
-    /// gets 2M of it
+    /// gets 4M of it
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "64M")]
     pub ring_bytes: u64,
     /// How to write

@@ -24,9 +24,9 @@ use std::time::Duration;
 /// How long opening a trail may spend on zeroing its first segment.
 const FIRST_ZEROING_NS: u64 = 200_000_000;
 
-/// Batches of the ring that may be in use without end, for each that may be in flight: the disk has one while the next is
-/// filled. With fewer throughput suffers; more only wait.
-const STANDING_PER_FLIGHT: usize = 2;
+/// Batches of the ring that may be in use without end, for each that may be in flight. Two keep a fast disk busy; a slow one, for
+/// which frames are compressed while they wait, takes them in fits, and was slower with two and three.
+const STANDING_PER_FLIGHT: usize = 4;
 
 /// Opens the disk, recovers, and prepares the first segment.
 pub(super) fn start(
