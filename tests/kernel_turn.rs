@@ -9,7 +9,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// Keys of the rules that holders of the turn add.
-const KEYS: [&str; 5] = ["e2e-storm", "e2e-one", "e2e-two", "graven-bench", "graven-seeds"];
+const KEYS: [&str; 6] =
+    ["e2e-storm", "e2e-one", "e2e-two", "graven-bench", "graven-seeds", "graven-test"];
 
 /// Nobody else has the turn while this lives. The kernel takes it back if the process dies.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! Times without a daemon: what happened between two sessions, or was in the memory of a writer that was
 //! killed, is stated when the next one begins, exactly.
 
-use crate::rig::audit::{Rule, Turn, auditctl};
+use crate::rig::audit::{Rule, Turn, auditctl, rules};
 use crate::rig::kept::Kept;
 use crate::rig::{Running, has, on, record_from, temp_dir};
 use rustix::process::Signal;
@@ -185,4 +185,16 @@ fn what_comes_between_two_sessions_is_stated_if_audit_was_left_on() {
     assert_eq!(recorded(&trail), events);
     assert_is_made(lost, 0, before + events, &causes);
     on("verify", &trail, &[]).expect(4);
+}
+
+#[test]
+fn what_a_killed_holder_of_the_turn_has_left_is_gone_for_the_next() {
+    let Some(turn) = Turn::take() else { return };
+    let Some(rule) = Rule::opens_by(UID) else { return };
+    assert!(rules().contains("e2e-storm"));
+    // As if it had been killed: nobody removes it.
+    std::mem::forget(rule);
+    drop(turn);
+    let Some(_turn) = Turn::take() else { return };
+    assert!(!rules().contains("e2e-storm"), "{}", rules());
 }

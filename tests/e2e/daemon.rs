@@ -1,7 +1,7 @@
 //! `graven record --config` in auditd's place: what it asks of the kernel, what it gives up, what it says of itself, and
 //! that all is as it was afterwards.
 
-use crate::rig::audit::{Rule, Turn};
+use crate::rig::audit::{Rule, Turn, rules};
 use crate::rig::kept::{Kept, Role};
 use crate::rig::{HANG, Ran, Running, graven, has, on, run, temp_dir};
 use rustix::process::Signal;
@@ -12,11 +12,6 @@ use std::time::Instant;
 /// Users whose calls are audited; nobody else has these numbers.
 const UID: u32 = 54_331;
 const OTHER_UID: u32 = 54_332;
-
-fn rules() -> String {
-    let listed = Command::new("auditctl").arg("-l").output().expect("auditctl");
-    String::from_utf8(listed.stdout).expect("text")
-}
 
 fn rule(uid: u32, key: &str) -> String {
     format!("-a always,exit -F arch=b64 -S openat -F uid={uid} -k {key}\n")

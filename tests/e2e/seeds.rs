@@ -1,7 +1,7 @@
 //! `graven bench seeds` on this machine's kernel: each cell is a figure or says why there is none, what was to be recorded is there,
 //! and kernel audit is afterwards as it was, also when it is interrupted.
 
-use crate::rig::audit::Turn;
+use crate::rig::audit::{Turn, rules};
 use crate::rig::{Running, graven, has, run, temp_dir};
 use graven_writer::source::kaudit;
 use rustix::process::Signal;
@@ -56,8 +56,7 @@ fn settings() -> (Vec<u32>, String) {
         it.backlog_limit,
         it.backlog_wait_ticks.unwrap_or(0),
     ];
-    let rules = Command::new("auditctl").arg("-l").output().expect("auditctl");
-    (numbers, String::from_utf8_lossy(&rules.stdout).into_owned())
+    (numbers, rules())
 }
 
 #[test]

@@ -87,6 +87,12 @@ pub(crate) fn auditctl(args: &[&str]) -> bool {
     Command::new("auditctl").args(args).output().is_ok_and(|output| output.status.success())
 }
 
+/// The rules that the kernel has, as auditctl lists them.
+pub(crate) fn rules() -> String {
+    let listed = Command::new("auditctl").arg("-l").output().expect("auditctl");
+    String::from_utf8(listed.stdout).expect("text")
+}
+
 /// A rule that is gone on drop.
 pub(crate) struct Rule(String);
 
