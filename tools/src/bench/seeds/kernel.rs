@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// The key of the rules.
-const KEY: &str = "graven-seeds";
+pub const KEY: &str = "graven-seeds";
 
 /// Rules of the condition without records.
 pub const RULES: u32 = 10;
