@@ -23,9 +23,10 @@ const KVM_LIMIT: Duration = Duration::from_secs(20);
 
 /// The kernel's level of log: warnings and what is worse. Everything would take a second. Its check of the timer is
 /// against the clock, and on a busy host it finds that the timer does not work; a processor that such a host does not run
-/// for 21 s is no stall of the kernel's either, and a guest that stands still ends at its [limit](LIMIT).
+/// for 21 s is no stall of the kernel's either, and a guest that stands still ends at its [limit](LIMIT). The processors'
+/// own clocks are the host's one: by themselves older kernels doubt that, and ask an emulated timer instead.
 const BASE_COMMAND_LINE: &str = "console=ttyS0 panic=-1 loglevel=5 random.trust_cpu=1 no_timer_check \
-                                 rcupdate.rcu_cpu_stall_timeout=300";
+                                 rcupdate.rcu_cpu_stall_timeout=300 tsc=reliable";
 
 /// What executes a guest's instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

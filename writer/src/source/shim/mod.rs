@@ -46,14 +46,14 @@ const BATCH_BYTES: usize = 256 * 1024;
 /// Batches that wait to be durable.
 const BATCHES_MAX: usize = 64;
 /// After something has come, the rings are left alone for so many times as long as the last batch took to be durable: no
-/// record wakes anybody, and what comes meanwhile shares a barrier. A fast disk has them after a millisecond; on a machine
-/// where a barrier is dear, those who work do not pay for one each time.
-const PAUSES_PER_BARRIER: u32 = 20;
+/// record wakes anybody, what comes meanwhile shares a barrier, and barriers take a fiftieth of the time. A fast disk has
+/// records after some milliseconds; on a machine where a barrier is dear, those who work do not pay for one each time.
+const PAUSES_PER_BARRIER: u32 = 50;
 /// And no shorter than this, which is also how long they are left alone where a ring fills: over an eighth of it came in
 /// one go, and whoever finds it full would have to wait.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 /// And no longer.
-const PAUSE_MAX: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_millis(50);
 /// How long a wait for more may take before the stop is looked at again.
 const IDLE: Duration = Duration::from_millis(500);
 /// Parts between two marks.
@@ -555,10 +555,10 @@ mod tests {
     fn rings_are_left_alone_for_as_long_as_barriers_are_dear_unless_one_fills() {
         let micros = Duration::from_micros;
         assert_eq!(pause(0, 8192, Duration::ZERO), micros(1_000));
-        assert_eq!(pause(1024, 8192, micros(100)), micros(2_000));
+        assert_eq!(pause(1024, 8192, micros(100)), micros(5_000));
         assert_eq!(pause(1025, 8192, micros(100)), micros(1_000));
         // A disk that stands still.
-        assert_eq!(pause(0, 8192, Duration::MAX), micros(20_000));
+        assert_eq!(pause(0, 8192, Duration::MAX), micros(50_000));
         assert_eq!(pause(40, 256, Duration::MAX), micros(1_000));
     }
 }
