@@ -2,7 +2,8 @@
 //! interprets, and its two processors take turns, so that what a daemon needs is part of what a storm takes.
 //!
 //! `cargo test --release -p graven --test guest -- --ignored speed --nocapture`; `GRAVEN_GUEST_SHIM_ROUNDS` says how many rounds, and
-//! `GRAVEN_GUEST_AUDITD_ROUNDS` how many of them are auditd's too, which takes ten times as long as the rest. The disk has room for
+//! `GRAVEN_GUEST_AUDITD_ROUNDS` how many of them are auditd's too, which takes ten times as long as the rest. The disk has
+//! room for five rounds. The disk has room for
 //! five rounds.
 //!
 //! Each storm is long enough to fill what lies between the kernel and the disk before the clock starts: of kernel audit a
@@ -19,7 +20,7 @@ use std::collections::BTreeMap;
 const OPENAT: u32 = 257;
 
 /// Opens of a recorded storm, and those before the clock starts; the script has them too.
-const RECORDED: u64 = 60_000;
+const RECORDED: u64 = 150_000;
 
 /// Debian 12's auditd.conf, as far as it concerns writing; the format and the flush come in front. It keeps five logs: what is
 /// counted must be there.
@@ -101,14 +102,14 @@ opens() { echo "open $1 $(load opens $2 $3 | cut -d' ' -f2)"; }
 echo '-a always,exit -F arch=b64 -S openat -F uid=1000' >/opens.rules
 echo '-a always,exit -F arch=b64 -S openat -F uid=9' >/others.rules
 round=0; while [ $round -lt $rounds ]; do
-    opens nothing 20000 2000
+    opens nothing 80000 2000
     load_shim --slots 8192
-    opens loaded 20000 2000
+    opens loaded 80000 2000
     # What a writer does at its start, zeroing its first segments, is not what the call costs.
-    record others; sleep 2; opens unmatched 20000 2000; ended; sleep 2
+    record others; sleep 2; opens unmatched 80000 2000; ended; sleep 2
     record opens; now; begun=$now
-    opens recorded 50000 10000
-    ended; now; echo "disk recorded 60000 60000 $((now - begun))"
+    opens recorded 140000 10000
+    ended; now; echo "disk recorded 150000 150000 $((now - begun))"
     graven shim unload || exit 1
     if [ $round -lt $auditd_rounds ]; then
         for how in auditd-shipped auditd-raw auditd-data; do
