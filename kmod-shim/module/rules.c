@@ -11,8 +11,10 @@
 
 #include "shim.h"
 
+#define CALLS_WORDS ARRAY_SIZE(((struct graven_rule *)NULL)->calls)
+
 struct shim_rules {
-	struct rcu_head rcu;
+	u64 named[CALLS_WORDS]; /* numbers of calls, of whichever architecture, that some rule may fit */
 	u32 count;
 	struct graven_rule rules[];
 };
@@ -30,7 +32,7 @@ static bool fits_call(const struct graven_rule *rule, u32 arch, long nr)
 	if (!(rule->fields & GRAVEN_RULE_CALLS))
 		return true;
 	/* A number that no rule can name is not left out: it is recorded. */
-	if (nr < 0 || nr >= 64 * (long)ARRAY_SIZE(rule->calls))
+	if (nr < 0 || nr >= 64 * (long)CALLS_WORDS)
 		return rule->action == GRAVEN_RULE_AUDIT;
 	return rule->calls[nr / 64] >> (nr % 64) & 1;
 }
@@ -52,6 +54,16 @@ static bool fits_task(const struct graven_rule *rule, const struct shim_task *ta
 	if (rule->fields & GRAVEN_RULE_SESSION && rule->session != audit_get_sessionid(current))
 		return false;
 	return !(rule->fields & GRAVEN_RULE_PID) || rule->pid == (u32)current->tgid;
+}
+
+/* Whether any rule may fit a call of this number: most calls go by here. With preemption off. */
+bool shim_rules_name(long nr)
+{
+	const struct shim_rules *rules = rcu_dereference_sched(current_rules);
+
+	if (!rules || !rules->count)
+		return false;
+	return nr >= 64 * (long)CALLS_WORDS || rules->named[nr / 64] >> (nr % 64) & 1;
 }
 
 /*
@@ -109,6 +121,19 @@ static bool possible(const struct graven_rule *rule)
 	return !(rule->fields & GRAVEN_RULE_CALLS) || rule->fields & GRAVEN_RULE_ARCH;
 }
 
+static void name_calls(struct shim_rules *rules)
+{
+	u32 i, word;
+
+	memset(rules->named, 0, sizeof(rules->named));
+	for (i = 0; i < rules->count; i++) {
+		const struct graven_rule *rule = &rules->rules[i];
+
+		for (word = 0; word < CALLS_WORDS; word++)
+			rules->named[word] |= rule->fields & GRAVEN_RULE_CALLS ? rule->calls[word] : ~0ULL;
+	}
+}
+
 long shim_rules_set(const struct graven_rules __user *from)
 {
 	struct shim_rules *fresh, *old;
@@ -132,6 +157,7 @@ long shim_rules_set(const struct graven_rules __user *from)
 			return -EINVAL;
 		}
 	}
+	name_calls(fresh);
 	mutex_lock(&rules_mutex);
 	old = rcu_replace_pointer(current_rules, fresh, lockdep_is_held(&rules_mutex));
 	WRITE_ONCE(rule_count, count);

@@ -152,6 +152,7 @@ int shim_calls_start(void);
 /* rules.c */
 enum shim_match { SHIM_NO, SHIM_YES, SHIM_DEPENDS };
 
+bool shim_rules_name(long nr);
 enum shim_match shim_match(u32 arch, long nr, const struct shim_task *task);
 bool shim_match_result(const struct shim_task *task, long result);
 long shim_rules_set(const struct graven_rules __user *from);

@@ -295,7 +295,7 @@ static void on_enter(void *data, struct pt_regs *regs, long nr)
 	enum shim_match match;
 	u32 arch;
 
-	if (READ_ONCE(stopping) || nr < 0 || !shim_rules_count() || shim_exempt())
+	if (READ_ONCE(stopping) || nr < 0 || !shim_rules_name(nr) || shim_exempt())
 		return;
 	arch = syscall_get_arch(current);
 	task = shim_task_find();

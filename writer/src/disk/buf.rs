@@ -2,11 +2,13 @@
 
 use memmap2::MmapMut;
 use std::io;
+use std::sync::Arc;
 
 /// A page-aligned buffer. It moves between ring, engine and driver and is never copied.
 #[derive(Debug)]
 pub struct IoBuf {
-    map: MmapMut,
+    /// Shared with whoever reads it while a driver writes it to the disk.
+    map: Arc<MmapMut>,
     /// Set by the driver that has registered this very mapping with its ring. Nobody else can:
     /// the kernel pins the pages at registration, so a buffer that merely claimed a number would
     /// put another buffer's bytes on the disk.
@@ -28,7 +30,12 @@ impl IoBuf {
     /// # Errors
     /// What mmap says, ENOMEM for instance.
     pub fn new(len: usize) -> io::Result<Self> {
-        Ok(Self { map: MmapMut::map_anon(len)?, registered: None })
+        Ok(Self { map: Arc::new(MmapMut::map_anon(len)?), registered: None })
+    }
+
+    /// What it holds, to be read while a driver has the buffer. It is to be dropped before anybody changes the buffer.
+    pub(crate) fn share(&self) -> Arc<MmapMut> {
+        Arc::clone(&self.map)
     }
 
     /// Index among a driver's registered buffers, if it is one.
@@ -57,6 +64,6 @@ impl std::ops::Deref for IoBuf {
 
 impl std::ops::DerefMut for IoBuf {
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.map
+        Arc::get_mut(&mut self.map).expect("who read it while it was written is done")
     }
 }

@@ -36,8 +36,8 @@ use metrics::Metrics;
 use recover::Recovered;
 use requests::Requests;
 use segment::Active;
+use signer::Signer;
 pub use signer::{Cadence, Signing};
-use signer::{Hashed, Signer};
 use spare::Spare;
 pub use squeeze::Compress;
 pub(crate) use squeeze::SQUEEZE_BYTES;
@@ -491,27 +491,29 @@ impl<D: Disk> Engine<D> {
         };
         let (file, offset) = (active.file(), active.tally.frames_end);
         let place = Place { segment: fields.segment, first_seq: active.header.first_seq, offset };
-        let (len, crc, realtime_first_ns) = self.seal_frame(&mut buf, &batch, &fields, hashed);
-        let fresh = batch.count - hashed.count;
+        let (len, crc, realtime_first_ns) = self.seal_frame(&mut buf, &batch, &fields);
+        let records = buf.share();
         let id = self.submit(Op::Write { file, offset, buf, len });
-        // Start the device before the tree is computed; completions wait for the next turn.
+        // Start the device before the records are hashed: it takes as long for a large frame as the write of it.
+        // Completions wait for the next turn.
         self.disk.poll(&mut self.completions);
+        if batch.packed().is_none() {
+            self.tree.hash(&records[hashed.end..batch.end], batch.count - hashed.count);
+        }
         if let Some(active) = &mut self.active {
-            active.add_frame(&mut self.tree, (&batch, fresh), len as u64, crc, realtime_first_ns);
+            active.add_frame(&mut self.tree, &batch, len as u64, crc, realtime_first_ns);
             self.metrics.note_frame(len as u64, active.in_use());
         }
         self.commits.push(Commit::frame(id, place, batch, self.now.boottime_ns));
         None
     }
 
-    /// Makes a frame of a batch whose records are in the tree as far as `hashed` says, and come into
-    /// it. Returns its length, its CRC and the time of its first record.
+    /// Makes a frame of a batch. Returns its length, its CRC and the time of its first record.
     fn seal_frame(
-        &mut self,
+        &self,
         buf: &mut IoBuf,
         batch: &Batch<()>,
         fields: &FrameFields,
-        hashed: Hashed,
     ) -> (usize, u32, u64) {
         if let Some(packed) = batch.packed() {
             let raw_len = batch.records_len();
@@ -521,10 +523,6 @@ impl<D: Disk> Engine<D> {
         let realtime_first_ns = Record::decode(&buf[FRAME_HEADER_BYTES..batch.end])
             .map_or(0, |(record, _)| record.realtime_ns);
         let (len, crc) = frame::seal(buf, batch.end, self.align_bytes, fields);
-        // Before the submission, because from then on the driver has the buffer. After the
-        // checksum, which reads from front to back and so fetches what producers wrote on other
-        // processors faster than sixteen records at once could.
-        self.tree.take(&buf[hashed.end..batch.end], batch.count - hashed.count);
         (len, crc, realtime_first_ns)
     }
 }

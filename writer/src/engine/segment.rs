@@ -96,17 +96,16 @@ impl Active {
         self.tally.frames_end + frame_len + trailer_len as u64 <= self.header.segment_len
     }
 
-    /// Counts a frame that was placed at the end, and adds its last `fresh` records, whose hashes
-    /// `tree` has, to the tree.
+    /// Counts a frame that was placed at the end, and adds the records whose hashes `tree` has to the tree.
     pub(super) fn add_frame(
         &mut self,
         tree: &mut Tree,
-        (batch, fresh): (&Batch<()>, u32),
+        batch: &Batch<()>,
         frame_len: u64,
         crc: u32,
         realtime_first_ns: u64,
     ) {
-        tree.append_to(&mut self.tree, fresh);
+        tree.append_to(&mut self.tree);
         self.tally.add(&TallyFrame {
             first_seq: batch.first_seq,
             offset: self.tally.frames_end,

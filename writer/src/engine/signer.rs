@@ -308,8 +308,8 @@ impl<D: Disk> Engine<D> {
         let signer = signer.expect("a ring with checkpoints has an engine that signs");
         let active = active.expect("a batch is placed in a segment");
         if batch.count > 0 {
-            self.tree.take(batch.records(), batch.count);
-            self.tree.append_to(&mut active.tree, batch.count);
+            self.tree.hash(batch.records(), batch.count);
+            self.tree.append_to(&mut active.tree);
             hashed = Hashed { end: batch.end, count: batch.count };
         }
         let mut whole = self.before.clone();

@@ -168,7 +168,7 @@ impl Squeeze {
             self.skip = USELESS_SKIPPED;
             return;
         };
-        tree.take(batch.records(), batch.count);
+        tree.hash(batch.records(), batch.count);
         let realtime_first_ns =
             Record::decode(batch.records()).map_or(0, |(record, _)| record.realtime_ns);
         self.times.clear();

@@ -1,10 +1,10 @@
 //! What recording costs a storm of opens, beside kernel audit with auditd in the same guest and the same round. Ratios: QEMU
-//! interprets, and its two processors take turns, so that what a daemon needs is part of what a storm takes.
+//! interprets. With Debian's QEMU the guest's two processors take turns, so that what a daemon needs is part of what a storm takes;
+//! `tests/guest/newer-qemu` has one with which they need not.
 //!
-//! `cargo test --release -p graven --test guest -- --ignored speed --nocapture`; `GRAVEN_GUEST_SHIM_ROUNDS` says how many rounds, and
-//! `GRAVEN_GUEST_AUDITD_ROUNDS` how many of them are auditd's too, which takes ten times as long as the rest. The disk has
-//! room for five rounds. The disk has room for
-//! five rounds.
+//! `cargo test --release -p graven --test guest -- --ignored speed --nocapture`; `GRAVEN_GUEST_SHIM_ROUNDS` says how many rounds, for
+//! five of which the disk has room, and `GRAVEN_GUEST_AUDITD_ROUNDS` how many of them are auditd's too, which takes ten times as
+//! long as the rest.
 //!
 //! Each storm is long enough to fill what lies between the kernel and the disk before the clock starts: of kernel audit a
 //! backlog of 8,192 records, which are 1,638 events, of the shim two rings of 8,192 slots. Both daemons write to the same disk; auditd
