@@ -160,11 +160,11 @@ where
     /// # Panics
     /// If it does not fit: the caller has asked [`Batch::fits`].
     pub(super) fn push(&mut self, header: &[u8; RECORD_HEADER_BYTES], record: &Record<'_>) -> u64 {
-        let payload_at = self.end + RECORD_HEADER_BYTES;
-        let end = payload_at + record.bytes.len();
+        let end = self.end + RECORD_HEADER_BYTES + record.bytes.len();
         assert!(end <= self.limit && (self.count as usize) < FRAME_RECORDS_MAX, "asked before");
-        self.buf[self.end..payload_at].copy_from_slice(header);
-        self.buf[payload_at..end].copy_from_slice(record.bytes);
+        let (stored_header, payload) = self.buf[self.end..end].split_at_mut(RECORD_HEADER_BYTES);
+        stored_header.copy_from_slice(header);
+        payload.copy_from_slice(record.bytes);
         let seq = self.first_seq + u64::from(self.count);
         self.end = end;
         self.count += 1;

@@ -87,7 +87,7 @@ impl Rig {
     /// The guest of it.
     fn machine_of(&self, initramfs: Initramfs) -> Option<Machine> {
         let mut machine = machine(&self.kernel, initramfs)?.size(512, 2);
-        // QEMU's threads do not bear code that is changed under them, which a booting kernel and the module both do.
+        // The threads of QEMU 7.2 do not bear code that is changed under them, which a booting kernel and the module both do.
         if std::env::var_os("GRAVEN_GUEST_SHIM_THREADS").is_none() {
             machine = machine.single_thread();
         }
