@@ -1,6 +1,6 @@
 //! Who takes the records.
 
-use super::kernel::KEY;
+use super::kernel::KEY_FIELD;
 use super::{LabError, io};
 use crate::bench::audit::{self, Auditd, Keeps, Logging, Recorder};
 use graven_format::{Record, kind};
@@ -45,7 +45,7 @@ pub trait Consumer {
 /// receiver that ended is, makes an event of the call that was interrupted.
 fn is_null_call(text: &[u8]) -> bool {
     let has = |part: &str| memchr::memmem::find(text, part.as_bytes()).is_some();
-    has(" syscall=110 ") && has(&format!(" key=\"{KEY}\"")) && !has(" comm=\"sh\"")
+    has(" syscall=110 ") && has(KEY_FIELD) && !has(" comm=\"sh\"")
 }
 
 /// Graven's own receiver, whose records go nowhere.

@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// The key of the rules.
-pub const KEY: &str = "graven-seeds";
+const KEY: &str = "graven-seeds";
+/// The same as records have it.
+pub const KEY_FIELD: &str = " key=\"graven-seeds\"";
 
 /// Rules of the condition without records.
 pub const RULES: u32 = 10;
