@@ -205,7 +205,10 @@ fn each_threshold_acts_once_and_its_action_is_in_the_trail() {
             (201..=250).for_each(|n| stdin.write_all(&line(n)).expect("it reads"));
             std::fs::remove_file(ballast).expect("it is there");
             running.wait_until("its end", |it| it.said().contains(" is over"));
-            // A program that ends after recording did is in no trail.
+            // What is said or ends while recording ends is in no trail: each is waited for there.
+            running.wait_until("its end in the trail", |_| {
+                with(&exported(&trail).1, &["type=DAEMON_RESUME", op]) > 0
+            });
             running.wait_until("how the program ended", |_| {
                 asked.is_empty() || with(&exported(&trail).1, &[op, "exit=0"]) > 0
             });
