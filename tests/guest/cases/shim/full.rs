@@ -46,7 +46,11 @@ read -r child rest </proc/$victim/task/$victim/children
 producers="$child $(cat /proc/$load/task/$load/children)"
 [ "$(echo $producers | wc -w)" = 5 ] || exit 1
 for task in $producers; do
-    grep -q '^State:.[SD] ' /proc/$task/status || { cat /proc/$task/status; exit 1; }
+    # Who waits looks now and then whether there is room: it may run just now.
+    n=0; until grep -q '^State:.[SD] ' /proc/$task/status; do
+        [ $n -lt 50 ] || { cat /proc/$task/status; exit 1; }
+        n=$((n + 1)); sleep 0.05
+    done
 done
 # Whoever comes now waits at its first call.
 as_user load calls 1 100 8 & late=$!
