@@ -46,9 +46,11 @@ mod wake;
 /// handful of writes and one segment in preparation, so this is a bound, not a tuning knob.
 pub const OPS_IN_FLIGHT_MAX: usize = 1024;
 
-/// Bytes of one piece of [`Op::Zero`], of which one is in flight at a time. The engine asks for as
-/// many at once, so that a barrier waits for one write of zeros and not for several.
-pub(crate) const ZERO_BYTES: usize = 1024 * 1024;
+/// Bytes of one piece of [`Op::Zero`], of which one is in flight at a time. While zeroing goes on
+/// small writes wait behind its pieces: measured on a virtio disk, their median is then 0.12 to
+/// 0.2 ms and the slowest hundredth 0.4 ms, against 0.05 ms and 1 to 4 ms with pieces of 1 MiB.
+/// Zeroing alone is about as fast either way.
+const ZERO_BYTES: usize = 128 * 1024;
 
 /// Opens the disk below the trail directory `dir`, which exists, and registers `buffers` with
 /// the driver if it can. The result belongs to the calling thread. `lock` is the open file whose lock

@@ -38,7 +38,7 @@ use requests::Requests;
 use segment::Active;
 use signer::Signer;
 pub use signer::{Cadence, Signing};
-use spare::{Pace, Spare};
+use spare::Spare;
 pub use squeeze::Compress;
 pub(crate) use squeeze::SQUEEZE_BYTES;
 use squeeze::Squeeze;
@@ -440,13 +440,9 @@ impl<D: Disk> Engine<D> {
         if self.closes.iter().any(|(_, file)| *file == self.spare.file_in_use()) {
             return;
         }
-        let is_device_full = self.commits.frames_in_flight() >= self.settings.in_flight_max;
-        let pace = self.active.as_ref().map(|active| Pace {
-            filled: active.tally.frames_end,
-            frames: active.tally.frame_count,
-            is_device_full,
-        });
-        if let Some(op) = self.spare.next_op(self.now.boottime_ns, pace) {
+        // Before the first record there is nobody whom zeroing could delay.
+        let filled = self.active.as_ref().map_or(u64::MAX, |active| active.tally.frames_end);
+        if let Some(op) = self.spare.next_op(self.now.boottime_ns, filled) {
             let id = self.submit(op);
             self.spare.submitted(id);
         }
@@ -459,6 +455,8 @@ impl<D: Disk> Engine<D> {
         loop {
             let in_flight = self.commits.frames_in_flight();
             if in_flight >= self.settings.in_flight_max {
+                // The device has all that it may have: its bandwidth is what lacks, not its latency.
+                self.spare.hurry();
                 self.pack_ahead();
                 return went_on;
             }

@@ -2,52 +2,26 @@
 //! with zeros, synced.
 //!
 //! Zeroing makes every later commit a pure overwrite, which converts no unwritten extents and so
-//! costs no journal commit: about half the latency on ext4. It keeps step with the filling of the
-//! segment in use, since all at once it would cost commits milliseconds, by these rules:
-//!
-//! - one piece for sixteen frames, as long as what they filled, or for fewer that fill as much as the
-//!   longest. The barrier that comes right behind a piece waits for it, so a long piece seldom is better
-//!   for most records than a short one often, while with few records pieces are short;
-//! - none while frames are long, since a journal commit costs a frame the same whatever its length, and
-//!   zeros as much of the device's bandwidth as the frame itself; nor while as many frames are in flight
-//!   as may be, since that bandwidth is then what records wait for;
-//! - it goes a little faster than the filling, and is given up when an eighth of the segment in use
-//!   is left, so that the sync of the new one is over before it is needed. What was not zeroed is
-//!   used unwritten.
+//! costs no journal commit: about half the latency on ext4. Zeroing keeps step with the filling
+//! of the segment in use, in small pieces, because every barrier waits for what the device has
+//! just been given; all at once it would cost commits milliseconds. It is given up when the
+//! segment is needed early or as many frames as may be are in flight, since then the device's
+//! bandwidth is what records wait for and zeros take half of it; the rest is used unwritten.
 
-use crate::disk::{FileId, Op, OpId, ZERO_BYTES};
-use graven_format::consts::FRAME_BYTES_MAX;
+use crate::disk::{FileId, Op, OpId};
 use graven_format::name;
 use rustix::io::Errno;
 use std::io;
 
-/// Fewest and most bytes that one operation zeroes: the most are one write of the driver's.
-const PIECE_BYTES_MIN: u64 = 64 * 1024;
-/// See [`PIECE_BYTES_MIN`].
-const PIECE_BYTES_MAX: u64 = ZERO_BYTES as u64;
-
-/// Frames for each piece.
-const FRAMES_A_PIECE: u64 = 16;
-
-/// Longest frames, in the mean, for which anything is zeroed: half a buffer.
-const FRAME_BYTES_LONG: u64 = FRAME_BYTES_MAX as u64 / 2;
-
-/// Zeroing is over when this part of the segment in use is left: one in so many bytes.
-const LEFT: u64 = 8;
+/// Fewest and most bytes that one operation zeroes. Every operation delays the barrier that comes
+/// right behind it by some tens of microseconds, whatever its length: fewer bytes would delay more
+/// barriers, more would delay one for longer. The most are for catching up.
+const ZERO_BYTES_MIN: u64 = 64 * 1024;
+/// See [`ZERO_BYTES_MIN`].
+const ZERO_BYTES_MAX: u64 = 1024 * 1024;
 
 /// How long to wait before asking again for room.
 const RETRY_NS: u64 = 500_000_000;
-
-/// How far records have got in the segment in use, for zeroing to keep step with.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Pace {
-    /// Bytes that are filled.
-    pub(super) filled: u64,
-    /// Frames in it.
-    pub(super) frames: u64,
-    /// Whether as many are in flight as may be.
-    pub(super) is_device_full: bool,
-}
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -56,8 +30,6 @@ pub(super) struct Spare {
     segment_bytes: u64,
     zero_ahead: bool,
     hurried: bool,
-    /// How far records had got when the last piece was due.
-    last: Pace,
     /// Whether there was no room for it, and it has not been made since.
     lacks_room: bool,
     step: Step,
@@ -81,10 +53,8 @@ enum Step {
 
 impl Spare {
     pub(super) fn new(segment: u64, segment_bytes: u64, zero_ahead: bool) -> Self {
-        let (hurried, lacks_room) = (false, false);
-        let last = Pace { filled: 0, frames: 0, is_device_full: false };
-        let (step, op) = (Step::Create, None);
-        Self { segment, segment_bytes, zero_ahead, hurried, last, lacks_room, step, op }
+        let (hurried, lacks_room, step, op) = (false, false, Step::Create, None);
+        Self { segment, segment_bytes, zero_ahead, hurried, lacks_room, step, op }
     }
 
     /// The file number of a segment. Four segments are never open together.
@@ -135,9 +105,9 @@ impl Spare {
         if let Step::Wait(until_ns) = self.step { until_ns } else { None }
     }
 
-    /// The next operation, to be submitted and told to [`Spare::submitted`]. There is no pace while no segment is in use:
-    /// nobody waits then.
-    pub(super) fn next_op(&mut self, boottime_ns: u64, pace: Option<Pace>) -> Option<Op> {
+    /// The next operation, to be submitted and told to [`Spare::submitted`]. `filled` says how
+    /// many bytes of the segment in use are filled: zeroing goes no further than a piece beyond.
+    pub(super) fn next_op(&mut self, boottime_ns: u64, filled: u64) -> Option<Op> {
         if self.op.is_some() {
             return None;
         }
@@ -146,8 +116,14 @@ impl Spare {
         match self.step {
             Step::Create => Some(Op::Create { file, name: temporary() }),
             Step::Allocate => Some(Op::Allocate { file, len: self.segment_bytes }),
-            Step::Zero(offset, _) if self.zeroes_on(offset, pace) => {
-                let len = self.piece(offset, pace)?;
+            Step::Zero(offset, _) if self.zeroes_on(offset) => {
+                let behind = filled.saturating_sub(offset);
+                if behind == 0 {
+                    return None;
+                }
+                let len =
+                    behind.clamp(ZERO_BYTES_MIN, ZERO_BYTES_MAX).next_multiple_of(ZERO_BYTES_MIN);
+                let len = len.min(self.segment_bytes - offset);
                 self.step = Step::Zero(offset, offset + len);
                 Some(Op::Zero { file, offset, len })
             }
@@ -250,30 +226,8 @@ impl Spare {
         self.op.is_some()
     }
 
-    /// Whether there is more to zero, and it is not given up.
-    fn zeroes_on(&self, offset: u64, pace: Option<Pace>) -> bool {
-        let ends_at = self.segment_bytes - self.segment_bytes / LEFT;
-        let is_late = pace.is_some_and(|pace| pace.filled >= ends_at);
-        self.zero_ahead && !self.hurried && !is_late && offset < self.segment_bytes
-    }
-
-    /// The length of the piece from `offset` on that is due now, if any.
-    fn piece(&mut self, offset: u64, pace: Option<Pace>) -> Option<u64> {
-        let left = self.segment_bytes - offset;
-        let Some(pace) = pace else { return Some(left.min(PIECE_BYTES_MAX)) };
-        let frames = pace.frames.saturating_sub(self.last.frames);
-        let filled = pace.filled.saturating_sub(self.last.filled);
-        // The longest piece is due a little sooner than as much is filled, or it would fall behind.
-        if frames < FRAMES_A_PIECE && filled < PIECE_BYTES_MAX - PIECE_BYTES_MAX / LEFT {
-            return None;
-        }
-        self.last = pace;
-        let behind = (pace.filled + pace.filled / (LEFT - 1)).saturating_sub(offset);
-        if behind == 0 || filled > frames * FRAME_BYTES_LONG || pace.is_device_full {
-            return None;
-        }
-        let len = behind.clamp(PIECE_BYTES_MIN, PIECE_BYTES_MAX);
-        Some(len.next_multiple_of(PIECE_BYTES_MIN).min(left))
+    fn zeroes_on(&self, offset: u64) -> bool {
+        self.zero_ahead && !self.hurried && offset < self.segment_bytes
     }
 }
 
@@ -287,26 +241,24 @@ fn is_no_room(error: &io::Error) -> bool {
 mod tests {
     use super::*;
 
-    const SEGMENT: u64 = 16 * PIECE_BYTES_MAX;
-    const MIN: u64 = PIECE_BYTES_MIN;
-    const MAX: u64 = PIECE_BYTES_MAX;
+    const SEGMENT: u64 = 4 * ZERO_BYTES_MAX;
+    const NO_ROOM: Errno = Errno::NOSPC;
 
-    /// So many bytes in so many frames.
-    fn pace(filled: u64, frames: u64) -> Option<Pace> {
-        Some(Pace { filled, frames, is_device_full: false })
+    fn spare(zero_ahead: bool) -> Spare {
+        Spare::new(7, SEGMENT, zero_ahead)
     }
 
     /// The next operation, which is in flight from then on.
-    fn next(spare: &mut Spare, now_ns: u64, pace: Option<Pace>) -> Option<Op> {
-        let op = spare.next_op(now_ns, pace)?;
+    fn next(spare: &mut Spare, now_ns: u64, filled: u64) -> Option<Op> {
+        let op = spare.next_op(now_ns, filled)?;
         spare.submitted(OpId(1));
-        assert!(spare.next_op(now_ns, pace).is_none(), "one at a time");
+        assert!(spare.next_op(now_ns, filled).is_none(), "one at a time");
         Some(op)
     }
 
     /// The next operation has succeeded: in short, what it was.
-    fn done(spare: &mut Spare, pace: Option<Pace>) -> Option<String> {
-        let said = match next(spare, 0, pace)? {
+    fn done(spare: &mut Spare, filled: u64) -> Option<String> {
+        let said = match next(spare, 0, filled)? {
             Op::Create { name, .. } => format!("create {name}"),
             Op::Allocate { len, .. } => format!("allocate {len}"),
             Op::Zero { offset, len, .. } => format!("zero {offset} {len}"),
@@ -317,93 +269,44 @@ mod tests {
         Some(said)
     }
 
-    fn zero(offset: u64, len: u64) -> Option<String> {
-        Some(format!("zero {offset} {len}"))
-    }
-
     /// Created and allocated.
     fn made(zero_ahead: bool) -> Spare {
-        let mut spare = Spare::new(7, SEGMENT, zero_ahead);
-        assert!(done(&mut spare, pace(1, 0)).is_some_and(|it| it.starts_with("create ")));
-        assert_eq!(done(&mut spare, pace(1, 0)), Some(format!("allocate {SEGMENT}")));
+        let mut spare = spare(zero_ahead);
+        assert!(done(&mut spare, 0).is_some_and(|it| it.starts_with("create ")));
+        assert_eq!(done(&mut spare, 0), Some(format!("allocate {SEGMENT}")));
         spare
     }
 
     #[test]
-    fn before_the_first_segment_all_of_it_is_zeroed_at_once() {
+    fn zeros_keep_step_with_the_segment_in_use_and_are_all_there_before_the_first() {
+        let (piece, mut spare) = (ZERO_BYTES_MIN, made(true));
+        assert_eq!(done(&mut spare, 0), None);
+        // A piece for each that is begun, and no further.
+        assert_eq!(done(&mut spare, 1), Some(format!("zero 0 {piece}")));
+        assert_eq!(done(&mut spare, piece), None);
+        assert_eq!(done(&mut spare, 3 * piece + 1), Some(format!("zero {piece} {}", 3 * piece)));
+        // What was missed is caught up with in larger ones.
+        let (at, most) = (4 * piece, ZERO_BYTES_MAX);
+        assert_eq!(done(&mut spare, SEGMENT), Some(format!("zero {at} {most}")));
         let mut spare = made(true);
-        for n in 0..SEGMENT / MAX {
-            assert_eq!(done(&mut spare, None), zero(n * MAX, MAX));
+        for n in 0..SEGMENT / most {
+            assert_eq!(done(&mut spare, u64::MAX), Some(format!("zero {} {most}", n * most)));
         }
-        assert_eq!(done(&mut spare, None), Some("sync".to_owned()));
+        assert_eq!(done(&mut spare, u64::MAX), Some("sync".to_owned()));
         assert!(spare.is_ready());
         assert_eq!(spare.take_ready(), Some(7));
         assert_eq!((spare.segment(), spare.take_ready()), (8, None));
     }
 
     #[test]
-    fn a_piece_is_as_long_as_what_sixteen_frames_have_filled() {
-        let mut spare = made(true);
-        assert_eq!(done(&mut spare, pace(4096 * 15, 15)), None);
-        // An eighth more, in whole pieces.
-        assert_eq!(done(&mut spare, pace(4096 * 16, 16)), zero(0, 2 * MIN));
-        assert_eq!(done(&mut spare, pace(4096 * 31, 31)), None);
-        assert_eq!(done(&mut spare, pace(4096 * 32, 32)), zero(2 * MIN, MIN));
-        assert_eq!(done(&mut spare, pace(4096 * 47 + 60_000, 47)), None);
-        // Seven of half a buffer, which are not too long, are as good.
-        let filled = 4096 * 32 + 6 * FRAME_BYTES_LONG;
-        assert_eq!(done(&mut spare, pace(filled, 38)), None);
-        assert_eq!(done(&mut spare, pace(filled + FRAME_BYTES_LONG, 39)), zero(3 * MIN, MAX));
-    }
-
-    #[test]
-    fn a_device_whose_bandwidth_is_what_lacks_gets_no_zeros() {
-        let mut spare = made(true);
-        assert_eq!(done(&mut spare, pace(8 * FRAME_BYTES_LONG + 1, 8)), None, "long frames");
-        let full = Pace { filled: 9 * FRAME_BYTES_LONG, frames: 24, is_device_full: true };
-        assert_eq!(done(&mut spare, Some(full)), None, "as many in flight as may be");
-        assert_eq!(done(&mut spare, pace(full.filled + 4096, 40)), zero(0, MAX));
-        // It is ready before it is needed, however little of it was zeroed.
-        let late = Pace { filled: SEGMENT - SEGMENT / LEFT, ..full };
-        assert_eq!(done(&mut spare, Some(late)), Some("sync".to_owned()));
-        assert!(spare.is_ready());
-    }
-
-    /// However long frames are, as long as zeros are written for them: all is zeroed when the last eighth begins.
-    #[test]
-    fn zeros_are_there_before_the_segment_in_use_is_full() {
-        for frame in [4096, 16 * 1024, 60 * 1024, FRAME_BYTES_LONG] {
-            let (mut spare, mut zeroed, mut frames) = (made(true), 0, 0);
-            while !spare.is_ready() {
-                frames += 1;
-                match next(&mut spare, 0, pace(frames * frame, frames)) {
-                    Some(Op::Zero { offset, len, .. }) => {
-                        assert_eq!(offset, zeroed);
-                        zeroed += len;
-                    }
-                    Some(Op::Sync { .. }) | None => {}
-                    Some(op) => panic!("{op:?}"),
-                }
-                if spare.is_busy() {
-                    spare.completed(Ok(())).unwrap();
-                }
-            }
-            let left = SEGMENT - frames * frame;
-            assert!(left >= SEGMENT / LEFT - frame, "frames of {frame}: {left} are left");
-            // The last pieces are of frames that had not come.
-            assert!(zeroed >= SEGMENT - FRAMES_A_PIECE * frame * 2, "frames of {frame}: {zeroed}");
-        }
-    }
-
-    #[test]
     fn a_segment_that_is_needed_or_not_to_be_zeroed_is_synced_as_it_is() {
         let mut spare = made(true);
-        assert_eq!(done(&mut spare, pace(4096, 16)), zero(0, MIN));
+        assert!(done(&mut spare, 1).is_some_and(|it| it.starts_with("zero ")));
         spare.hurry();
-        assert_eq!(done(&mut spare, pace(4096, 16)), Some("sync".to_owned()));
+        assert_eq!(done(&mut spare, SEGMENT), Some("sync".to_owned()));
         assert!(spare.is_ready());
         let mut spare = made(false);
-        assert_eq!(done(&mut spare, pace(4096, 16)), Some("sync".to_owned()));
+        assert_eq!(done(&mut spare, 0), Some("sync".to_owned()));
         assert!(spare.is_ready());
     }
 
@@ -411,35 +314,34 @@ mod tests {
     #[test]
     fn without_room_it_is_removed_and_asked_for_again() {
         for failing in 0..4 {
-            let mut spare = Spare::new(7, SEGMENT, true);
+            let mut spare = spare(true);
             for _ in 0..failing {
-                done(&mut spare, None).unwrap();
+                done(&mut spare, 1).unwrap();
             }
-            next(&mut spare, 0, None).unwrap();
-            spare.completed(Err(Errno::NOSPC.into())).unwrap();
+            next(&mut spare, 0, 1 + failing * ZERO_BYTES_MIN).unwrap();
+            spare.completed(Err(NO_ROOM.into())).unwrap();
             assert!(spare.lacks_room() && spare.waits_for_room());
             if failing > 0 {
-                assert!(matches!(next(&mut spare, 0, None), Some(Op::Close { .. })));
+                assert!(matches!(next(&mut spare, 0, 1), Some(Op::Close { .. })));
                 // Whatever close says.
                 spare.completed(Err(Errno::IO.into())).unwrap();
-                assert!(matches!(next(&mut spare, 0, None), Some(Op::Remove { .. })));
+                assert!(matches!(next(&mut spare, 0, 1), Some(Op::Remove { .. })));
                 spare.completed(Ok(())).unwrap();
             }
-            assert!(next(&mut spare, 5, None).is_none());
+            assert!(next(&mut spare, 5, 1).is_none());
             assert_eq!(spare.retry_at_ns(), Some(5 + RETRY_NS));
-            assert!(next(&mut spare, 4 + RETRY_NS, None).is_none());
-            let asked = failing == 1;
-            if asked {
+            assert!(next(&mut spare, 4 + RETRY_NS, 1).is_none());
+            if failing == 1 {
                 spare.ask_again();
             }
-            let now_ns = if asked { 6 } else { 5 + RETRY_NS };
-            assert!(matches!(next(&mut spare, now_ns, None), Some(Op::Create { .. })));
+            let now_ns = if failing == 1 { 6 } else { 5 + RETRY_NS };
+            assert!(matches!(next(&mut spare, now_ns, 1), Some(Op::Create { .. })));
             spare.completed(Ok(())).unwrap();
             // It lacks room until all of it is there.
             assert!(spare.lacks_room() && !spare.waits_for_room());
             spare.hurry();
-            assert!(done(&mut spare, None).is_some_and(|it| it.starts_with("allocate ")));
-            assert_eq!(done(&mut spare, None), Some("sync".to_owned()));
+            assert!(done(&mut spare, 1).is_some_and(|it| it.starts_with("allocate ")));
+            assert_eq!(done(&mut spare, 1), Some("sync".to_owned()));
             assert!(spare.is_ready() && !spare.lacks_room());
         }
     }
@@ -447,7 +349,7 @@ mod tests {
     #[test]
     fn another_error_is_the_trails() {
         let mut spare = made(true);
-        next(&mut spare, 0, None).unwrap();
+        next(&mut spare, 0, 1).unwrap();
         assert_eq!(spare.completed(Err(Errno::IO.into())).unwrap_err().raw_os_error(), Some(5));
         let (operation, file, offset) = spare.describe();
         assert_eq!((operation, offset), ("zeroing", Some(0)));

@@ -1,7 +1,6 @@
 //! How a trail is written.
 
 use crate::disk::DiskChoice;
-use crate::disk::ZERO_BYTES;
 use crate::engine::{Compress, OnFull, SQUEEZE_BYTES, TREE_BYTES};
 use crate::error::OpenError;
 use crate::keys::KeyOption;
@@ -80,12 +79,11 @@ impl Default for Options {
 
 impl Options {
     /// Memory that a writer with these options has fixed at start, in bytes: the buffers, the
-    /// hashes of the batch that is being added to the tree, what compressing takes, and zeros.
+    /// hashes of the batch that is being added to the tree, and what compressing takes.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
         let squeeze_bytes = if self.compress == Compress::Never { 0 } else { SQUEEZE_BYTES };
-        let rest_bytes = TREE_BYTES + squeeze_bytes + ZERO_BYTES;
-        self.ring_buffers() as u64 * FRAME_BYTES_MAX as u64 + rest_bytes as u64
+        self.ring_buffers() as u64 * FRAME_BYTES_MAX as u64 + (TREE_BYTES + squeeze_bytes) as u64
     }
 
     pub(super) fn ring_buffers(&self) -> usize {
