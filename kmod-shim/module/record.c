@@ -154,7 +154,28 @@ static void not_captured(struct making *making, u16 kind, u32 flags)
 		put(making, kind, GRAVEN_ROLE_NONE, GRAVEN_ITEM_NOT_CAPTURED | flags, 0, 0);
 }
 
-/* A path as the task sees it. It is made at the end of the room, and moved. */
+/*
+ * The working folder, without a reference: others of the same folder would have theirs counted in the same place. As in a
+ * walk under RCU, what d_path looks at is there for as long as this is, and it does not sleep.
+ */
+static char *cwd_path(char *at, int room)
+{
+	struct fs_struct *fs = current->fs;
+	struct path path;
+	unsigned int seq;
+	char *made;
+
+	rcu_read_lock();
+	do {
+		seq = read_seqcount_begin(&fs->seq);
+		path = fs->pwd;
+	} while (read_seqcount_retry(&fs->seq, seq));
+	made = d_path(&path, at, room);
+	rcu_read_unlock();
+	return made;
+}
+
+/* A path as the task sees it, or its working folder. It is made at the end of the room, and moved. */
 static void put_path(struct making *making, u16 kind, const struct path *path)
 {
 	u32 least = 256, room, bytes;
@@ -165,7 +186,7 @@ static void put_path(struct making *making, u16 kind, const struct path *path)
 		at = room_for(making, least, &room);
 		if (!at)
 			break;
-		made = d_path(path, at, room);
+		made = path ? d_path(path, at, room) : cwd_path(at, room);
 		if (!IS_ERR(made)) {
 			bytes = strlen(made);
 			memmove(at, made, bytes);
@@ -178,15 +199,6 @@ static void put_path(struct making *making, u16 kind, const struct path *path)
 		least = PATH_MAX;
 	}
 	not_captured(making, kind, 0);
-}
-
-static void put_cwd(struct making *making)
-{
-	struct path path;
-
-	get_fs_pwd(current->fs, &path);
-	put_path(making, GRAVEN_ITEM_CWD, &path);
-	path_put(&path);
 }
 
 static struct file *exe_of(struct mm_struct *mm)
@@ -219,10 +231,14 @@ static void put_exe(struct making *making)
 
 static void put_tty(struct making *making)
 {
-	struct tty_struct *tty = get_current_tty();
+	struct tty_struct *tty;
 	u32 room, bytes;
 	u8 *at;
 
+	/* Most who have none never get one: they need no lock of their process to know. */
+	if (!READ_ONCE(current->signal->tty))
+		return;
+	tty = get_current_tty();
 	if (!tty)
 		return;
 	at = room_for(making, sizeof(tty->name), &room);
@@ -461,7 +477,7 @@ void shim_record_finish(struct shim_task *task, bool (*push)(struct shim_task *t
 	/* Names first: they are described where they lie, in the first part. */
 	put_names(&making);
 	if (!making.given_up)
-		put_cwd(&making);
+		put_path(&making, GRAVEN_ITEM_CWD, NULL);
 	if (!making.given_up && current->mm)
 		put_exe(&making);
 	if (!making.given_up)

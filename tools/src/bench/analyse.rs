@@ -65,6 +65,11 @@ pub struct Writes {
     pub occupied: Moments,
     /// The sum of exp(-λ·occupied).
     pub nobody: f64,
+    /// How long each kept from its write what came behind it, if what fills a write goes at once: until it ended, or until
+    /// as many had come as the largest write had.
+    pub kept: Moments,
+    /// The sum of exp(-λ·kept).
+    pub nobody_kept: f64,
     /// Seconds from occupation to the start of the write, summed over records.
     pub gap_sum: f64,
     /// Records in them.
@@ -84,6 +89,8 @@ impl Writes {
         Self {
             occupied: self.occupied.and(other.occupied),
             nobody: self.nobody + other.nobody,
+            kept: self.kept.and(other.kept),
+            nobody_kept: self.nobody_kept + other.nobody_kept,
             gap_sum: self.gap_sum + other.gap_sum,
             records: self.records + other.records,
             overlapping: self.overlapping + other.overlapping,
@@ -229,6 +236,7 @@ fn depth(ran: &Ran, arrivals: &[u64], length_ns: u64) -> Vec<(f64, u64)> {
 
 fn writes(ran: &Ran, from_ns: u64, rate: f64) -> Writes {
     let mut writes = Writes::default();
+    let most = ran.logs.served.iter().map(|it| it.count).max().unwrap_or(0) as f64;
     let (mut before_end_ns, mut before_start_ns) = (0, 0);
     for it in &ran.logs.served {
         let dues = usize::try_from(it.first_seq - ran.first_seq).unwrap_or(usize::MAX);
@@ -247,6 +255,9 @@ fn writes(ran: &Ran, from_ns: u64, rate: f64) -> Writes {
         let occupied = seconds(occupied_ns, it.end_ns);
         writes.occupied.add(occupied);
         writes.nobody += (-rate * occupied).exp();
+        let kept = occupied.min(most / rate);
+        writes.kept.add(kept);
+        writes.nobody_kept += (-rate * kept).exp();
         writes.records += it.count as f64;
         writes.gap_sum += seconds(occupied_ns, it.start_ns) * it.count as f64;
         writes.overlapping += f64::from(u8::from(it.start_ns < last_end_ns));

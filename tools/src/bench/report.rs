@@ -329,7 +329,11 @@ fn predict(
         Discipline::Sync => (Model::Mg1, theory::mg1(rate, service)),
         Discipline::Timer(_) => (Model::Timer, Some(theory::timer(&writes.intervals))),
         Discipline::Greedy(depth) if depth > 1 => return None,
-        Discipline::Graven | Discipline::Greedy(_) | Discipline::Drop(_) | Discipline::Block(_) => {
+        Discipline::Graven => {
+            let p0 = writes.nobody_kept / writes.kept.count;
+            (Model::Full, Some(theory::bulk(rate, &writes.kept, p0)))
+        }
+        Discipline::Greedy(_) | Discipline::Drop(_) | Discipline::Block(_) => {
             let p0 = writes.nobody / service.count;
             (Model::Bulk, Some(theory::bulk(rate, service, p0)))
         }

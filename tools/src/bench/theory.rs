@@ -65,6 +65,9 @@ pub enum Model {
     /// Bulk service.
     #[serde(rename = "M/G[1,inf]/1")]
     Bulk,
+    /// Bulk service of which a full batch does not wait for the server.
+    #[serde(rename = "M/G[1,n]/1, full at once")]
+    Full,
     /// Residual of the interval.
     #[serde(rename = "timer residual")]
     Timer,
@@ -77,6 +80,7 @@ impl Model {
         match self {
             Self::Mg1 => "M/G/1",
             Self::Bulk => "M/G[1,∞]/1",
+            Self::Full => "M/G[1,n]/1, full at once",
             Self::Timer => "timer residual",
         }
     }
