@@ -87,7 +87,7 @@ fn a_run_accounts_for_every_record() {
         assert_eq!(point(discipline, 20_000.0)["lost"], 0, "{discipline}");
     }
     assert_eq!(point("sync", 400.0)["theory"]["model"], "M/G/1");
-    assert_eq!(point("graven", 400.0)["theory"]["model"], "M/G[1,inf]/1");
+    assert_eq!(point("graven", 400.0)["theory"]["model"], "M/G[1,n]/1");
 }
 
 #[test]

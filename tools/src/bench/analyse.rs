@@ -63,13 +63,13 @@ pub struct Writes {
     /// How long each occupied the server: from the end of the one before, or from its first record's due time if nothing
     /// waited then, to its end. This is what the theory calls service.
     pub occupied: Moments,
-    /// The sum of exp(-λ·occupied).
-    pub nobody: f64,
-    /// How long each kept from its write what came behind it, if what fills a write goes at once: until it ended, or until
-    /// as many had come as the largest write had.
+    /// How long each kept who came from a write of his own: the same, or until the next one started beside it.
     pub kept: Moments,
     /// The sum of exp(-λ·kept).
-    pub nobody_kept: f64,
+    pub nobody: f64,
+    /// The sum of the squares of the time by which `kept` was longer than it takes until as many have come as the largest
+    /// write had.
+    pub over_squares: f64,
     /// Seconds from occupation to the start of the write, summed over records.
     pub gap_sum: f64,
     /// Records in them.
@@ -88,9 +88,9 @@ impl Writes {
     pub fn and(self, other: Self) -> Self {
         Self {
             occupied: self.occupied.and(other.occupied),
-            nobody: self.nobody + other.nobody,
             kept: self.kept.and(other.kept),
-            nobody_kept: self.nobody_kept + other.nobody_kept,
+            nobody: self.nobody + other.nobody,
+            over_squares: self.over_squares + other.over_squares,
             gap_sum: self.gap_sum + other.gap_sum,
             records: self.records + other.records,
             overlapping: self.overlapping + other.overlapping,
@@ -238,7 +238,7 @@ fn writes(ran: &Ran, from_ns: u64, rate: f64) -> Writes {
     let mut writes = Writes::default();
     let most = ran.logs.served.iter().map(|it| it.count).max().unwrap_or(0) as f64;
     let (mut before_end_ns, mut before_start_ns) = (0, 0);
-    for it in &ran.logs.served {
+    for (at, it) in ran.logs.served.iter().enumerate() {
         let dues = usize::try_from(it.first_seq - ran.first_seq).unwrap_or(usize::MAX);
         let mut dues =
             ran.due_ns.iter().skip(dues).take(it.count as usize).filter(|due| **due != 0);
@@ -254,10 +254,11 @@ fn writes(ran: &Ran, from_ns: u64, rate: f64) -> Writes {
         let occupied_ns = last_end_ns.max(first_due_ns).min(it.start_ns);
         let occupied = seconds(occupied_ns, it.end_ns);
         writes.occupied.add(occupied);
-        writes.nobody += (-rate * occupied).exp();
-        let kept = occupied.min(most / rate);
+        let next_start_ns = ran.logs.served.get(at + 1).map_or(u64::MAX, |next| next.start_ns);
+        let kept = seconds(occupied_ns, it.end_ns.min(next_start_ns));
         writes.kept.add(kept);
-        writes.nobody_kept += (-rate * kept).exp();
+        writes.nobody += (-rate * kept).exp();
+        writes.over_squares += (kept - most / rate).max(0.0).powi(2);
         writes.records += it.count as f64;
         writes.gap_sum += seconds(occupied_ns, it.start_ns) * it.count as f64;
         writes.overlapping += f64::from(u8::from(it.start_ns < last_end_ns));

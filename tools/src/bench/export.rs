@@ -74,9 +74,10 @@ const READING: &str = "\
 Each record is offered when it is due, whatever became of those before it, and its latency counts from then on: who is late is not \
 spared. Intervals are 95 %, by Student's t over the repetitions. The exposure window is the age of the oldest record that is not \
 durable, over time. Models take the measured service times: M/G/1 (Pollaczek and Khinchine) and Kingman's bound where each record is \
-a write, M/G[1,∞]/1 (Bailey 1954, Neuts 1967) for greedy group commit, the residual interval for a timer. They assume Poisson \
-arrivals and one server, and hold where the regime is “open”: a full queue makes producers wait or loses records, and so closes the \
-loop; writes that overlap are more than one server; an overloaded queue has no mean.";
+a write, M/G[1,n]/1 (Bailey 1954, Neuts 1967) for greedy group commit, with a fluid for what waits behind a long write, the residual \
+interval for a timer. They assume Poisson arrivals and one server, and hold where the regime is “open”, of Graven also where it is \
+“overlapping”, because only full writes start beside others: a full queue makes producers wait or loses records, and so closes the \
+loop; an overloaded queue has no mean.";
 
 /// One page that needs nothing else.
 ///

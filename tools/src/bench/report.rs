@@ -107,7 +107,7 @@ pub enum Regime {
     /// No producer waited, and yet records were offered late, by more than a fifth of the mean wait: the machine, or a rate
     /// that a producer cannot make, was in the way. What was offered is not what was due.
     Late,
-    /// Writes overlapped: a model of one server does not hold.
+    /// Writes overlapped: several servers, for which there is a model only if none but full writes overlap, as with Graven.
     Overlapping,
     /// The queue was full at times: producers waited, or records were lost. The loop is closed.
     Full,
@@ -274,7 +274,7 @@ impl Point {
             records_per_write: writes.records / writes.occupied.count.max(1.0),
             generator_late_p99_us: each.iter().map(|it| it.late_p99_ns).max().unwrap_or(0) as f64
                 / 1e3,
-            theory: predict(discipline, each, &writes, wait.mean_us.mean),
+            theory: predict(discipline, saturation, each, &writes, wait.mean_us.mean),
             wait,
             tail: stats::tail(&merged(&latencies)),
             depth: each.first().map(|it| it.depth.clone()).unwrap_or_default(),
@@ -314,6 +314,7 @@ fn regime(discipline: Discipline, each: &[Measured], writes: &Writes, wait_us: f
 
 fn predict(
     discipline: Discipline,
+    saturation: f64,
     each: &[Measured],
     writes: &Writes,
     measured_us: f64,
@@ -329,13 +330,10 @@ fn predict(
         Discipline::Sync => (Model::Mg1, theory::mg1(rate, service)),
         Discipline::Timer(_) => (Model::Timer, Some(theory::timer(&writes.intervals))),
         Discipline::Greedy(depth) if depth > 1 => return None,
-        Discipline::Graven => {
-            let p0 = writes.nobody_kept / writes.kept.count;
-            (Model::Full, Some(theory::bulk(rate, &writes.kept, p0)))
-        }
-        Discipline::Greedy(_) | Discipline::Drop(_) | Discipline::Block(_) => {
-            let p0 = writes.nobody / service.count;
-            (Model::Bulk, Some(theory::bulk(rate, service, p0)))
+        Discipline::Graven | Discipline::Greedy(_) | Discipline::Drop(_) | Discipline::Block(_) => {
+            let p0 = writes.nobody / writes.kept.count;
+            let backlog = theory::backlog(rate, saturation, writes.over_squares / seconds);
+            (Model::Bulk, backlog.map(|it| it + theory::bulk(rate, &writes.kept, p0)))
         }
     };
     let gap_sum = if model == Model::Timer { writes.behind_sum } else { writes.gap_sum };

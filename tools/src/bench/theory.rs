@@ -2,11 +2,14 @@
 //!
 //! - One record a service: M/G/1, by Pollaczek and Khinchine; and Kingman's upper bound for GI/G/1 (Kingman, *Some inequalities
 //!   for the queue GI/G/1*, Biometrika 49, 1962), which needs no Poisson arrivals.
-//! - Group commit, greedy, one write at a time: the bulk-service queue M/G[1,∞]/1 (Bailey 1954; Neuts, *A general class of bulk
+//! - Group commit, greedy, one write at a time: the bulk-service queue M/G\[1,n]/1 (Bailey 1954; Neuts, *A general class of bulk
 //!   queues with Poisson input*, Ann. Math. Statist. 38, 1967): when the server is free it takes all that wait, and at least one.
 //!   A service is followed by an idle time with the probability p0 that nobody came during it, so a cycle takes E\[S] + p0/λ. By
 //!   PASTA an arrival finds the server busy with probability E\[S] over that, and then waits the residual E\[S²]/2E\[S]:
-//!   E\[W] = E\[S²] / 2(E\[S] + p0/λ). There is no pole at any load: what grows is the batch.
+//!   E\[W] = E\[S²] / 2(E\[S] + p0/λ), if a write has room for all. There is no pole at any load: what grows is the batch. A write has
+//!   an end, of n records, which matters behind a service that is long beside the others, as when a disk or the machine stands
+//!   still: what is added for that is the time of a [fluid](backlog), and has one. Where full writes start beside one in flight,
+//!   as Graven's do, S ends when the next one starts.
 //! - Timer: an arrival waits the residual of the time between two starts, E\[I²]/2E\[I].
 
 use serde::Serialize;
@@ -63,11 +66,8 @@ pub enum Model {
     #[serde(rename = "M/G/1")]
     Mg1,
     /// Bulk service.
-    #[serde(rename = "M/G[1,inf]/1")]
+    #[serde(rename = "M/G[1,n]/1")]
     Bulk,
-    /// Bulk service of which a full batch does not wait for the server.
-    #[serde(rename = "M/G[1,n]/1, full at once")]
-    Full,
     /// Residual of the interval.
     #[serde(rename = "timer residual")]
     Timer,
@@ -79,8 +79,7 @@ impl Model {
     pub fn name(self) -> &'static str {
         match self {
             Self::Mg1 => "M/G/1",
-            Self::Bulk => "M/G[1,∞]/1",
-            Self::Full => "M/G[1,n]/1, full at once",
+            Self::Bulk => "M/G[1,n]/1",
             Self::Timer => "timer residual",
         }
     }
@@ -104,6 +103,16 @@ pub fn kingman(rate: f64, arrival_variance: f64, service: &Moments) -> Option<f6
 #[must_use]
 pub fn bulk(rate: f64, service: &Moments, p0: f64) -> f64 {
     service.second() / (2.0 * (service.mean() + p0 / rate))
+}
+
+/// What is added to it, in seconds, because a write has an end: what came during a service and is more than that waits for the
+/// writes after it too, which follow each other at the rate of saturation. As a fluid: if a service was longer by T than it
+/// takes until a write is full, λT records are left, which take λT / (saturation - λ) to go, while others come.
+/// `over` is the sum of all T² a second. `None` at a load of 1 and beyond.
+#[must_use]
+pub fn backlog(rate: f64, saturation: f64, over: f64) -> Option<f64> {
+    let load = rate / saturation;
+    (load < 1.0).then(|| over * load / (2.0 * (1.0 - load)))
 }
 
 /// Mean wait for a timer, in seconds, from the times between two starts.
@@ -153,6 +162,40 @@ mod tests {
         assert!((bulk(1e6, &moments(1.0, 1.0), 0.0) - 0.5).abs() < 1e-9);
         assert!((bulk(1e6, &moments(1.0, 2.0), 0.0) - 1.0).abs() < 1e-9);
         assert!((timer(&moments(5.0, 25.0)) - 2.5).abs() < 1e-12);
+    }
+
+    /// Services of 1, one in a thousand of 100, and at most 10 records in each.
+    #[test]
+    fn a_backlog_behind_a_long_service_agrees_with_its_simulation() {
+        let most = 10;
+        let saturation = most as f64 / (0.999 + 0.001 * 100.0);
+        for load in [0.3, 0.5, 0.7] {
+            let rate = load * saturation;
+            let due = Arrivals::Poisson.due_ns(rate, Duration::from_secs(300_000), 4, &[]);
+            let mut rng = fastrand::Rng::with_seed(5);
+            let (mut free, mut at, mut waited) = (0.0, 0, 0.0);
+            let (mut services, mut nobody, mut over) = (Moments::default(), 0.0, 0.0);
+            while at < due.len() {
+                let start = (due[at] as f64 / 1e9).max(free);
+                let end = due.len().min(at + most);
+                while at < end && due[at] as f64 / 1e9 <= start {
+                    waited += start - due[at] as f64 / 1e9;
+                    at += 1;
+                }
+                let service = if rng.u32(..1000) == 0 { 100.0 } else { 1.0 };
+                services.add(service);
+                nobody += (-rate * service).exp();
+                over += (service - most as f64 / rate).max(0.0).powi(2);
+                free = start + service;
+            }
+            let simulated = waited / due.len() as f64;
+            let more = backlog(rate, saturation, over / free).expect("below saturation");
+            let without = bulk(rate, &services, nobody / services.count);
+            let ratio = simulated / (without + more);
+            assert!((ratio - 1.0).abs() < 0.1, "{load}: {simulated} {without} {more}");
+            assert!(more > 0.1 * without, "it matters: {without} {more}");
+        }
+        assert_eq!(backlog(1.0, 1.0, 1.0), None);
     }
 
     #[test]
