@@ -119,12 +119,13 @@ fn either_may_be_killed_in_a_storm_and_not_one_event_is_lost_or_doubled() {
         let openers = [opener(OPENS, None), opener(OPENS, None)];
         std::thread::sleep(Duration::from_millis(random.below(400)));
         let role = if round % 2 == 0 { Role::Writer } else { Role::Keeper };
-        killed.push((role, kept.signal(role, Signal::KILL)));
+        let pid = kept.signal(role, Signal::KILL);
+        killed.push((role, pid));
         for opener in openers {
             opener.end().expect(0);
         }
         // Its successor is there before it is looked for.
-        kept.pid(role);
+        kept.successor(role, pid, || running.said());
     }
     drop(rule);
     let expected = 2 * OPENS * u32::try_from(rounds).expect("small");

@@ -56,12 +56,24 @@ impl Kept {
 
     /// The process of this role, once there is one.
     pub(crate) fn pid(&self, role: Role) -> u32 {
+        self.other_than(role, 0, String::new)
+    }
+
+    /// The process that has taken the place of this one, which was killed, once there is one; `said` is what they have said.
+    pub(crate) fn successor(&self, role: Role, of: u32, said: impl FnOnce() -> String) -> u32 {
+        self.other_than(role, of, said)
+    }
+
+    fn other_than(&self, role: Role, of: u32, said: impl FnOnce() -> String) -> u32 {
         let deadline = Instant::now() + HANG;
         loop {
-            if let Some((_, pid)) = self.processes().into_iter().find(|(found, _)| *found == role) {
-                return pid;
+            let found = self.processes();
+            if let Some((_, pid)) = found.iter().find(|(it, pid)| *it == role && *pid != of) {
+                return *pid;
             }
-            assert!(Instant::now() < deadline, "there is no {role:?}");
+            if Instant::now() >= deadline {
+                panic!("there is no {role:?} (before: {of}), only {found:?}\n{}", said());
+            }
             std::thread::sleep(Duration::from_millis(5));
         }
     }

@@ -191,6 +191,39 @@ static int race(long count)
 	return 0;
 }
 
+/* From folder to folder, of which one is removed while it is the working one, and one may be a mount that is. */
+static void *move_about(void *unused)
+{
+	while (racing_on) {
+		mkdir("/tmp/wandered", 0755);
+		must(!chdir("/tmp/wandered"), "chdir");
+		pause_for(20);
+		rmdir("/tmp/wandered");
+		pause_for(20);
+		must(!chdir("/tmp/mounted"), "chdir");
+		pause_for(20);
+		must(!chdir("/"), "chdir");
+	}
+	return unused;
+}
+
+/* wander COUNT: calls of a thread whose working folder another one changes */
+static int wander(long count)
+{
+	pthread_t thread;
+
+	become_user();
+	must(!pthread_create(&thread, NULL, move_about, NULL), "thread");
+	for (long n = 0; n < count; n++) {
+		syscall(SYS_getppid);
+		if (n % 16 == 0)
+			sched_yield();
+	}
+	racing_on = 0;
+	pthread_join(thread, NULL);
+	return 0;
+}
+
 /* garbage SECONDS: a reader that writes everything but the truth into the tails, and leaves it there */
 static int garbage(long seconds)
 {
@@ -492,6 +525,8 @@ int main(int count, char **words)
 		return sleepers(first, words[3]);
 	if (!strcmp(what, "race"))
 		return race(first);
+	if (!strcmp(what, "wander"))
+		return wander(first);
 	if (!strcmp(what, "garbage"))
 		return garbage(first);
 	if (!strcmp(what, "same"))

@@ -63,7 +63,8 @@ pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         out,
         "\np50 to max: µs from due to durable. wait: µs from due to the start of the write, its mean; model: what theory says of it.\n\
          exposed: µs, p99.99 over time of the age of the oldest record not durable. lost: records. blocked: the longest wait\n\
-         of a producer. cpu: µs a record. bytes: written a record. Where the regime is neither `open` nor, of graven, `overlapping`, models do not hold."
+         of a producer. cpu: µs a record. bytes: written a record. Models hold where the regime is `open`, and of graven where it is\n\
+         `overlapping`."
     )
 }
 

@@ -55,10 +55,16 @@ pub(super) const BATCH_FRAMES_MAX: usize = (SLOTS
     .div_ceil(BLOCK_BYTES - SLOT_BYTES - super::entry::OVERHEAD_BYTES_MAX)
     + 2;
 
+/// Frames that are left for notes where nothing more is taken, the one that is compressed into meanwhile being one of them: what
+/// happens while the memory is full is said then, and not forgotten with the keeper that saw it.
+pub(super) const NOTES_FRAMES: usize = 2;
+/// Frames without which nothing is taken.
+pub(super) const TAKE_FRAMES: usize = BATCH_FRAMES_MAX + NOTES_FRAMES;
+
 const _: () = assert!(BLOCK_BYTES.is_multiple_of(PAGE_BYTES));
 const _: () = assert!(AT_SESSION + 8 * SESSION_WORDS <= AT_TABLE);
 const _: () = assert!(SLOT_BYTES + super::entry::OVERHEAD_BYTES_MAX < BLOCK_BYTES);
-const _: () = assert!(MEMORY_BYTES_MIN as usize > 2 * (BATCH_FRAMES_MAX + 2) * BLOCK_BYTES);
+const _: () = assert!(MEMORY_BYTES_MIN as usize > 2 * TAKE_FRAMES * BLOCK_BYTES);
 
 /// Where the parts of one memory begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

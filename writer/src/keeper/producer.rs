@@ -3,7 +3,7 @@
 use super::MemoryError;
 use super::alloc::Alloc;
 use super::entry::{Empty, Entry, HEAD_BYTES, Kind, OVERHEAD_BYTES_MAX, bytes_of};
-use super::layout::{BATCH_FRAMES_MAX, BLOCK_BYTES, Place, Position};
+use super::layout::{BATCH_FRAMES_MAX, BLOCK_BYTES, NOTES_FRAMES, Place, Position, TAKE_FRAMES};
 use super::map::fuse;
 use super::memory::{Memory, Taken as TakenTo};
 use super::packer::Packer;
@@ -107,8 +107,8 @@ impl Producer {
     /// # Errors
     /// [`MemoryError::Corrupted`].
     pub fn used_permille(&self) -> Result<u64, MemoryError> {
-        let usable = self.memory.geometry.frames - BATCH_FRAMES_MAX;
-        let free = self.alloc.room()?.saturating_sub(BATCH_FRAMES_MAX).min(usable);
+        let usable = self.memory.geometry.frames - TAKE_FRAMES;
+        let free = self.alloc.room()?.saturating_sub(TAKE_FRAMES).min(usable);
         Ok((usable - free) as u64 * 1000 / usable as u64)
     }
 
@@ -245,36 +245,47 @@ impl Producer {
     /// [`MemoryError::Corrupted`].
     pub fn empty(&mut self, empty: Empty) -> Result<bool, MemoryError> {
         let kind = Kind::Empty { failed_sends: empty.failed_sends };
-        self.say(kind, &[], empty.at)
+        if !self.has_room()? {
+            return Ok(false);
+        }
+        self.say(kind, &[], empty.at)?;
+        Ok(true)
     }
 
-    /// Says what it did or saw; false if there is no room to say it.
+    /// Says what it did or saw; false if there is no room to say it, which is kept for that, for some sixty of them, where nothing
+    /// more is taken.
     ///
     /// # Errors
     /// [`MemoryError::Corrupted`].
     pub fn note(&mut self, at: Now, text: &[u8]) -> Result<bool, MemoryError> {
-        self.say(Kind::Note, &text[..text.len().min(NOTE_BYTES_MAX)], at)
-    }
-
-    fn say(&mut self, kind: Kind, text: &[u8], at: Now) -> Result<bool, MemoryError> {
-        if !self.has_room()? {
-            return Ok(false);
+        let text = &text[..text.len().min(NOTE_BYTES_MAX)];
+        if self.end.offset() + bytes_of(text.len()) > BLOCK_BYTES {
+            self.free = self.alloc.room()?;
+            if self.free < NOTES_FRAMES {
+                return Ok(false);
+            }
         }
-        let to = self.append(kind, text.len(), at)?;
-        self.memory.map.copy_in(to, text);
-        self.publish();
+        self.say(Kind::Note, text, at)?;
         Ok(true)
     }
 
-    /// Room for the largest batch, so that nothing is ever taken that cannot be published.
+    /// There is room.
+    fn say(&mut self, kind: Kind, text: &[u8], at: Now) -> Result<(), MemoryError> {
+        let to = self.append(kind, text.len(), at)?;
+        self.memory.map.copy_in(to, text);
+        self.publish();
+        Ok(())
+    }
+
+    /// Room for the largest batch, so that nothing is ever taken that cannot be published, and for notes behind it.
     ///
     /// It is looked for only when what was last found may be used up: what is free grows by itself, and the one
     /// that compresses takes a frame at most before it sets one free.
     fn has_room(&mut self) -> Result<bool, MemoryError> {
-        if self.free < BATCH_FRAMES_MAX {
+        if self.free < TAKE_FRAMES {
             self.free = self.alloc.room()?;
         }
-        Ok(self.free >= BATCH_FRAMES_MAX)
+        Ok(self.free >= TAKE_FRAMES)
     }
 
     /// Publishes what lies in the staging area as one.

@@ -131,8 +131,12 @@ impl World {
     }
 
     fn note(&mut self, kill_after: Option<u32>) {
+        self.note_of(NOTE_BYTES, kill_after);
+    }
+
+    fn note_of(&mut self, len: usize, kill_after: Option<u32>) {
         let before = self.memory.head().expect("a position");
-        let mut text = [0; NOTE_BYTES];
+        let mut text = vec![0; len];
         text[..8].copy_from_slice(&self.notes_sent.to_le_bytes());
         self.keeper(kill_after, |it| {
             it.producer.note(AT, &text).expect("not corrupted");
@@ -326,6 +330,24 @@ proptest! {
     }
 }
 
+/// What happens then is said then: the next keeper does not know it.
+#[test]
+fn a_memory_that_takes_nothing_more_takes_notes() {
+    let mut world = World::new();
+    while world.refused == 0 {
+        world.send(4, 60_000);
+        world.receive(None);
+    }
+    for _ in 0..60 {
+        let before = world.notes_sent;
+        world.note_of(4096, None);
+        assert_eq!(world.notes_sent, before + 1);
+        world.receive(None);
+    }
+    assert_eq!(world.refused, 61, "that room is for nothing else");
+    world.drain();
+}
+
 #[test]
 fn a_kill_before_each_single_store_costs_nothing() {
     // A batch that ends one block and begins another; a block that is compressed; what is done.
@@ -337,8 +359,8 @@ fn a_kill_before_each_single_store_costs_nothing() {
             world.send(10, 100);
             let kill = |at: i32| (at == round).then_some(steps);
             let before = world.producer.head();
-            world.receive(kill(20));
-            killed |= round == 20 && world.memory.head() != Ok(before);
+            world.receive(kill(15));
+            killed |= round == 15 && world.memory.head() != Ok(before);
             world.pack(kill(60));
             if round == 65 {
                 world.read(300);

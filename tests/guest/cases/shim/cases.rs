@@ -1,7 +1,7 @@
 //! The cases. Most run on both lines of kernels.
 
 use super::Rig;
-use super::trail::{Whole, each_once, numbers};
+use super::trail::{NUMBERED, Whole, each_once, numbers};
 use crate::rig::{export, number, verify};
 use graven_shim_abi::{
     ITEM_MADE, ITEM_NAME, ITEM_NOT_CAPTURED, ITEM_SOCKADDR, PART_NO_RETURN, PART_ORPHAN,
@@ -184,6 +184,35 @@ fn a_recorded_name_and_its_outcome_agree() {
         );
         assert!(outcomes.values().sum::<u64>() >= count);
         assert!(of(b"/tmp/there", true) > 0 && outcomes.len() > 1, "it did race: {outcomes:?}");
+    }
+}
+
+/// A working folder that another thread changes, of which one is removed and one unmounted meanwhile.
+#[test]
+fn the_recorded_folder_is_one_that_there_was() {
+    for rig in Rig::all() {
+        let script = "\
+mkdir /tmp/mounted
+load_shim
+record all
+load wander 20000 & load=$!
+while kill -0 $load 2>/dev/null; do
+    mount -t tmpfs -o mode=755 none /tmp/mounted || exit 1
+    umount -l /tmp/mounted || exit 1
+done
+wait $load || exit 1
+finish";
+        let Some((_, records)) = rig.recorded(script) else { return };
+        let mut seen: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
+        for whole in records.values().filter(|it| it.call.nr == NUMBERED) {
+            let folder = whole.item(graven_shim_abi::ITEM_CWD, 0).expect("each has one");
+            *seen.entry(folder.to_vec()).or_default() += 1;
+        }
+        let text: Vec<_> = seen.keys().map(|it| String::from_utf8_lossy(it)).collect();
+        eprintln!("{text:?} {:?}", seen.values());
+        let there = ["/", "/tmp/mounted", "/tmp/wandered", "/tmp/wandered (deleted)"];
+        assert!(text.iter().all(|it| there.contains(&&**it)), "{text:?}");
+        assert!(seen.len() > 1 && seen.values().sum::<u64>() >= 20_000, "it did move: {seen:?}");
     }
 }
 

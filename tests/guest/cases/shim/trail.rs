@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// `getppid`, whose arguments number it.
-const NUMBERED: u32 = 110;
+pub(super) const NUMBERED: u32 = 110;
 
 /// An item, on its own.
 #[derive(Debug)]

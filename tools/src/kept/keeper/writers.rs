@@ -48,10 +48,12 @@ impl Keeper {
                 _ => {}
             }
         }
-        if std::mem::take(&mut self.ended)
-            && let Some(code) = self.writer_ended()
-        {
-            return Ok(Some(code));
+        if std::mem::take(&mut self.ended) {
+            if let Some(code) = self.writer_ended() {
+                return Ok(Some(code));
+            }
+            // Before there is another: this keeper may be killed then, and nobody else has seen it.
+            self.tell()?;
         }
         if self.start_at.is_some_and(|at| Instant::now() >= at) {
             self.start_at = None;
