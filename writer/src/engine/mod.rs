@@ -38,7 +38,7 @@ use requests::Requests;
 use segment::Active;
 use signer::Signer;
 pub use signer::{Cadence, Signing};
-use spare::{FAR_APART_NS, Spare};
+use spare::Spare;
 pub use squeeze::Compress;
 pub(crate) use squeeze::SQUEEZE_BYTES;
 use squeeze::Squeeze;
@@ -151,10 +151,6 @@ pub struct Engine<D> {
     failed: Option<WriteError>,
     /// Since when there has been nothing to do, in nanoseconds since boot.
     rests_since_ns: Option<u64>,
-    /// When the last commit in flight was done, in nanoseconds since boot.
-    quiet_since_ns: u64,
-    /// Whether the last frame came long after the one before it was durable.
-    far_apart: bool,
     now: Now,
 }
 
@@ -207,8 +203,6 @@ impl<D: Disk> Engine<D> {
             settled: Vec::new(),
             failed: None,
             rests_since_ns: None,
-            quiet_since_ns: 0,
-            far_apart: false,
             now: Now::default(),
             settings,
         })
@@ -400,7 +394,6 @@ impl<D: Disk> Engine<D> {
     fn advance(&mut self) {
         let (mut durable, mut sealed) = (None, None);
         while let Some(given) = self.commits.pop_done() {
-            self.quiet_since_ns = self.now.boottime_ns;
             match given {
                 Given::Batch(batch) => {
                     durable = Some(batch.first_seq + u64::from(batch.count));
@@ -447,14 +440,9 @@ impl<D: Disk> Engine<D> {
         if self.closes.iter().any(|(_, file)| *file == self.spare.file_in_use()) {
             return;
         }
-        let filled = match &self.active {
-            // Before the first record there is nobody whom zeroing could delay.
-            None => u64::MAX,
-            // Not beside a frame that it can go behind.
-            Some(_) if self.far_apart && !self.commits.is_empty() => 0,
-            Some(active) => active.tally.frames_end,
-        };
-        if let Some(op) = self.spare.next_op(self.now.boottime_ns, filled, self.far_apart) {
+        // Before the first record there is nobody whom zeroing could delay.
+        let filled = self.active.as_ref().map_or(u64::MAX, |active| active.tally.frames_end);
+        if let Some(op) = self.spare.next_op(self.now.boottime_ns, filled) {
             let id = self.submit(op);
             self.spare.submitted(id);
         }
@@ -505,8 +493,6 @@ impl<D: Disk> Engine<D> {
         let place = Place { segment: fields.segment, first_seq: active.header.first_seq, offset };
         let (len, crc, realtime_first_ns) = self.seal_frame(&mut buf, &batch, &fields);
         let records = buf.share();
-        let quiet_ns = self.now.boottime_ns.saturating_sub(self.quiet_since_ns);
-        self.far_apart = self.commits.is_empty() && quiet_ns >= FAR_APART_NS;
         let id = self.submit(Op::Write { file, offset, buf, len });
         // Start the device before the records are hashed: it takes as long for a large frame as the write of it.
         // Completions wait for the next turn.

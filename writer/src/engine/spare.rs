@@ -4,8 +4,7 @@
 //! Zeroing makes every later commit a pure overwrite, which converts no unwritten extents and so
 //! costs no journal commit: about half the latency on ext4. Zeroing keeps step with the filling
 //! of the segment in use, in small pieces, because every barrier waits for what the device has
-//! just been given; all at once it would cost commits milliseconds. Where frames are far apart
-//! nobody is behind it: then it goes in long pieces between them. It is given up when the
+//! just been given; all at once it would cost commits milliseconds. It is given up when the
 //! segment is needed early or as many frames as may be are in flight, since then the device's
 //! bandwidth is what records wait for and zeros take half of it; the rest is used unwritten.
 
@@ -16,15 +15,10 @@ use std::io;
 
 /// Fewest and most bytes that one operation zeroes. Every operation delays the barrier that comes
 /// right behind it by some tens of microseconds, whatever its length: fewer bytes would delay more
-/// barriers, more would delay one for longer. The most are for catching up, and where frames are
-/// [far apart](FAR_APART_NS).
+/// barriers, more would delay one for longer. The most are for catching up.
 const ZERO_BYTES_MIN: u64 = 64 * 1024;
 /// See [`ZERO_BYTES_MIN`].
 const ZERO_BYTES_MAX: u64 = 1024 * 1024;
-
-/// A pause without a frame in flight that is long beside the longest piece of zeros, which takes a
-/// device of 100 MB/s as long.
-pub(super) const FAR_APART_NS: u64 = 10_000_000;
 
 /// How long to wait before asking again for room.
 const RETRY_NS: u64 = 500_000_000;
@@ -112,9 +106,8 @@ impl Spare {
     }
 
     /// The next operation, to be submitted and told to [`Spare::submitted`]. `filled` says how
-    /// many bytes of the segment in use are filled: zeroing goes no further than a piece beyond,
-    /// which is long where frames are `far_apart`.
-    pub(super) fn next_op(&mut self, boottime_ns: u64, filled: u64, far_apart: bool) -> Option<Op> {
+    /// many bytes of the segment in use are filled: zeroing goes no further than a piece beyond.
+    pub(super) fn next_op(&mut self, boottime_ns: u64, filled: u64) -> Option<Op> {
         if self.op.is_some() {
             return None;
         }
@@ -128,8 +121,8 @@ impl Spare {
                 if behind == 0 {
                     return None;
                 }
-                let piece = if far_apart { ZERO_BYTES_MAX } else { ZERO_BYTES_MIN };
-                let len = behind.clamp(piece, ZERO_BYTES_MAX).next_multiple_of(piece);
+                let len =
+                    behind.clamp(ZERO_BYTES_MIN, ZERO_BYTES_MAX).next_multiple_of(ZERO_BYTES_MIN);
                 let len = len.min(self.segment_bytes - offset);
                 self.step = Step::Zero(offset, offset + len);
                 Some(Op::Zero { file, offset, len })
@@ -257,9 +250,9 @@ mod tests {
 
     /// The next operation, which is in flight from then on.
     fn next(spare: &mut Spare, now_ns: u64, filled: u64) -> Option<Op> {
-        let op = spare.next_op(now_ns, filled, false)?;
+        let op = spare.next_op(now_ns, filled)?;
         spare.submitted(OpId(1));
-        assert!(spare.next_op(now_ns, filled, false).is_none(), "one at a time");
+        assert!(spare.next_op(now_ns, filled).is_none(), "one at a time");
         Some(op)
     }
 
@@ -303,30 +296,6 @@ mod tests {
         assert!(spare.is_ready());
         assert_eq!(spare.take_ready(), Some(7));
         assert_eq!((spare.segment(), spare.take_ready()), (8, None));
-    }
-
-    #[test]
-    fn where_frames_are_far_apart_pieces_are_long() {
-        let mut spare = made(true);
-        let mut next = |filled| match spare.next_op(0, filled, true)? {
-            Op::Zero { offset, len, .. } => {
-                spare.submitted(OpId(1));
-                spare.completed(Ok(())).unwrap();
-                Some((offset, len))
-            }
-            op => panic!("{op:?}"),
-        };
-        let piece = ZERO_BYTES_MAX;
-        assert_eq!(next(0), None);
-        assert_eq!(next(4096), Some((0, piece)));
-        assert_eq!(next(piece), None);
-        assert_eq!(next(piece + 1), Some((piece, piece)));
-        // Closer again, and behind by as much as it was ahead.
-        assert_eq!(done(&mut spare, 2 * piece), None);
-        assert_eq!(
-            done(&mut spare, 2 * piece + 1),
-            Some(format!("zero {} {ZERO_BYTES_MIN}", 2 * piece))
-        );
     }
 
     #[test]
