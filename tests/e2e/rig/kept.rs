@@ -56,15 +56,11 @@ impl Kept {
 
     /// The process of this role, once there is one.
     pub(crate) fn pid(&self, role: Role) -> u32 {
-        self.other_than(role, 0, String::new)
+        self.successor(role, 0, String::new)
     }
 
     /// The process that has taken the place of this one, which was killed, once there is one; `said` is what they have said.
     pub(crate) fn successor(&self, role: Role, of: u32, said: impl FnOnce() -> String) -> u32 {
-        self.other_than(role, of, said)
-    }
-
-    fn other_than(&self, role: Role, of: u32, said: impl FnOnce() -> String) -> u32 {
         let deadline = Instant::now() + HANG;
         loop {
             let found = self.processes();

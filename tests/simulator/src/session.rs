@@ -93,6 +93,7 @@ impl<'a> Session<'a> {
             violated!("the watermark starts at {}", watermark.durable());
         }
         stage.watch(Arc::clone(&watermark));
+        stage.limit_frames(settings.in_flight_max);
         narrow(plan, rng, &mut stage, settings.segment_bytes);
         let wake = stage.sim().sim_waker();
         let waker = stage.waker();

@@ -13,7 +13,7 @@ use graven_writer::disk::sim::{OpKind, SimDisk, SimFaults};
 use graven_writer::disk::{Completion, Disk, Geometry, Listed, Op, OpId, Wake};
 use graven_writer::{Checkpoints, Published, Watermark};
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -104,6 +104,11 @@ pub(crate) struct Stage {
     checkpoints: Option<Arc<Checkpoints>>,
     keys: SharedKeys,
     kinds: BTreeMap<OpId, OpKind>,
+    /// Frames in flight, and how many of them there may be.
+    frames: BTreeSet<OpId>,
+    frames_max: usize,
+    /// Whether there were so many since the next segment was begun.
+    was_full: bool,
     stats: Stats,
     faults: u64,
     misuse: Option<String>,
@@ -131,6 +136,9 @@ impl Stage {
             checkpoints: None,
             keys: Rc::new(RefCell::new(keys)),
             kinds: BTreeMap::new(),
+            frames: BTreeSet::new(),
+            frames_max: usize::MAX,
+            was_full: false,
             stats: Stats::default(),
             faults: 0,
             misuse: None,
@@ -141,6 +149,11 @@ impl Stage {
     /// Closes files only when somebody waits for nothing else.
     pub(crate) fn close_late(&mut self) {
         self.late = Some(VecDeque::new());
+    }
+
+    /// So many frames may be in flight from now on. When they are, the next segment gets no more zeros.
+    pub(crate) fn limit_frames(&mut self, max: usize) {
+        self.frames_max = max;
     }
 
     /// Sees to it that the writer ends.
@@ -276,8 +289,28 @@ impl Stage {
         }
     }
 
+    fn look_at_zeros(&mut self, id: OpId, op: &Op) {
+        match op {
+            Op::Create { .. } => self.was_full = false,
+            Op::Write { buf, .. } if FrameHeader::seqs(buf).is_some() => {
+                self.frames.insert(id);
+                if self.frames.len() >= self.frames_max {
+                    self.was_full = true;
+                    self.note("as many frames as there may be");
+                }
+            }
+            Op::Zero { .. } if self.was_full => {
+                let why = "zeros for a segment though the disk had all the frames it may have";
+                self.misuse.get_or_insert(why.to_owned());
+            }
+            Op::Zero { .. } => self.note("zeros"),
+            _ => {}
+        }
+    }
+
     fn note_all(&mut self, done: &mut [Completion]) {
         for completion in done {
+            self.frames.remove(&completion.id);
             let Some(kind) = self.kinds.remove(&completion.id) else { continue };
             if let Some(liar) = &mut self.liar {
                 liar.completed(kind, completion);
@@ -307,6 +340,7 @@ impl Disk for Stage {
         {
             self.note("compressed frames");
         }
+        self.look_at_zeros(id, &op);
         self.kinds.insert(id, OpKind::of(&op));
         self.ignite(OpKind::of(&op));
         match (&mut self.liar, &mut self.late) {
