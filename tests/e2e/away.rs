@@ -41,7 +41,7 @@ fn produce(opens: u32) {
 }
 
 /// Of an event of a call, what comes after its first record.
-const AFTER_THE_CALL: [&str; 4] = ["type=CWD ", "type=PATH ", "type=PROCTITLE ", "type=EOE "];
+const AFTER_THE_CALL: [&str; 4] = ["CWD", "PATH", "PROCTITLE", "EOE"];
 
 /// Events of the producers that the trail has, by the record of the call.
 pub(crate) fn recorded(trail: &Path) -> u64 {
@@ -62,15 +62,17 @@ enum Call {
 }
 
 fn calls(trail: &Path) -> HashMap<String, Call> {
-    let raw = on("export", trail, &["--format", "raw"]).expect(0);
+    // Not the export, which leaves EOE out: an event may have nothing else.
+    let shown = on("show", trail, &[]).expect(0);
     let mut calls = HashMap::new();
-    for line in raw.text().lines() {
-        let Some((_, id)) = line.split_once("msg=audit(") else { continue };
+    for line in shown.text().lines() {
+        let Some((head, id)) = line.split_once(" audit(") else { continue };
         let id = id.split(')').next().expect("a part").to_owned();
-        if line.starts_with("type=SYSCALL ") {
+        let kind = head.split_whitespace().last().expect("a type");
+        if kind == "SYSCALL" {
             let ours = line.ends_with("key=\"e2e-storm\"");
             calls.insert(id, if ours { Call::Ours } else { Call::Another });
-        } else if AFTER_THE_CALL.iter().any(|it| line.starts_with(it)) {
+        } else if AFTER_THE_CALL.contains(&kind) {
             calls.entry(id).or_insert(Call::Lost);
         }
     }
