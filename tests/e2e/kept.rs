@@ -111,8 +111,8 @@ fn exempting_rules() -> String {
     rules().lines().filter(|line| line.contains("graven-exempt")).collect()
 }
 
-#[test]
-fn either_may_be_killed_in_a_storm_and_not_one_event_is_lost_or_doubled() {
+/// Kills in a storm, in each round, what `kill` does; not one event is lost or doubled, and each death is told.
+fn killed_in_a_storm(kill: impl Fn(u64, &Kept, &mut Random, &Running) -> Vec<(Role, u32)>) {
     let Some(Scene { turn: _turn, rule, dir: _dir, trail, kept }) = Scene::set() else { return };
     let seed = Random::seed();
     eprintln!("GRAVEN_E2E_SEED={seed}");
@@ -124,14 +124,10 @@ fn either_may_be_killed_in_a_storm_and_not_one_event_is_lost_or_doubled() {
     for round in 0..rounds {
         let openers = [opener(OPENS, None), opener(OPENS, None)];
         std::thread::sleep(Duration::from_millis(random.below(400)));
-        let role = if round % 2 == 0 { Role::Writer } else { Role::Keeper };
-        let pid = kept.signal(role, Signal::KILL);
-        killed.push((role, pid));
+        killed.extend(kill(round, &kept, &mut random, &running));
         for opener in openers {
             opener.end().expect(0);
         }
-        // Its successor is there before it is looked for.
-        kept.successor(role, pid, || running.said());
     }
     drop(rule);
     let expected = 2 * OPENS * u32::try_from(rounds).expect("small");
@@ -146,6 +142,33 @@ fn either_may_be_killed_in_a_storm_and_not_one_event_is_lost_or_doubled() {
         );
     }
     assert_eq!(exempting_rules(), "", "no rule of ours stays");
+}
+
+/// Kills it, and waits until another has taken its place.
+fn kill_one(kept: &Kept, role: Role, running: &Running) -> (Role, u32) {
+    let pid = kept.signal(role, Signal::KILL);
+    kept.successor(role, pid, || running.said());
+    (role, pid)
+}
+
+#[test]
+fn either_may_be_killed_in_a_storm_and_not_one_event_is_lost_or_doubled() {
+    killed_in_a_storm(|round, kept, _, running| {
+        let role = if round % 2 == 0 { Role::Writer } else { Role::Keeper };
+        vec![kill_one(kept, role, running)]
+    });
+}
+
+/// The successor has only just executed its program, and is all that is left.
+#[test]
+fn the_other_may_be_killed_as_soon_as_there_is_a_successor() {
+    killed_in_a_storm(|_, kept, random, running| {
+        let roles = [Role::Writer, Role::Keeper];
+        let first = usize::from(random.below(2) == 0);
+        let one = kill_one(kept, roles[first], running);
+        std::thread::sleep(Duration::from_micros(random.below(4) * random.below(5000)));
+        vec![one, kill_one(kept, roles[1 - first], running)]
+    });
 }
 
 #[test]
