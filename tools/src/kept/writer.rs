@@ -226,7 +226,10 @@ impl Watcher<'_> {
             if !died.is_ok_and(|count| count > 0) {
                 continue;
             }
+            // One of ours may have ended before it took the place.
+            let mut pid = self.link.session.pid(Role::Keeper).unwrap_or(0);
             if let Some((_, mut child)) = child.take() {
+                pid = child.id();
                 // It has ended: this waits for nothing.
                 let _ = child.wait();
             }
@@ -236,7 +239,6 @@ impl Watcher<'_> {
                 return;
             }
             let wait = again.died(Instant::now());
-            let pid = self.link.session.pid(Role::Keeper).unwrap_or(0);
             Diagnostic::warning(format!(
                 "the keeper (pid {pid}) was killed: another takes its place"
             ))

@@ -63,7 +63,10 @@ impl Keeper {
     }
 
     fn writer_ended(&mut self) -> Option<u8> {
+        // One of ours may have ended before it took the place.
+        let mut pid = self.session.pid(Role::Writer).unwrap_or(0);
         if let Some(Writer { child: Some(mut child), .. }) = self.writer.take() {
+            pid = child.id();
             // It has ended: this waits for nothing.
             let _ = child.wait();
         }
@@ -72,7 +75,6 @@ impl Keeper {
             Next::End(code) => Some(code),
             Next::Again => {
                 let wait = self.again.died(Instant::now());
-                let pid = self.session.pid(Role::Writer).unwrap_or(0);
                 let how = match code {
                     None => "was killed".to_owned(),
                     Some(code) => format!("ended with exit code {code}"),
