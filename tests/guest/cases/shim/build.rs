@@ -2,8 +2,11 @@
 //!
 //! `cargo test -p graven --test guest -- --ignored a_build --nocapture`
 //!
-//! The compiler is this machine's own gcc, with `make -j2`: what people build with, some 2,500 calls a file, most of them names
-//! that are not there. What is built lies in memory, so that only the records go to the disk.
+//! The compiler is this machine's own gcc, with `make -j2`, and the flags that a configure script gives: what people build with, some
+//! 2,500 calls a file, most of them names that are not there. What is built lies in memory, so that only the records go to the disk.
+//!
+//! One project is real: the library of zstd, whose sources cargo has fetched for Graven itself. The other is the worst that a build
+//! can be: files so small that a compiler makes a call every fifteen microseconds.
 
 use super::Rig;
 use super::speed::{AUDITED, auditd_files, spread};
@@ -14,7 +17,28 @@ use std::fmt::Write as _;
 use std::path::{Component, Path, PathBuf};
 use std::process::Command;
 
-/// Files of the project, and functions in each.
+/// Where the real one has its sources, below `lib/` of zstd.
+const PARTS: [&str; 4] = ["common", "compress", "decompress", "dictBuilder"];
+
+/// Its program: something compressed, and what it was again.
+const ROUND_TRIP: &str = r#"#include <stdio.h>
+#include <string.h>
+#include "zstd.h"
+
+int main(void)
+{
+	char text[4096], packed[8192], again[4096];
+
+	for (size_t at = 0; at < sizeof(text); at++)
+		text[at] = (char)(at % 251);
+	size_t len = ZSTD_compress(packed, sizeof(packed), text, sizeof(text), 19);
+	size_t len_again = ZSTD_decompress(again, sizeof(again), packed, len);
+	int right = len < len_again && len_again == sizeof(text) && !memcmp(text, again, len_again);
+	return puts(right ? "right" : "wrong") < 0;
+}
+"#;
+
+/// Files of the small one, and functions in each.
 const FILES: usize = 24;
 const FUNCTIONS: usize = 12;
 
@@ -44,9 +68,39 @@ round=0; while [ $round -lt $rounds ]; do
 done
 umount /mnt"#;
 
+/// A C project in a directory, whose program says `right`.
+struct Project {
+    /// All its files.
+    files: Vec<String>,
+    flags: &'static str,
+}
+
+impl Project {
+    fn sources(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().map(String::as_str).filter(|name| name.ends_with(".c"))
+    }
+
+    fn makefile(&self) -> String {
+        let objects: Vec<_> = self.sources().map(|name| name.replace(".c", ".o")).collect();
+        let (objects, flags) = (objects.join(" "), self.flags);
+        format!("CC = gcc\nCFLAGS = {flags}\nall: {objects}\n\t$(CC) -o $@ $^\n")
+    }
+}
+
+#[test]
+#[ignore = "a measurement of half an hour"]
+fn a_build() {
+    compare(zstd);
+}
+
 #[test]
 #[ignore = "a measurement"]
-fn a_build() {
+fn a_build_of_small_files() {
+    compare(|dir| Some(small_files(dir)));
+}
+
+/// Builds what `project` writes to a directory, with every call recorded and without.
+fn compare(project: impl Fn(&Path) -> Option<Project>) {
     let rounds = number("GRAVEN_GUEST_SHIM_ROUNDS").unwrap_or(3);
     let auditd_rounds = number("GRAVEN_GUEST_AUDITD_ROUNDS").unwrap_or(rounds);
     for rig in Rig::all().into_iter().rev() {
@@ -55,7 +109,9 @@ fn a_build() {
         else {
             return;
         };
-        if compiler(&mut initramfs).is_none() {
+        let dir = temp_dir();
+        let Some(project) = project(dir.path()) else { return };
+        if compiler(&mut initramfs, dir.path(), &project).is_none() {
             return;
         }
         let Some(machine) = rig.machine_of(initramfs) else { return };
@@ -83,18 +139,15 @@ fn a_build() {
     }
 }
 
-/// Adds this machine's compiler, what it links with, make, and a project with the headers that it includes.
-fn compiler(initramfs: &mut Initramfs) -> Option<()> {
-    let dir = temp_dir();
-    let sources = project(dir.path());
+/// Adds this machine's compiler, what it links with, make, and the project with the headers that it includes.
+fn compiler(initramfs: &mut Initramfs, dir: &Path, project: &Project) -> Option<()> {
     let cc = |args: &[&str]| {
-        let said = Command::new("gcc").args(args).current_dir(dir.path()).output().ok()?;
+        let said = Command::new("gcc").args(args).current_dir(dir).output().ok()?;
         said.status.success().then(|| String::from_utf8_lossy(&said.stdout).into_owned())
     };
     // What is included depends on it.
-    let mut headers = vec!["-M", "-O1"];
-    headers.extend(sources.iter().map(String::as_str));
-    let Some(headers) = cc(&headers) else {
+    let args: Vec<_> = project.flags.split(' ').chain(["-M"]).chain(project.sources()).collect();
+    let Some(headers) = cc(&args) else {
         skip("there is no gcc that compiles this (apt-get install gcc libc6-dev)");
         return None;
     };
@@ -117,10 +170,10 @@ fn compiler(initramfs: &mut Initramfs) -> Option<()> {
     for name in ["gcc", "as", "ld", "make"] {
         here(initramfs.placed(&Path::new("/usr/bin").join(name)))?;
     }
-    for name in sources.iter().map(String::as_str).chain(["Makefile", "project.h"]) {
-        let text = std::fs::read(dir.path().join(name)).unwrap();
-        initramfs.file(&format!("project/{name}"), 0o644, text);
+    for name in &project.files {
+        initramfs.file(&format!("project/{name}"), 0o644, std::fs::read(dir.join(name)).unwrap());
     }
+    initramfs.file("project/Makefile", 0o644, project.makefile().into());
     Some(())
 }
 
@@ -141,19 +194,42 @@ fn plain(path: &Path) -> PathBuf {
     })
 }
 
-/// Writes a project whose program says `right` if its parts add up; returns the names of its sources.
-fn project(dir: &Path) -> Vec<String> {
+/// Writes zstd's library, with a program that uses it.
+fn zstd(dir: &Path) -> Option<Project> {
+    let metadata = Command::new(env!("CARGO")).args(["metadata", "--format-version", "1"]).output();
+    let metadata: serde_json::Value = serde_json::from_slice(&metadata.ok()?.stdout).ok()?;
+    let package = metadata["packages"].as_array()?.iter().find(|it| it["name"] == "zstd-sys")?;
+    let library = Path::new(package["manifest_path"].as_str()?).with_file_name("zstd/lib");
+    let mut files = vec!["main.c".to_owned()];
+    std::fs::write(dir.join("main.c"), ROUND_TRIP).unwrap();
+    for part in [""].into_iter().chain(PARTS) {
+        std::fs::create_dir_all(dir.join(part)).unwrap();
+        for entry in std::fs::read_dir(library.join(part)).unwrap() {
+            let name = entry.unwrap().file_name();
+            let name = Path::new(part).join(name);
+            if name.extension().is_some_and(|it| it == "c" || it == "h") {
+                std::fs::copy(library.join(&name), dir.join(&name)).unwrap();
+                files.push(name.to_string_lossy().into_owned());
+            }
+        }
+    }
+    files.sort_unstable();
+    Some(Project { files, flags: "-g -O2 -DZSTD_DISABLE_ASM" })
+}
+
+/// Writes a project whose program says `right` if its parts add up.
+fn small_files(dir: &Path) -> Project {
     let mut header = "#pragma once\n".to_owned();
     let mut main =
         "#include <stdio.h>\n#include \"project.h\"\nint main(void)\n{\n\tlong sum = 0;\n"
             .to_owned();
-    let mut sources = vec!["main.c".to_owned()];
+    let mut files = vec!["main.c".to_owned()];
     for file in 0..FILES - 1 {
         writeln!(header, "long part_{file}(const char *text);").unwrap();
         writeln!(main, "\tsum += part_{file}(\"{file}\");").unwrap();
         let name = format!("part_{file}.c");
         std::fs::write(dir.join(&name), source(file)).unwrap();
-        sources.push(name);
+        files.push(name);
     }
     // Of each part: 0 + 1 + … of its functions, and its own number for each.
     let functions = FUNCTIONS * (FILES - 1);
@@ -162,12 +238,8 @@ fn project(dir: &Path) -> Vec<String> {
     writeln!(main, "\treturn puts(sum == {wanted} ? \"right\" : \"wrong\") < 0;\n}}").unwrap();
     std::fs::write(dir.join("main.c"), main).unwrap();
     std::fs::write(dir.join("project.h"), header).unwrap();
-    let objects = sources.iter().map(|name| name.replace(".c", ".o")).collect::<Vec<_>>().join(" ");
-    let makefile = format!(
-        "CC = gcc\nCFLAGS = -O1 -Wall\nall: {objects}\n\t$(CC) -o $@ $^\n{objects}: project.h\n"
-    );
-    std::fs::write(dir.join("Makefile"), makefile).unwrap();
-    sources
+    files.push("project.h".to_owned());
+    Project { files, flags: "-O1 -Wall" }
 }
 
 /// One file of it: some 300 lines, with headers as programs include them.
