@@ -6,6 +6,8 @@ use crate::rig::audit::{Rule, Turn, rules};
 use crate::rig::kept::{Kept, Role};
 use crate::rig::random::Random;
 use crate::rig::{Ran, Running, graven, has, number, on, record_from, run, skip, temp_dir};
+use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Signal;
 use std::collections::HashMap;
 use std::fs::Permissions;
@@ -32,9 +34,13 @@ fn daemon(trail: &Path, options: &[&str]) -> Running {
 }
 
 fn daemon_with(memory: &str, trail: &Path, options: &[&str]) -> Running {
+    daemon_saying_to(Stdio::piped(), memory, trail, options)
+}
+
+fn daemon_saying_to(stderr: Stdio, memory: &str, trail: &Path, options: &[&str]) -> Running {
     let mut command = record_from("netlink", trail);
     command.args(["--keeper-ring", memory]).args(options);
-    let mut running = Running::start(&mut command, Stdio::null());
+    let mut running = Running::start_saying_to(&mut command, Stdio::null(), stderr);
     running.wait_until("the opening marker", |it| it.acknowledged().is_some());
     assert!(!running.has_ended(), "{}", running.said());
     running
@@ -174,6 +180,28 @@ fn the_other_may_be_killed_as_soon_as_there_is_a_successor() {
         std::thread::sleep(Duration::from_micros(random.below(4) * random.below(5000)));
         vec![one, kill_one(kept, roles[1 - first], running)]
     });
+}
+
+/// A terminal that somebody has stopped, or a pipe that nobody reads.
+#[test]
+fn nobody_waits_for_standard_error() {
+    let Some(Scene { turn: _turn, rule, dir: _dir, trail, kept }) = Scene::set() else { return };
+    let (unread, full) = pipe_with(PipeFlags::NONBLOCK).expect("a pipe");
+    while rustix::io::write(&full, &[b' '; 4096]).is_ok() {}
+    fcntl_setfl(&full, OFlags::empty()).expect("it is ours");
+    let running = daemon_saying_to(Stdio::from(full), "64M", &trail, &[]);
+    let mut killed = 0;
+    for role in [Role::Writer, Role::Keeper, Role::Writer, Role::Keeper] {
+        let openers = [opener(OPENS, None), opener(OPENS, None)];
+        kill_one(&kept, role, &running);
+        killed += 1;
+        for opener in openers {
+            opener.end().expect(0);
+        }
+    }
+    drop(rule);
+    end_and_check(&kept, running, &trail, 2 * OPENS * killed);
+    drop(unread);
 }
 
 #[test]

@@ -8,6 +8,7 @@
 //!   help: keep the directory as it is
 //! ```
 
+use crate::aside;
 use anstyle::{AnsiColor, Style};
 use std::io::{self, Write};
 
@@ -101,6 +102,6 @@ impl Diagnostic {
 
     /// Writes it to standard error. That nobody listens there is no reason to fail.
     pub fn emit(&self) {
-        let _ = self.write(&mut anstream::stderr().lock());
+        aside::say(|out| self.write(out));
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! The command itself is a thin shell around this library, so that tests use the pieces directly.
 
+pub mod aside;
 pub mod bench;
 pub mod cli;
 pub mod cmd;

@@ -1,6 +1,7 @@
 //! `graven`: see the library for everything but the start.
 
 use clap::Parser as _;
+use graven_tools::aside;
 use graven_tools::cli::Cli;
 use graven_tools::cmd;
 use graven_tools::exit::Exit;
@@ -22,5 +23,6 @@ fn main() -> ExitCode {
             }
         }
     };
+    aside::end();
     ExitCode::from(code)
 }

@@ -194,10 +194,15 @@ impl Output {
 impl Running {
     /// Starts it; standard input is a pipe unless the command says otherwise by `stdin`.
     pub(crate) fn start(command: &mut Command, stdin: Stdio) -> Self {
+        Self::start_saying_to(command, stdin, Stdio::piped())
+    }
+
+    /// The same with this as its standard error.
+    pub(crate) fn start_saying_to(command: &mut Command, stdin: Stdio, stderr: Stdio) -> Self {
         let mut child = command
             .stdin(stdin)
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(stderr)
             // A group of its own, so that what strace has started ends with it.
             .process_group(0)
             .spawn()

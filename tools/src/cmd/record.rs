@@ -2,6 +2,7 @@
 
 mod sources;
 
+use crate::aside;
 use crate::config::given::{self, Given};
 use crate::config::value::{Bytes, Number, Word};
 use crate::config::{Config, read};
@@ -276,6 +277,7 @@ impl Args {
 /// Records until the source ends or a signal comes.
 #[must_use]
 pub fn run(args: &Args) -> Exit {
+    aside::begin();
     in_its_role(args).unwrap_or_else(Failure::emit)
 }
 

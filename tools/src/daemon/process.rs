@@ -1,5 +1,6 @@
 //! The process itself: how the system treats it when memory or time is short, and what it may do. All of this is done
-//! before any other thread is there, because the kernel keeps niceness and capabilities a thread.
+//! before any other thread is there, because the kernel keeps niceness and capabilities a thread; only the one that
+//! writes to standard error is, which has given up all.
 
 use crate::config::{Config, ProcessSection};
 use crate::diag::Diagnostic;

@@ -1,5 +1,6 @@
 //! What was recorded, in a few lines on standard error.
 
+use crate::aside;
 use anstyle::Style;
 use graven_writer::Summary;
 use graven_writer::source::{netlink, shim};
@@ -9,7 +10,7 @@ use std::path::Path;
 /// Says what was recorded, how long it took, and how to look at it. That nobody listens is no
 /// reason to fail.
 pub fn say(trail: &Path, received: &netlink::Summary, written: &Summary) {
-    let _ = write(&mut anstream::stderr().lock(), trail, received, written);
+    aside::say(|out| write(out, trail, received, written));
 }
 
 fn write(
@@ -37,7 +38,7 @@ fn write(
 
 /// The same of the kernel shim.
 pub fn say_shim(trail: &Path, received: &shim::Summary, written: &Summary) {
-    let _ = write_shim(&mut anstream::stderr().lock(), trail, received, written);
+    aside::say(|out| write_shim(out, trail, received, written));
 }
 
 fn write_shim(

@@ -22,6 +22,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 
 /// What the keeper has to know.
 #[derive(Clone, Copy, Debug)]
@@ -136,7 +137,8 @@ pub fn go_on(options: &Options<'_>, (shared, pidfd): (Shared, OwnedFd)) -> Resul
     keeper.notes.push_back(own.result(true));
     keeper.tell()?;
     keeper.session.take(Role::Keeper);
-    notify::main_process();
+    // A service manager that hangs is nobody to wait for either.
+    let _ = thread::Builder::new().name("graven-notify".to_owned()).spawn(notify::main_process);
     keeper.run()
 }
 
