@@ -204,6 +204,38 @@ fn nobody_waits_for_standard_error() {
     drop(unread);
 }
 
+/// Executing the writer's program may wait for the disk, as anything that reads a file.
+#[test]
+fn the_keeper_takes_records_while_the_writer_is_being_started() {
+    if !has("strace") {
+        return;
+    }
+    let Some(Scene { turn: _turn, rule, dir: _dir, trail, kept }) = Scene::set() else { return };
+    let running = daemon_with("256M", &trail, &[]);
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-e", "trace=execve", "-e", "inject=execve:delay_enter=8000000"]);
+    let keeper = kept.pid(Role::Keeper);
+    let strace = Running::start(strace.args(["-p", &keeper.to_string()]), Stdio::null());
+    wait_for("strace", || {
+        let status = std::fs::read_to_string(format!("/proc/{keeper}/status")).expect("it lives");
+        !status.contains("TracerPid:\t0\n")
+    });
+    let writer = kept.signal(Role::Writer, Signal::KILL);
+    // More than the kernel holds for a daemon that stands still.
+    let opens = 100_000;
+    let begun = Instant::now();
+    for opener in [opener(opens, None), opener(opens, None)] {
+        opener.end().expect(0);
+    }
+    let took = begun.elapsed();
+    kept.successor(Role::Writer, writer, || running.said());
+    let waited = begun.elapsed();
+    drop(strace);
+    drop(rule);
+    end_and_check(&kept, running, &trail, 2 * opens);
+    eprintln!("{took:?} of storm, {waited:?} until there was a writer");
+}
+
 #[test]
 fn a_writer_stopped_for_three_seconds_loses_nothing() {
     let Some(Scene { turn: _turn, rule, dir: _dir, trail, kept }) = Scene::set() else { return };

@@ -22,9 +22,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use std::collections::VecDeque;
+use std::io;
 use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 use writers::Writer;
 
@@ -54,6 +56,8 @@ struct Keeper {
     own_pidfd: OwnedFd,
     signals: Signals,
     writer: Option<Writer>,
+    /// What becomes of a writer that is being started.
+    starting: Option<Receiver<io::Result<Writer>>>,
     again: Again,
     /// When the writer is to be started.
     start_at: Option<Instant>,
@@ -111,6 +115,7 @@ impl Keeper {
             own_pidfd,
             signals,
             writer,
+            starting: None,
             again: Again::started(),
             start_at,
             failed_sends_at: Instant::now(),

@@ -10,9 +10,12 @@ use graven_writer::clock;
 use graven_writer::keeper::{Role, spawn};
 use graven_writer::own::{self, Own};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::process::{Signal, pidfd_send_signal};
+use std::io;
 use std::process::Child;
+use std::sync::mpsc::{TryRecvError, sync_channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// What is to be told and has no room yet; more than this is not remembered.
@@ -30,7 +33,10 @@ pub(super) struct Writer {
 impl Keeper {
     /// Starts, stops and mourns the writer; the exit code if recording has ended.
     pub(super) fn look_at_the_writer(&mut self) -> Result<Option<u8>, Failure> {
-        for origin in self.signals.take() {
+        self.look_at_the_start()?;
+        // Signals wait for whoever they are passed on to.
+        let signals = if self.starting.is_none() { self.signals.take() } else { Vec::new() };
+        for origin in signals {
             let ends = self.signals.ends(origin.signal);
             if ends {
                 self.session.set_stopping();
@@ -101,29 +107,54 @@ impl Keeper {
         }
     }
 
+    /// Begins to start the writer. Executing a program may wait for the disk, so a thread does, for as long as it takes.
     fn start(&mut self) -> Result<(), Failure> {
+        let opened = self.session.is_opened();
         let fds = self.shared.fds(&self.own_pidfd);
-        let mut command = myself();
-        command.args(arguments(Role::Writer, &fds, self.session.is_opened()));
-        let started = spawn::spawn(&mut command, &fds)
-            .and_then(|child| Ok((spawn::pidfd_of(&child)?, child)));
+        let fds = fds.into_iter().map(|fd| fd.try_clone_to_owned()).collect::<io::Result<Vec<_>>>();
+        let starting = fds.and_then(|fds| {
+            let (sender, receiver) = sync_channel(1);
+            let start = move || drop(sender.send(started(&fds, opened)));
+            thread::Builder::new().name("graven-start".to_owned()).spawn(start)?;
+            Ok(receiver)
+        });
         self.again.started_again(Instant::now());
-        match started {
-            Ok((pidfd, child)) => self.writer = Some(Writer { pidfd, child: Some(child) }),
-            Err(why) if !self.session.is_opened() => return Err(no_process("writer", &why)),
-            Err(why) => {
-                let wait = self.again.died(Instant::now()).max(Duration::from_millis(100));
-                Diagnostic::warning(format!("cannot start the writer: {why}: it is tried again"))
-                    .emit();
-                self.start_at = Some(Instant::now() + wait);
-            }
+        match starting {
+            Ok(starting) => self.starting = Some(starting),
+            Err(why) => self.not_started(&why)?,
         }
+        Ok(())
+    }
+
+    fn look_at_the_start(&mut self) -> Result<(), Failure> {
+        let Some(starting) = &self.starting else { return Ok(()) };
+        let started = match starting.try_recv() {
+            Err(TryRecvError::Empty) => return Ok(()),
+            Err(TryRecvError::Disconnected) => Err(io::Error::other("its thread has ended")),
+            Ok(started) => started,
+        };
+        self.starting = None;
+        match started {
+            Ok(writer) => self.writer = Some(writer),
+            Err(why) => self.not_started(&why)?,
+        }
+        Ok(())
+    }
+
+    fn not_started(&mut self, why: &io::Error) -> Result<(), Failure> {
+        if !self.session.is_opened() {
+            return Err(no_process("writer", why));
+        }
+        let wait = self.again.died(Instant::now()).max(Duration::from_millis(100));
+        Diagnostic::warning(format!("cannot start the writer: {why}: it is tried again")).emit();
+        self.start_at = Some(Instant::now() + wait);
         Ok(())
     }
 
     /// Gives the kernel back as it was found. The writer has ended.
     pub(super) fn give_back(self) -> Result<(), Failure> {
-        let Self { daemon, shared, session, writer, mut pressure, guard, .. } = self;
+        let Self { daemon, shared, session, writer, starting, mut pressure, guard, .. } = self;
+        let writer = writer.or_else(|| starting?.recv().ok()?.ok());
         if let Some(Writer { pidfd, child }) = writer {
             // The keeper cannot go on: the writer sees it, and ends when it has written what it can.
             if !wait_for_end(&pidfd, WRITER_END_TIME) {
@@ -156,6 +187,15 @@ impl Keeper {
         let given_back = if registered { daemon.detach() } else { daemon.give_back_for() };
         given_back.map_err(|why| kernel::not_given_back(&why))
     }
+}
+
+/// The writer, started with these descriptors.
+fn started(fds: &[OwnedFd], opened: bool) -> io::Result<Writer> {
+    let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+    let mut command = myself();
+    command.args(arguments(Role::Writer, &fds, opened));
+    let child = spawn::spawn(&mut command, &fds)?;
+    Ok(Writer { pidfd: spawn::pidfd_of(&child)?, child: Some(child) })
 }
 
 /// Waits until the process has ended; false if it has not by then.
