@@ -3,7 +3,8 @@
 //! It may be a terminal that somebody has stopped, or a pipe that nobody reads: then whoever writes to it stands still,
 //! and a keeper that stands still takes no records. So a process that records has a thread that writes.
 
-use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
+use crate::daemon::process::drop_to;
+use rustix::thread::CapabilitySet;
 use std::io::{self, Write};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -60,7 +61,8 @@ pub fn end() {
 }
 
 fn write_all(receiver: &Receiver<ToWrite>) {
-    give_up_capabilities();
+    // It is older than what the process gives up once it knows its configuration, and needs nothing of it.
+    let _ = drop_to(CapabilitySet::empty());
     for text in receiver {
         let ToWrite::Text(text) = text else { continue };
         let mut stderr = io::stderr().lock();
@@ -73,14 +75,4 @@ fn write_all(receiver: &Receiver<ToWrite>) {
             );
         }
     }
-}
-
-/// It is older than what the process gives up once it knows its configuration, and needs nothing of it.
-fn give_up_capabilities() {
-    let none = CapabilitySet::empty();
-    // To have less is never refused.
-    let _ = set_capabilities(
-        None,
-        CapabilitySets { effective: none, permitted: none, inheritable: none },
-    );
 }

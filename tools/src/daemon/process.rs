@@ -102,8 +102,11 @@ fn is_foreign(path: &Path) -> bool {
     there.is_some_and(|it| it.uid() != rustix::process::geteuid().as_raw())
 }
 
-/// Gives up all others, also for what is executed later.
-fn drop_to(kept: CapabilitySet) -> io::Result<()> {
+/// Gives up all others in this thread, also for what is executed later.
+///
+/// # Errors
+/// What the system says.
+pub fn drop_to(kept: CapabilitySet) -> io::Result<()> {
     let had = capabilities(None)?;
     // Of what cannot be had no more is heard either.
     if had.effective.contains(CapabilitySet::SETPCAP) {
