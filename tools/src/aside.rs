@@ -30,7 +30,12 @@ enum ToWrite {
 pub fn begin() {
     let (sender, receiver) = sync_channel(WAITING_MAX);
     let thread = thread::Builder::new().name("graven-stderr".to_owned());
-    if thread.spawn(move || write_all(&receiver)).is_ok() {
+    let write = move || {
+        // It is older than what the process gives up once it knows its configuration, and needs nothing of it.
+        let _ = drop_to(CapabilitySet::empty());
+        write_all(&receiver, &mut io::stderr(), &LEFT_OUT);
+    };
+    if thread.spawn(write).is_ok() {
         let _ = TO_WRITE.set(sender);
     }
 }
@@ -60,19 +65,36 @@ pub fn end() {
     }
 }
 
-fn write_all(receiver: &Receiver<ToWrite>) {
-    // It is older than what the process gives up once it knows its configuration, and needs nothing of it.
-    let _ = drop_to(CapabilitySet::empty());
+fn write_all(receiver: &Receiver<ToWrite>, out: &mut impl Write, left_out: &AtomicU64) {
     for text in receiver {
         let ToWrite::Text(text) = text else { continue };
-        let mut stderr = io::stderr().lock();
-        let _ = stderr.write_all(&text);
-        let left_out = LEFT_OUT.swap(0, Ordering::Relaxed);
-        if left_out > 0 {
-            let _ = writeln!(
-                stderr,
-                "warning: {left_out} messages were left out: standard error took none"
-            );
+        let _ = out.write_all(&text);
+        let count = left_out.swap(0, Ordering::Relaxed);
+        if count > 0 {
+            let _ =
+                writeln!(out, "warning: {count} messages were left out: standard error took none");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_left_out_is_said_behind_what_was_not() {
+        let (sender, receiver) = sync_channel(3);
+        let (ended, end) = sync_channel::<()>(0);
+        for text in ["one\n", "two\n"] {
+            sender.send(ToWrite::Text(text.into())).unwrap();
+        }
+        sender.send(ToWrite::End(ended)).unwrap();
+        assert!(sender.try_send(ToWrite::Text("three\n".into())).is_err(), "there is no room");
+        drop(sender);
+        let mut out = Vec::new();
+        write_all(&receiver, &mut out, &AtomicU64::new(1));
+        let left_out = "warning: 1 messages were left out: standard error took none\n";
+        assert_eq!(String::from_utf8(out).unwrap(), format!("one\n{left_out}two\n"));
+        assert!(end.recv().is_err(), "its end was passed");
     }
 }
