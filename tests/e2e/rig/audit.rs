@@ -40,6 +40,8 @@ impl Turn {
     /// Puts back what whoever was killed has not.
     pub(crate) fn put_back(&self) {
         forget_the_dead();
+        auditctl(&["-D", "-k", kaudit::EXEMPT_KEY]);
+        auditctl(&["-f", &self.before.failure.to_string()]);
         auditctl(&["-b", &self.before.backlog_limit.to_string()]);
         if let Some(ticks) = self.before.backlog_wait_ticks {
             auditctl(&["--backlog_wait_time", &ticks.to_string()]);
@@ -50,7 +52,8 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let settings = |it: &Status| (it.pid, it.enabled, it.backlog_limit, it.backlog_wait_ticks);
+        let limits = |it: &Status| (it.backlog_limit, it.backlog_wait_ticks);
+        let settings = |it: &Status| (it.pid, it.enabled, it.failure, limits(it));
         if std::thread::panicking() {
             self.put_back();
             return;
