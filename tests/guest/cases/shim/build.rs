@@ -1,11 +1,12 @@
 //! What recording every call costs the build of a C project, beside kernel audit with auditd in the same guest and the same round.
 //!
-//! `cargo test -p graven --test guest -- --ignored a_build --nocapture`
+//! `cargo test -p graven --test guest -- --ignored --exact shim::build::a_build --nocapture`
 //!
-//! The compiler is this machine's own gcc, with `make -j2`, and the flags that a configure script gives: what people build with, some
-//! 2,500 calls a file, most of them names that are not there. What is built lies in memory, so that only the records go to the disk.
+//! The compiler is this machine's own gcc, with `make -j2`: what people build with, some 3,000 calls a file, many of them names
+//! that are not there. What is built lies in memory, so that only the records go to the disk.
 //!
-//! One project is real: the library of zstd, whose sources cargo has fetched for Graven itself. The other is the worst that a build
+//! One project is real: the library of zstd, whose sources cargo has fetched for Graven itself, with the flags that a configure
+//! script gives. The other is the worst that a build
 //! can be: files so small that a compiler makes a call every fifteen microseconds.
 
 use super::Rig;
