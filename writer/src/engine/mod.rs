@@ -497,6 +497,8 @@ impl<D: Disk> Engine<D> {
         // Start the device before the records are hashed: it takes as long for a large frame as the write of it.
         // Completions wait for the next turn.
         self.disk.poll(&mut self.completions);
+        // Producers fill what is given back meanwhile.
+        self.settle();
         if batch.packed().is_none() {
             self.tree.hash(&records[hashed.end..batch.end], batch.count - hashed.count);
         }

@@ -24,9 +24,9 @@ use std::time::Duration;
 /// How long opening a trail may spend on zeroing its first segment.
 const FIRST_ZEROING_NS: u64 = 200_000_000;
 
-/// Batches of the ring that may be in use without end, for each that may be in flight. Two keep a fast disk busy; a slow one, for
-/// which frames are compressed while they wait, takes them in fits, and was slower with two and three.
-const STANDING_PER_FLIGHT: usize = 4;
+/// Batches of the ring that may be in use without end, beside those that may be in flight: one is filled while another waits to be
+/// taken, or is hashed.
+const STANDING_BESIDE_FLIGHT: usize = 2;
 
 /// Opens the disk, recovers, and prepares the first segment.
 pub(super) fn start(
@@ -68,7 +68,7 @@ pub(super) fn start(
         key: key.as_ref().map(|file| file.key.public().clone()),
     };
     let ring = Ring::new(buffers, recovered.next_seq(), disk.waker());
-    let mut ring = ring.with_standing(STANDING_PER_FLIGHT * options.in_flight_max);
+    let mut ring = ring.with_standing(options.in_flight_max + STANDING_BESIDE_FLIGHT);
     if key.is_some() {
         ring = ring.with_checkpoints(CHECKPOINT_STORED_BYTES_MAX);
     }
