@@ -370,7 +370,7 @@ impl<D: Disk> Engine<D> {
         if let Some(submitted_ns) = commit.submitted_ns() {
             self.metrics.note_barrier(self.now.boottime_ns.saturating_sub(submitted_ns));
         }
-        self.squeeze.pressure.completed(commit.frame_bytes());
+        self.squeeze.pressure.completed(commit.frame_bytes(), self.now.boottime_ns);
         if let Some(op) = self.commits.succeeded(id, buf) {
             let next = self.submit(op);
             self.commits.continue_with(next);

@@ -36,8 +36,9 @@ const PACKED_MIN: u32 = 1024;
 /// See [`PACKED_MIN`].
 const PACKED_MAX: u32 = 16_384;
 
-/// Batches in a row that were not full, after which the device is no longer what is waited for.
-const EASY_MAX: u32 = 8;
+/// For how long batches that were not full must have come in a row, until the device is no longer what is waited for: a limited
+/// device takes frames in fits, and one or two are not full behind each.
+const EASY_NS: u64 = 25_000_000;
 
 /// Batches that are left as they are after one that did not become shorter.
 const USELESS_SKIPPED: u32 = 63;
@@ -54,39 +55,42 @@ pub enum Compress {
     Always,
 }
 
-/// Judges the device.
+/// Judges the device by the time in which batches waited for it. That is counted up to each completion: what comes behind the last
+/// one is nobody's wait.
 #[derive(Debug, Default)]
 pub(super) struct Pressure {
     slow: bool,
-    /// Bytes of frames that have completed.
+    /// Until when what batches waited for is counted, if they do.
+    waiting_ns: Option<u64>,
+    /// How long they have waited since the device was judged, and the bytes that it completed meanwhile.
+    waited_ns: u64,
     done_bytes: u64,
-    /// Since when, and from how many bytes on, batches have been waiting without a break.
-    since: Option<(u64, u64)>,
     /// Frames packed since the device was found slow, and how many there may be.
     packed: u32,
     packed_max: u32,
-    /// Batches in a row that were not full.
-    easy: u32,
+    /// When the first of the batches in a row that were not full was taken.
+    easy_since_ns: Option<u64>,
 }
 
 impl Pressure {
     /// The write of a frame has completed.
-    pub(super) fn completed(&mut self, bytes: u64) {
-        self.done_bytes += bytes;
+    pub(super) fn completed(&mut self, bytes: u64, now_ns: u64) {
+        if self.waiting_ns.is_some() {
+            self.done_bytes += bytes;
+            self.count_until(now_ns);
+        }
     }
 
     /// A full batch waits, and as many frames are in flight as may be.
     pub(super) fn waiting(&mut self, now_ns: u64) {
-        self.easy = 0;
-        let (since_ns, since_bytes) = *self.since.get_or_insert((now_ns, self.done_bytes));
-        let ns = now_ns.saturating_sub(since_ns);
-        let bytes = self.done_bytes - since_bytes;
-        if self.slow || (bytes < JUDGED_BYTES && ns < JUDGED_NS) {
+        self.easy_since_ns = None;
+        self.count_until(now_ns);
+        if self.slow || (self.done_bytes < JUDGED_BYTES && self.waited_ns < JUDGED_NS) {
             return;
         }
-        self.since = None;
-        let limit = u128::from(SLOW_BYTES_PER_S) * u128::from(ns);
-        self.slow = u128::from(bytes) * 1_000_000_000 < limit;
+        let limit = u128::from(SLOW_BYTES_PER_S) * u128::from(self.waited_ns);
+        self.slow = u128::from(self.done_bytes) * 1_000_000_000 < limit;
+        self.restart();
         if self.slow {
             self.packed = 0;
             self.packed_max = (4 * self.packed_max).clamp(PACKED_MIN, PACKED_MAX);
@@ -95,13 +99,26 @@ impl Pressure {
         }
     }
 
-    /// A batch goes to the device. It is not full if the device had nothing else to do.
-    pub(super) fn taken(&mut self, full: bool) {
-        self.since = self.since.filter(|_| full);
-        self.easy = if full { 0 } else { self.easy + 1 };
-        if self.easy >= EASY_MAX {
-            *self = Self { done_bytes: self.done_bytes, ..Self::default() };
+    /// A batch goes to the device; it is not full only if that has nothing else to do.
+    pub(super) fn taken(&mut self, full: bool, in_flight: usize, now_ns: u64) {
+        self.waiting_ns = self.waiting_ns.filter(|_| in_flight > 0);
+        if full {
+            self.easy_since_ns = None;
+            return;
         }
+        let easy_since_ns = *self.easy_since_ns.get_or_insert(now_ns);
+        if now_ns.saturating_sub(easy_since_ns) >= EASY_NS {
+            *self = Self::default();
+        }
+    }
+
+    fn count_until(&mut self, now_ns: u64) {
+        let from_ns = self.waiting_ns.replace(now_ns).unwrap_or(now_ns);
+        self.waited_ns += now_ns.saturating_sub(from_ns);
+    }
+
+    fn restart(&mut self) {
+        (self.waiting_ns, self.waited_ns, self.done_bytes) = (None, 0, 0);
     }
 
     fn is_slow(&self) -> bool {
@@ -112,7 +129,7 @@ impl Pressure {
         self.packed += 1;
         if self.packed >= self.packed_max {
             self.slow = false;
-            self.since = None;
+            self.restart();
         }
     }
 }
@@ -209,7 +226,7 @@ impl<D: Disk> Engine<D> {
         }
         let full = self.ring.has_full();
         let batch = self.ring.take(in_flight == 0)?;
-        self.squeeze.pressure.taken(full);
+        self.squeeze.pressure.taken(full, in_flight, self.now.boottime_ns);
         let wanted = self.squeeze.is_wanted() && (full || self.squeeze.mode == Compress::Always);
         Some(if wanted { self.packed(batch) } else { batch })
     }
@@ -224,15 +241,25 @@ impl<D: Disk> Engine<D> {
 mod tests {
     use super::*;
 
-    /// A device of this rate that has full batches waiting for `ns`, in frames of 256 KiB.
-    fn saturate(pressure: &mut Pressure, now_ns: &mut u64, bytes_per_s: u64, ns: u64) {
-        let frame_ns = FRAME_BYTES_MAX as u64 * 1_000_000_000 / bytes_per_s;
+    /// A device of this rate has full batches waiting for `ns`, in frames of 256 KiB that it completes `fit` at a time.
+    fn saturate(pressure: &mut Pressure, now_ns: &mut u64, bytes_per_s: u64, ns: u64, fit: u64) {
+        let fit_ns = fit * FRAME_BYTES_MAX as u64 * 1_000_000_000 / bytes_per_s;
         let end = *now_ns + ns;
         while *now_ns < end && !pressure.is_slow() {
             pressure.waiting(*now_ns);
-            *now_ns += frame_ns;
-            pressure.completed(FRAME_BYTES_MAX as u64);
-            pressure.taken(true);
+            *now_ns += fit_ns;
+            (0..fit).for_each(|_| pressure.completed(FRAME_BYTES_MAX as u64, *now_ns));
+            pressure.taken(true, 3, *now_ns);
+        }
+    }
+
+    /// A batch that is not full each 200 µs, for `ns`.
+    fn ease(pressure: &mut Pressure, now_ns: &mut u64, ns: u64) {
+        let end = *now_ns + ns;
+        while *now_ns <= end {
+            pressure.taken(false, 0, *now_ns);
+            *now_ns += 200_000;
+            pressure.completed(100_000, *now_ns);
         }
     }
 
@@ -240,9 +267,22 @@ mod tests {
     fn a_slow_device_is_found_and_a_fast_one_is_left_alone() {
         for (bytes_per_s, slow) in [(1_000_000, true), (50_000_000, true), (900_000_000, false)] {
             let (mut pressure, mut now_ns) = (Pressure::default(), 5);
-            saturate(&mut pressure, &mut now_ns, bytes_per_s, 2_000_000_000);
+            saturate(&mut pressure, &mut now_ns, bytes_per_s, 2_000_000_000, 1);
             assert_eq!(pressure.is_slow(), slow, "{bytes_per_s}");
         }
+    }
+
+    #[test]
+    fn a_device_is_slow_also_if_it_takes_frames_in_fits() {
+        let (mut pressure, mut now_ns) = (Pressure::default(), 5);
+        for _ in 0..40 {
+            // All that are in flight at once, and for a moment producers are late.
+            saturate(&mut pressure, &mut now_ns, 50_000_000, 1, 4);
+            ease(&mut pressure, &mut now_ns, 2_000_000);
+        }
+        assert!(pressure.is_slow());
+        ease(&mut pressure, &mut now_ns, EASY_NS);
+        assert!(!pressure.is_slow());
     }
 
     #[test]
@@ -250,7 +290,7 @@ mod tests {
         let (mut pressure, mut now_ns) = (Pressure::default(), 5);
         let mut frames = Vec::new();
         for _ in 0..5 {
-            saturate(&mut pressure, &mut now_ns, 50_000_000, 2_000_000_000);
+            saturate(&mut pressure, &mut now_ns, 50_000_000, 2_000_000_000, 1);
             let mut count = 0;
             while pressure.is_slow() {
                 pressure.note_packed();
@@ -259,18 +299,26 @@ mod tests {
             frames.push(count);
         }
         assert_eq!(frames, [1024, 4096, 16_384, 16_384, 16_384]);
-        saturate(&mut pressure, &mut now_ns, 50_000_000, 2_000_000_000);
+        saturate(&mut pressure, &mut now_ns, 50_000_000, 2_000_000_000, 1);
         assert!(pressure.is_slow());
-        (0..EASY_MAX).for_each(|_| pressure.taken(false));
+        ease(&mut pressure, &mut now_ns, EASY_NS);
         assert!(!pressure.is_slow());
     }
 
     #[test]
-    fn a_stall_of_a_fast_device_is_not_slowness() {
+    fn neither_a_stall_of_a_fast_device_nor_a_pause_of_producers_is_slowness() {
         let (mut pressure, mut now_ns) = (Pressure::default(), 5);
         for _ in 0..20 {
-            saturate(&mut pressure, &mut now_ns, 900_000_000, 50_000_000);
+            saturate(&mut pressure, &mut now_ns, 900_000_000, 50_000_000, 1);
             now_ns += 100_000_000;
+            ease(&mut pressure, &mut now_ns, 2 * EASY_NS);
+            // 50 ms, in which one frame of each batch in flight is completed.
+            saturate(&mut pressure, &mut now_ns, 20_000_000, 1, 4);
+            ease(&mut pressure, &mut now_ns, 2 * EASY_NS);
+            saturate(&mut pressure, &mut now_ns, 900_000_000, 5_000_000, 1);
+            // Nobody had anything to say for a second, and then much.
+            now_ns += 1_000_000_000;
+            pressure.taken(true, 0, now_ns);
         }
         assert!(!pressure.is_slow());
     }
