@@ -19,5 +19,6 @@ mod audit;
 mod hello;
 mod power;
 mod rig;
+mod service;
 mod shim;
 mod stall;

@@ -75,7 +75,7 @@ impl Initramfs {
             return Err(GuestError::Missing(why.to_owned()));
         }
         this.file("bin/busybox", 0o755, read(&busybox)?);
-        this.put("bin/sh", Entry::Link("busybox".to_owned()));
+        this.link("bin/sh", "busybox");
         this.file("init", 0o755, INIT.into());
         this.modules(kernel, &DISKS)?;
         Ok(this)
@@ -111,7 +111,11 @@ impl Initramfs {
         self.program_at(path.to_string_lossy().trim_start_matches('/'), path)
     }
 
-    fn program_at(&mut self, at: &str, path: &Path) -> Result<&mut Self> {
+    /// The same at a path of the guest's, without the slash in front.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn program_at(&mut self, at: &str, path: &Path) -> Result<&mut Self> {
         for library in libraries(path)? {
             let at = library.to_string_lossy();
             self.file(at.trim_start_matches('/'), 0o755, read(&library)?);
@@ -136,6 +140,11 @@ impl Initramfs {
     /// Adds an empty directory.
     pub fn directory(&mut self, path: &str) -> &mut Self {
         self.put(path, Entry::Directory)
+    }
+
+    /// Adds a symbolic link.
+    pub fn link(&mut self, path: &str, to: &str) -> &mut Self {
+        self.put(path, Entry::Link(to.to_owned()))
     }
 
     /// Sets what the guest does; its exit code is the verdict.
