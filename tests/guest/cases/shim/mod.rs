@@ -5,6 +5,7 @@ mod build;
 mod cases;
 mod full;
 mod seeds;
+mod service;
 mod speed;
 mod trail;
 
