@@ -12,6 +12,7 @@ mod trail;
 use crate::rig::{cache, here, kernel, machine, skip, temp_dir, verify, with_graven};
 use graven_guest::{CacheMode, End, Headers, Image, Initramfs, Kernel, Line, Machine, Verdict};
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -153,12 +154,16 @@ finish() { ended; graven shim unload || exit 1; umount /mnt; }
 field() { graven shim status --json | sed "s/.*\"$1\":\([0-9]*\).*/\1/"; }
 "#;
 
-/// The workloads, compiled once.
+/// The workloads, compiled once for what they are made of.
 fn load() -> Option<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/guest/shim");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/guest/shim/load.c");
     let include = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kmod-shim/include");
-    let program =
-        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("load-{}", std::process::id()));
+    let mut hasher = DefaultHasher::new();
+    for path in [&source, &include.join("graven_shim.h")] {
+        std::fs::read(path).unwrap().hash(&mut hasher);
+    }
+    let name = format!("load-{:016x}", hasher.finish());
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     if program.exists() {
         return Some(program);
     }
@@ -166,7 +171,7 @@ fn load() -> Option<PathBuf> {
     let fresh = dir.path().join("load");
     let mut cc = Command::new("cc");
     cc.args(["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Wno-unused-result", "-Werror", "-static"]);
-    cc.args(["-pthread", "-I"]).arg(include).arg(folder.join("load.c")).arg("-o").arg(&fresh);
+    cc.args(["-pthread", "-I"]).arg(include).arg(source).arg("-o").arg(&fresh);
     let said = match cc.output() {
         Ok(said) => said,
         Err(why) => {
