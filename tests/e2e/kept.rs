@@ -4,6 +4,7 @@
 use crate::away::{headless, recorded, stated};
 use crate::rig::audit::{Rule, Turn, rules};
 use crate::rig::kept::{Kept, Role};
+use crate::rig::mount::{Mounted, can_mount};
 use crate::rig::random::Random;
 use crate::rig::{Ran, Running, graven, has, number, on, record_from, run, skip, temp_dir};
 use rustix::fs::{OFlags, fcntl_setfl};
@@ -511,6 +512,39 @@ fn an_error_of_the_disk_costs_the_writer_and_not_one_event() {
 }
 
 /// An administrator's shell in a cgroup that was named is not frozen with it, and that is recorded.
+/// As a service is ended: each process gets the signal, and the keeper passes its own on, here long after. That is one signal; two
+/// would give up what waits for room.
+#[test]
+fn a_signal_to_both_is_one_also_if_the_keeper_passes_it_on_late() {
+    if !can_mount() {
+        return;
+    }
+    let Some(Scene { turn, rule: _rule, dir: _dir, .. }) = Scene::set() else { return };
+    let disk = Mounted::ext4(40, 512);
+    let ballast = disk.fill(9 << 20);
+    let (trail, opens) = (disk.trail(), 20_000);
+    let kept = Kept::of(&trail);
+    let options = ["--ring-bytes", "2M", "--compress", "never", "--compress-sealed", "0"];
+    let mut running = daemon_with("64M", &trail, &options);
+    opener(opens, None).end().expect(0);
+    running.wait_until("a full disk", |it| it.said().contains("recording waits"));
+    kept.signal(Role::Keeper, Signal::STOP);
+    kept.signal(Role::Writer, Signal::TERM);
+    running.wait_until("the question", |it| it.said().contains("another signal"));
+    kept.signal(Role::Keeper, Signal::TERM);
+    std::thread::sleep(Duration::from_millis(500));
+    kept.signal(Role::Keeper, Signal::CONT);
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(!running.has_ended(), "{}", running.said());
+    assert!(!running.said().contains("given up"), "{}", running.said());
+    std::fs::remove_file(ballast).expect("it is there");
+    kept.wait_for_end();
+    let ran = running.end().expect(0);
+    assert_eq!(on("verify", &trail, &[]).code(), 0, "{}", ran.stderr);
+    assert_eq!(events(&trail), opens as usize, "{}", ran.stderr);
+    drop(turn);
+}
+
 #[test]
 fn what_holds_a_process_of_an_exempt_user_is_not_frozen() {
     let Some(Scene { turn: _turn, rule, dir: _dir, trail, kept }) = Scene::set() else { return };

@@ -15,10 +15,27 @@ use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
 
-/// Two signals of one end come within this time.
-const APART: Duration = Duration::from_millis(100);
+/// How often recording was asked to end: who ends all processes of a service signals this one as well as the keeper, which passes
+/// that on, whenever it comes to it. Each time is one, on whichever way it comes first.
+#[derive(Debug, Default)]
+struct Asked {
+    directly: u32,
+    by_keeper: u32,
+}
+
+impl Asked {
+    /// Whether this signal is one that did not come on the other way before.
+    fn is_new(&mut self, by_keeper: bool) -> bool {
+        let (way, other) = if by_keeper {
+            (&mut self.by_keeper, self.directly)
+        } else {
+            (&mut self.directly, self.by_keeper)
+        };
+        *way += 1;
+        *way > other
+    }
+}
 
 /// SIGINT, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2, caught from now until the process ends.
 #[derive(Debug)]
@@ -95,19 +112,16 @@ impl Signals {
     ) -> io::Result<()> {
         let Self { mut arrived, reloads, passed_on } = self;
         let mut stop = Some(stop);
-        let mut last: Option<Instant> = None;
+        let mut asked = Asked::default();
         let watch = move || {
             for mut origin in arrived.forever() {
-                if let Some(session) = &passed_on {
-                    name_sender(&mut origin, session);
-                }
+                let by_keeper =
+                    passed_on.as_ref().is_some_and(|keeper| is_passed_on(&mut origin, keeper));
                 if let Some(request) = request_of(origin.signal, reloads) {
                     desk.hand_in(request, Who::signalled(&origin));
                     continue;
                 }
-                // Who ends all processes of a service signals this one as well as the keeper, which passes that on.
-                let again = last.replace(Instant::now()).is_some_and(|it| it.elapsed() < APART);
-                if again && passed_on.is_some() {
+                if !asked.is_new(by_keeper) {
                     continue;
                 }
                 if let Some(stop) = stop.take() {
@@ -133,15 +147,18 @@ fn request_of(signal: i32, reloads: bool) -> Option<Request> {
     }
 }
 
-/// Puts whoever sent a signal to the keeper in the place of the keeper.
-fn name_sender(origin: &mut Origin, session: &Session) {
-    if let (Some(process), Some(keeper), Some((pid, uid))) =
-        (&mut origin.process, session.pid(Role::Keeper), session.signaller())
-        && process.pid.cast_unsigned() == keeper
-    {
+/// Whether the keeper sent this signal; then whoever sent it to the keeper takes its place.
+fn is_passed_on(origin: &mut Origin, session: &Session) -> bool {
+    let keeper = session.pid(Role::Keeper);
+    let Some(process) = origin.process.as_mut().filter(|it| Some(it.pid.cast_unsigned()) == keeper)
+    else {
+        return false;
+    };
+    if let Some((pid, uid)) = session.signaller() {
         process.pid = pid.cast_signed();
         process.uid = uid;
     }
+    true
 }
 
 /// An input that ends when it is told to: what was read until then is all there was.
@@ -182,5 +199,24 @@ impl<R: Read + AsFd> Read for UntilStopped<R> {
             }
         }
         Ok(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_to_all_processes_is_one_however_late_the_keeper_passes_it_on() {
+        let news = |ways: &[bool]| {
+            let mut asked = Asked::default();
+            ways.iter().filter(|by_keeper| asked.is_new(**by_keeper)).count()
+        };
+        assert_eq!(news(&[false, true]), 1);
+        assert_eq!(news(&[true, false]), 1);
+        assert_eq!(news(&[false, false, true, true]), 2);
+        assert_eq!(news(&[false, true, true, false]), 2);
+        assert_eq!(news(&[true, true]), 2);
+        assert_eq!(news(&[false, false]), 2);
     }
 }
