@@ -82,10 +82,13 @@ impl Commit {
         }
     }
 
-    /// When the frame was submitted, in nanoseconds since boot; `None` if it is none.
-    pub(super) fn submitted_ns(&self) -> Option<u64> {
-        match self.what {
-            What::Frame { submitted_ns, .. } => Some(submitted_ns),
+    /// If it is a frame: how long it has been in flight, in nanoseconds, and the share of that which it did not fill.
+    pub(super) fn took(&self, now_ns: u64) -> Option<(u64, u64)> {
+        match &self.what {
+            What::Frame { batch, submitted_ns, .. } => {
+                let took_ns = now_ns.saturating_sub(*submitted_ns);
+                Some((took_ns, batch.unused_of(took_ns)))
+            }
             What::Seal { .. } | What::Activation { .. } => None,
         }
     }

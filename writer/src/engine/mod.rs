@@ -60,6 +60,8 @@ mod segment;
 mod signer;
 mod spare;
 mod squeeze;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 /// What to do when there is no room for another segment.
@@ -367,8 +369,9 @@ impl<D: Disk> Engine<D> {
             let (operation, file, offset) = commit.describe();
             return Err(self.fault(operation, file, offset, error));
         }
-        if let Some(submitted_ns) = commit.submitted_ns() {
-            self.metrics.note_barrier(self.now.boottime_ns.saturating_sub(submitted_ns));
+        if let Some((took_ns, unused_ns)) = commit.took(self.now.boottime_ns) {
+            self.metrics.note_barrier(took_ns);
+            self.ring.rest_beside(unused_ns);
         }
         self.squeeze.pressure.completed(commit.frame_bytes(), self.now.boottime_ns);
         if let Some(op) = self.commits.succeeded(id, buf) {

@@ -77,6 +77,15 @@ impl<B> Batch<B> {
         (had, batch)
     }
 
+    /// The share of `ns` nanoseconds of writing it in which as many more records could have been written as it had room for.
+    #[must_use]
+    pub fn unused_of(&self, ns: u64) -> u64 {
+        let share = |unused: usize, of: usize| ns.saturating_mul(unused as u64) / of.max(1) as u64;
+        let records_left = FRAME_RECORDS_MAX.saturating_sub(self.count as usize);
+        share(self.limit.saturating_sub(self.end), self.limit - FRAME_HEADER_BYTES)
+            .min(share(records_left, FRAME_RECORDS_MAX))
+    }
+
     /// Offset behind what goes into the frame, at most: a checkpoint that is still to come takes no
     /// more than what is kept for it.
     #[must_use]

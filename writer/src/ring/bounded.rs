@@ -23,8 +23,10 @@
 //! What stands in front of a record is how long it waits. A ring that is large enough for bursts would be full for as
 //! long as one producer is faster than the device, which is then no faster for it, and everybody else would wait for a
 //! whole ring. So a few batches, enough to keep the device busy, may be in use without end, and each more costs
-//! rest: time in which there was nothing to do, of which [`REST_NS`] pays for the whole ring. While the device stands
-//! still nothing is given back, so that what was saved is there for that.
+//! rest: time in which the device had nothing to do, and the share of it that its frames did not fill, of which [`REST_NS`]
+//! pays for the whole ring. While the device stands still nothing is given back, so that what was saved is there for that.
+//! As it writes what is over, most of the price comes back: a burst sinks by a quarter of what is written, and
+//! producers go on at three quarters of its speed instead of waiting until it is all gone.
 //!
 //! # Checkpoints
 //!
@@ -275,9 +277,7 @@ where
     /// longest. Batches may return in any order.
     pub fn recycle(&self, batch: Batch<B>) {
         let mut state = self.lock();
-        state.forget_birth(batch.first_seq);
-        state.free.push(batch);
-        assert!(state.free.len() <= state.batches_total, "a batch returns to its own ring");
+        state.put_free(batch);
         self.notify_head(&mut state);
     }
 
@@ -286,6 +286,16 @@ where
         let mut state = self.lock();
         state.rest(ns);
         self.notify_head(&mut state);
+    }
+
+    /// A frame was in flight in which as much more could have been written in `ns` nanoseconds. That is rest too, unless a
+    /// batch has become full meanwhile: then the device was not fast enough, whatever it had.
+    pub fn rest_beside(&self, ns: u64) {
+        let mut state = self.lock();
+        if state.full.is_empty() {
+            state.rest(ns);
+            self.notify_head(&mut state);
+        }
     }
 
     /// The engine announces that it is about to sleep. Returns whether it may: `false` means

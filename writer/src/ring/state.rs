@@ -13,6 +13,9 @@ use std::sync::Arc;
 /// Rest of the device after which a burst may fill the whole ring: what a burst took comes back as the device rests.
 pub(super) const REST_NS: u64 = 1_000_000_000;
 
+/// How much of its price a batch gives back that was written while more than may stand were in use.
+pub(super) const KEPT_PERCENT: u64 = 75;
+
 /// Everything that changes.
 pub(super) struct State<B> {
     pub(super) life: Life,
@@ -119,34 +122,42 @@ where
         true
     }
 
-    /// What one batch more than may stand costs of rest, if that many are in use; `None` if it cannot be paid.
-    fn price_ns(&self) -> Option<u64> {
-        if self.batches_total - self.free.len() < self.standing {
-            return Some(0);
-        }
-        let price_ns = REST_NS / (self.batches_total - self.standing).max(1) as u64;
+    /// What each batch more than may stand costs of rest.
+    fn price_ns(&self) -> u64 {
+        REST_NS / (self.batches_total - self.standing).max(1) as u64
+    }
+
+    /// What the next batch costs; `None` if it cannot be paid.
+    fn next_price_ns(&self) -> Option<u64> {
+        let stands = self.batches_total - self.free.len() < self.standing;
+        let price_ns = if stands { 0 } else { self.price_ns() };
         (price_ns <= self.rested_ns).then_some(price_ns)
     }
 
     fn take_free(&mut self) -> Option<Batch<B>> {
-        let price_ns = self.price_ns()?;
+        let price_ns = self.next_price_ns()?;
         let batch = self.free.pop()?;
         self.rested_ns -= price_ns;
         self.free_min = self.free_min.min(self.free.len());
         Some(batch)
     }
 
-    /// The device had nothing to do for so long.
+    /// The device was not needed for so long.
     pub(super) fn rest(&mut self, ns: u64) {
         self.rested_ns = self.rested_ns.saturating_add(ns).min(REST_NS);
     }
 
-    /// A batch has come back: its records are durable.
-    pub(super) fn forget_birth(&mut self, first_seq: u64) {
+    /// A batch has come back: its records are durable. If more than may stand are in use, most of its price is given back.
+    pub(super) fn put_free(&mut self, batch: Batch<B>) {
         // Batches come back in any order, but most often the oldest does.
-        if let Some(at) = self.births.iter().position(|birth| birth.first_seq == first_seq) {
+        if let Some(at) = self.births.iter().position(|it| it.first_seq == batch.first_seq) {
             self.births.remove(at);
         }
+        if self.batches_total - self.free.len() > self.standing {
+            self.rest(self.price_ns() * KEPT_PERCENT / 100);
+        }
+        self.free.push(batch);
+        assert!(self.free.len() <= self.batches_total, "a batch returns to its own ring");
     }
 
     /// A batch that takes no more records: if a checkpoint was asked for, it ends with its seq.
@@ -224,7 +235,9 @@ where
     pub(super) fn has_work(&self, on: WakeOn) -> bool {
         let partial = || match &self.open {
             Some(open) => self.checkpoint_asked || !open.is_empty(),
-            None => self.checkpoint_asked && !self.free.is_empty() && self.price_ns().is_some(),
+            None => {
+                self.checkpoint_asked && !self.free.is_empty() && self.next_price_ns().is_some()
+            }
         };
         !self.full.is_empty() || (on == WakeOn::Record && partial())
     }
