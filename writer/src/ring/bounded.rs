@@ -289,7 +289,7 @@ where
     }
 
     /// A frame was in flight in which as much more could have been written in `ns` nanoseconds. That is rest too, unless a
-    /// batch has become full meanwhile: then the device was not fast enough, whatever it had.
+    /// full batch waits by now: then the device was not fast enough, whatever it had.
     pub fn rest_beside(&self, ns: u64) {
         let mut state = self.lock();
         if state.full.is_empty() {
