@@ -129,7 +129,7 @@ pub enum Op {
         len: u64,
     },
     /// Write `buf[..len]` and make it durable: the completion is a barrier for these bytes
-    /// (RWF_DSYNC, or pwrite and fdatasync). Short writes are resubmitted by the driver.
+    /// (RWF_DSYNC, or an fdatasync behind it). Short writes are resubmitted by the driver.
     Write {
         /// The file.
         file: FileId,

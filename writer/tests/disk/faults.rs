@@ -1,8 +1,8 @@
 //! A disk that is full, a kernel that says no: every operation ends, with the reason.
 
-use crate::rig::{Rig, text_of};
-use crate::{A, create};
-use graven_writer::disk::{DiskChoice, DriverKind, Op, open_disk};
+use crate::rig::{Rig, everywhere, text_of};
+use crate::{A, B, create};
+use graven_writer::disk::{DiskChoice, DriverKind, FileId, Op, open_disk};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -217,5 +217,45 @@ fn a_failed_barrier_fails_its_whole_group() {
             assert!(done.buf.is_some());
         }
         assert_eq!(rig.errno(Op::Sync { file: A }), libc::EIO, "fsync itself would succeed");
+    });
+}
+
+/// A file may be no longer than a limit of the process: the kernel writes up to there, and has been asked for more.
+#[test]
+fn a_write_that_comes_out_short_is_gone_on_with_and_fails_where_it_cannot() {
+    const BYTES: u64 = 20 * 1024;
+    const INSIDE: &str = "GRAVEN_DISK_SHORT_WRITES";
+    if std::env::var_os(INSIDE).is_none() {
+        // In 512-byte blocks. The signal would end the process.
+        let limit = format!("trap '' XFSZ; ulimit -f {} && exec \"$0\" \"$@\"", BYTES / 512);
+        let test = "faults::a_write_that_comes_out_short_is_gone_on_with_and_fails_where_it_cannot";
+        let ran = Command::new("sh")
+            .args(["-c", &limit])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", test, "--nocapture"])
+            .env(INSIDE, "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&ran.stdout);
+        assert!(ran.status.success() && said.contains("1 passed"), "{ran:?}");
+        return;
+    }
+    everywhere(|rig| {
+        rig.ok(create(A, "a"));
+        rig.ok(create(B, "b"));
+        let whole = |rig: &mut Rig, file: FileId, len| {
+            let mut buf = rig.buffer();
+            buf.fill(7);
+            rig.run(Op::Write { file, offset: 0, buf, len })
+        };
+        let done = whole(rig, A, 2 * BYTES as usize);
+        let error = done.result.expect_err("there is no room for the rest");
+        assert_eq!(error.raw_os_error(), Some(libc::EFBIG));
+        assert!(done.buf.is_some());
+        assert_eq!(text_of(&mut *rig.disk, "a"), vec![7; BYTES as usize]);
+        // Nothing is believed of it any more; the other one has what it can have.
+        assert_eq!(rig.write(A, 0, 1).result.unwrap_err().raw_os_error(), Some(libc::EFBIG));
+        whole(rig, B, BYTES as usize).result.unwrap();
+        assert_eq!(text_of(&mut *rig.disk, "b"), vec![7; BYTES as usize]);
     });
 }

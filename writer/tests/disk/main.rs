@@ -267,6 +267,11 @@ fn a_driver_says_what_it_is() {
         assert_eq!(report.driver, driver);
         assert_eq!(report.geometry, disk.geometry());
         assert_eq!(report.ring.is_some(), driver == DriverKind::Uring);
+        if report.ring.as_ref().is_some_and(|ring| ring.linked_flush) {
+            let device = report.device.as_ref().unwrap();
+            assert!(report.geometry.direct, "{report:?}");
+            assert_eq!((device.volatile_cache, device.fua), (Some(true), Some(false)));
+        }
         assert_eq!(report.fallback_reason, None);
         assert!(report.to_string().contains(&driver.to_string()), "{report}");
     }

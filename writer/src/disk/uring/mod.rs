@@ -8,8 +8,8 @@
 //! # Memory that the kernel reads
 //!
 //! The kernel reads an operation's memory (its buffer, its names) from the moment its entry is in
-//! the submission queue until its completion has been taken. During that time its slot says
-//! `in_kernel` and owns that memory. Whatever ends early (a dead ring, a drop that waits in vain)
+//! the submission queue until its completion has been taken. During that time its slot counts it
+//! as `in_kernel` and owns that memory. Whatever ends early (a dead ring, a drop that waits in vain)
 //! leaks such slots instead of freeing them.
 
 use crate::disk::admit::{Files, Lane, Work, refuse};
@@ -22,6 +22,7 @@ use crate::disk::{
 };
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
+use linked::Linked;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use std::collections::VecDeque;
@@ -32,11 +33,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+mod linked;
 mod ops;
 mod setup;
 
 /// The completion of the poll of the bell; slots count from 0 and never get here.
 const BELL: u64 = u64::MAX;
+
+/// Set beside the number of a slot: the completion of the fdatasync behind its write.
+const FLUSH: u64 = 1 << 32;
 
 /// How long the kernel may be out of memory for the ring's system calls before the ring counts
 /// as dead.
@@ -88,10 +93,27 @@ struct OpenFile {
 struct Slot {
     id: OpId,
     work: Work,
-    /// The kernel may read the memory that `work` owns.
-    in_kernel: bool,
+    /// Entries in the kernel: it may read the memory that `work` owns.
+    in_kernel: usize,
+    /// A write's barrier, if it is an fdatasync.
+    linked: Linked,
     /// Answers in a row of EINTR or EAGAIN, for work other than writing.
     tries: u32,
+}
+
+/// Entries that must reach the kernel together.
+enum Chain {
+    One([squeue::Entry; 1]),
+    Linked([squeue::Entry; 2]),
+}
+
+impl Chain {
+    fn entries(&self) -> &[squeue::Entry] {
+        match self {
+            Self::One(entries) => entries,
+            Self::Linked(entries) => entries,
+        }
+    }
 }
 
 /// The driver. It is neither `Send` nor `Sync`: the kernel lets only the thread that made the
@@ -103,16 +125,20 @@ pub struct UringDisk {
     dir: TrailDir,
     geometry: Geometry,
     truncate_in_ring: bool,
+    /// Whether a write's barrier is an fdatasync linked to it, and not RWF_DSYNC.
+    linked_flush: bool,
     bell: Arc<Bell>,
     bell_armed: bool,
     files: Files<OpenFile>,
     file_slots_free: Vec<u32>,
     slots: Vec<Option<Slot>>,
     slots_free: Vec<usize>,
-    /// Operations that own memory the kernel may read.
+    /// Entries that the kernel has not answered.
     in_kernel: usize,
-    /// Entries that are not in the submission queue yet.
-    queue: VecDeque<squeue::Entry>,
+    /// What is not in the submission queue yet.
+    queue: VecDeque<Chain>,
+    /// Entries that were put into the submission queue so far.
+    pushed: u64,
     /// Zeroing takes one piece at a time, so that it does not stand in the way of records.
     zeroing: Lane,
     /// Barriers take one at a time, if writes go through the page cache.
@@ -141,7 +167,6 @@ impl UringDisk {
         buffers: &mut [IoBuf],
         lock: Option<BorrowedFd<'_>>,
     ) -> Result<(Self, DiskReport), OpenError> {
-        let (ring, mut ring_report) = setup::make_ring().map_err(OpenError::Ring)?;
         let at = |error: io::Error| {
             OpenError::Directory(io::Error::new(
                 error.kind(),
@@ -150,6 +175,8 @@ impl UringDisk {
         };
         let trail = TrailDir::open(dir).map_err(at)?;
         let found = probe(&trail).map_err(at)?;
+        let linked_flush = setup::is_flush_linked(&found);
+        let (ring, mut ring_report) = setup::make_ring(linked_flush).map_err(OpenError::Ring)?;
         let mut warnings = found.warnings;
         let mut zeros = IoBuf::new(ZERO_BYTES).map_err(OpenError::Ring)?;
         let bell = Arc::new(Bell::new().map_err(OpenError::Ring)?);
@@ -164,6 +191,7 @@ impl UringDisk {
             dir: trail,
             geometry: found.geometry,
             truncate_in_ring: ring_report.truncate_in_ring,
+            linked_flush,
             bell,
             bell_armed: false,
             files: Files::new(),
@@ -172,6 +200,7 @@ impl UringDisk {
             slots_free: Vec::new(),
             in_kernel: 0,
             queue: VecDeque::new(),
+            pushed: 0,
             zeroing: Lane::default(),
             barriers: (!found.geometry.direct).then(Lane::default),
             zeros: Some(zeros),
@@ -200,17 +229,22 @@ impl UringDisk {
     /// read the memory of their slots.
     fn fill(&mut self) {
         let mut submissions = self.ring.submission();
-        while !submissions.is_full() {
-            let Some(entry) = self.queue.pop_front() else { break };
-            let slot = usize::try_from(entry.get_user_data()).ok();
-            if let Some(Some(slot)) = slot.and_then(|slot| self.slots.get_mut(slot)) {
-                slot.in_kernel = true;
-                self.in_kernel += 1;
+        while let Some(chain) = self.queue.pop_front() {
+            let entries = chain.entries();
+            // SAFETY: the memory that an entry points to is owned by its slot, which is not freed
+            // while it has entries in the kernel; the bell's entry points to none.
+            if unsafe { submissions.push_multiple(entries) }.is_err() {
+                self.queue.push_front(chain);
+                break;
             }
-            // SAFETY: the memory that the entry points to is owned by its slot, which is not
-            // freed while it says `in_kernel`; the bell's entry points to none.
-            let pushed = unsafe { submissions.push(&entry) };
-            debug_assert!(pushed.is_ok(), "there was room");
+            let index = entries.last().and_then(|entry| index_of(entry.get_user_data()));
+            if let Some(Some(slot)) = index.and_then(|index| self.slots.get_mut(index)) {
+                slot.in_kernel += entries.len();
+                self.in_kernel += entries.len();
+                let is_linked = matches!(chain, Chain::Linked(_));
+                slot.linked.queued(is_linked.then_some(self.pushed + 1));
+            }
+            self.pushed += entries.len() as u64;
         }
     }
 
@@ -237,6 +271,11 @@ impl UringDisk {
 
     /// Judges the result of io_uring_enter. `true` if it was a stall that a pause may cure.
     fn entered(&mut self, result: io::Result<()>) -> bool {
+        let left = self.ring.submission().len() as u64;
+        if left > 0 {
+            let taken = self.pushed - left;
+            self.slots.iter_mut().flatten().for_each(|slot| slot.linked.taken(taken));
+        }
         let errno = match result {
             Ok(()) => None,
             Err(error) => Some(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
@@ -278,8 +317,8 @@ impl UringDisk {
         for entry in arrived.drain(..) {
             if entry.user_data() == BELL {
                 self.bell_armed = cqueue::more(entry.flags());
-            } else if let Ok(index) = usize::try_from(entry.user_data()) {
-                self.answered(index, entry.result());
+            } else if let Some(index) = index_of(entry.user_data()) {
+                self.answered(index, entry.user_data() & FLUSH != 0, entry.result());
             }
         }
         self.arrived = arrived;
@@ -306,14 +345,19 @@ impl UringDisk {
         if !self.bell_armed {
             self.bell_armed = true;
             let poll = opcode::PollAdd::new(Fd(self.bell.as_fd().as_raw_fd()), libc::POLLIN as u32);
-            self.queue.push_back(poll.multi(true).build().user_data(BELL));
+            self.queue.push_back(Chain::One([poll.multi(true).build().user_data(BELL)]));
         }
     }
 }
 
+/// The slot that an entry belongs to; none if it is the bell's.
+fn index_of(user_data: u64) -> Option<usize> {
+    if user_data == BELL { None } else { usize::try_from(user_data & !FLUSH).ok() }
+}
+
 /// Ends `slot` without an answer from the kernel.
 fn give_up(slot: Slot, errno: Errno, zeros: &mut Option<IoBuf>) -> Completion {
-    if !slot.in_kernel {
+    if slot.in_kernel == 0 {
         return slot.work.complete(slot.id, Err(errno));
     }
     if matches!(slot.work, Work::Zero { .. }) {

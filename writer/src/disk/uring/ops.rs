@@ -1,11 +1,12 @@
 //! Operations: what each asks of the ring, and what follows from the answer.
 
-use super::{OpenFile, Slot, UringDisk};
+use super::linked::Linked;
+use super::{Chain, FLUSH, OpenFile, Slot, UringDisk};
 use crate::disk::admit::Work;
 use crate::disk::dir::{FILE_MODE, check_regular, open_flags};
 use crate::disk::progress::Next;
 use crate::disk::{FileId, IoBuf, OpId, ZERO_BYTES};
-use io_uring::types::{Fd, Fixed};
+use io_uring::types::{Fd, Fixed, FsyncFlags};
 use io_uring::{opcode, squeue};
 use rustix::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use rustix::io::Errno;
@@ -60,7 +61,7 @@ impl UringDisk {
         };
         let index = self.slots_free.pop().unwrap_or(self.slots.len());
         let may_start = lane.is_none_or(|lane| lane.enter(index));
-        let slot = Some(Slot { id, work, in_kernel: false, tries: 0 });
+        let slot = Some(Slot { id, work, in_kernel: 0, linked: Linked::default(), tries: 0 });
         match self.slots.get_mut(index) {
             Some(place) => *place = slot,
             None => self.slots.push(slot),
@@ -74,15 +75,45 @@ impl UringDisk {
     fn start(&mut self, index: usize) {
         let mut next = Some(index);
         while let Some(index) = next {
-            next = match self.entry(index) {
-                Ok(Some(entry)) => {
-                    self.queue.push_back(entry.user_data(index as u64));
+            next = match self.chain(index) {
+                Ok(Some(chain)) => {
+                    self.queue.push_back(chain);
                     None
                 }
                 Ok(None) => self.end(index, Ok(())),
                 Err(errno) => self.end(index, Err(errno)),
             };
         }
+    }
+
+    /// The entries for an operation's next piece; `None` if it is done without the ring.
+    fn chain(&mut self, index: usize) -> Result<Option<Chain>, Errno> {
+        let flush = match self.slots.get(index) {
+            Some(Some(Slot { work: Work::Write { file, .. }, linked, .. }))
+                if self.linked_flush =>
+            {
+                let flush = self.fdatasync(*file)?.user_data(FLUSH | index as u64);
+                if linked.is_written() {
+                    return Ok(Some(Chain::One([flush])));
+                }
+                Some(flush)
+            }
+            _ => None,
+        };
+        let Some(entry) = self.entry(index)? else { return Ok(None) };
+        let entry = entry.user_data(index as u64);
+        Ok(Some(match flush {
+            Some(flush) => Chain::Linked([entry.flags(squeue::Flags::IO_LINK), flush]),
+            None => Chain::One([entry]),
+        }))
+    }
+
+    /// The entry that makes durable what was written of a file.
+    fn fdatasync(&self, file: FileId) -> Result<squeue::Entry, Errno> {
+        self.files.check(file, true)?;
+        Ok(
+            on!(self.target(file)?, fd => opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build()),
+        )
     }
 
     /// The entry for an operation's next piece; `None` if it is done without the ring.
@@ -111,7 +142,8 @@ impl UringDisk {
                 let (offset, len) = progress.piece(WRITE_BYTES_MAX);
                 // Fits: it is less than the buffer's length.
                 let from = progress.done as usize;
-                self.write(*file, buf, from, offset, len, libc::RWF_DSYNC)?
+                let barrier = if self.linked_flush { 0 } else { libc::RWF_DSYNC };
+                self.write(*file, buf, from, offset, len, barrier)?
             }
             Work::Truncate { file, len } if self.truncate_in_ring => {
                 on!(self.target(*file)?, fd => opcode::Ftruncate::new(fd, *len).build())
@@ -177,17 +209,28 @@ impl UringDisk {
         Ok(opcode::Close::new(Fd(fd.into_raw_fd())).build())
     }
 
-    /// The kernel has answered an operation, or a piece of it.
-    pub(super) fn answered(&mut self, index: usize, result: i32) {
+    /// The kernel has answered an operation, or a piece of it, or the fdatasync behind that.
+    pub(super) fn answered(&mut self, index: usize, is_flush: bool, result: i32) {
         let align = u64::from(self.geometry.align_bytes);
         let answer = match u64::try_from(result) {
             Ok(answer) => Ok(answer),
             Err(_) => Err(Errno::from_raw_os_error(-result)),
         };
         let Some(Some(slot)) = self.slots.get_mut(index) else { return };
-        slot.in_kernel = false;
+        slot.in_kernel -= 1;
         self.in_kernel -= 1;
         let next = match &mut slot.work {
+            Work::Write { progress, .. } if self.linked_flush => {
+                if is_flush {
+                    slot.linked.flushed(answer.map(drop));
+                } else {
+                    slot.linked.wrote(progress.answer(answer, align));
+                }
+                if slot.in_kernel > 0 {
+                    return;
+                }
+                slot.linked.next()
+            }
             Work::Write { progress, .. } | Work::Zero { progress, .. } => {
                 progress.answer(answer, align)
             }

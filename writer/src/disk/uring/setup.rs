@@ -2,7 +2,8 @@
 //! there is none.
 
 use crate::disk::buf::Registered;
-use crate::disk::{IoBuf, OPS_IN_FLIGHT_MAX, RingReport};
+use crate::disk::probe::Found;
+use crate::disk::{DeviceReport, IoBuf, OPS_IN_FLIGHT_MAX, RingReport};
 use io_uring::{IoUring, Probe, opcode};
 use rustix::fd::{AsRawFd, BorrowedFd};
 use std::io;
@@ -11,9 +12,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Entries of the submission queue; more than that at once takes more than one system call.
 const SUBMISSIONS: u32 = 128;
 
-/// Entries of the completion queue: all operations in flight and the bell, so that the kernel
+/// Entries of the completion queue: two for each operation in flight, and the bell, so that the kernel
 /// never has to keep completions back.
-const COMPLETIONS: u32 = 2 * OPS_IN_FLIGHT_MAX as u32;
+const COMPLETIONS: u32 = 4 * OPS_IN_FLIGHT_MAX as u32;
 
 /// Slots for registered files: the open segments, and room to spare. A file that finds no slot
 /// is used by its descriptor.
@@ -31,6 +32,10 @@ const WISHES: &[&[Wish]] = &[
     &[Wish::SubmitAll],
     &[],
 ];
+
+/// The same for barriers of two entries: the first one's end must start the second at once, and not when we next
+/// ask. While the engine hashes a frame that would be late: in turn, p50 at 1.9 M records/s was 0.45 ms for 0.35.
+const INTERRUPTING: &[&[Wish]] = &[&[Wish::SubmitAll], &[]];
 
 #[derive(Clone, Copy)]
 enum Wish {
@@ -67,16 +72,33 @@ impl Wish {
 ///
 /// # Errors
 /// There is no ring, or one that is too old; the message says why.
-pub(super) fn make_ring() -> io::Result<(IoUring, RingReport)> {
-    let (ring, wishes) = first_granted().map_err(explain)?;
+pub(super) fn make_ring(linked_flush: bool) -> io::Result<(IoUring, RingReport)> {
+    let wishes = if linked_flush { INTERRUPTING } else { WISHES };
+    let (ring, wishes) = first_granted(wishes).map_err(explain)?;
     let truncate_in_ring = check_abilities(&ring)?;
     let flags = wishes.iter().map(|wish| wish.name()).collect();
-    Ok((ring, RingReport { flags, truncate_in_ring, ..RingReport::default() }))
+    Ok((ring, RingReport { flags, truncate_in_ring, linked_flush, ..RingReport::default() }))
 }
 
-fn first_granted() -> io::Result<(IoUring, &'static [Wish])> {
+/// Whether a write and an fdatasync linked to it are a better barrier than RWF_DSYNC; see
+/// [`super::linked`]. Where it is not known how the device does that, RWF_DSYNC is.
+pub(super) fn is_flush_linked(found: &Found) -> bool {
+    let flushes = |it: &DeviceReport| it.volatile_cache == Some(true) && it.fua == Some(false);
+    let release = rustix::system::uname();
+    found.geometry.direct
+        && found.device.as_ref().is_some_and(flushes)
+        && kernel_version(&release.release().to_string_lossy()) >= Some((6, 6))
+}
+
+/// The first two numbers of a kernel's release.
+fn kernel_version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|it: char| !it.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+fn first_granted(wishes: &'static [&'static [Wish]]) -> io::Result<(IoUring, &'static [Wish])> {
     let mut refused = io::Error::from_raw_os_error(libc::EINVAL);
-    for wishes in WISHES {
+    for wishes in wishes {
         let mut builder = IoUring::builder();
         builder.setup_cqsize(COMPLETIONS).setup_clamp().dontfork();
         wishes.iter().for_each(|wish| wish.ask(&mut builder));
@@ -210,4 +232,19 @@ pub(super) fn register_files(
         Err(error) => warnings.push(format!("files could not be registered ({error})")),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_compared_by_their_first_two_numbers() {
+        let version = |release| kernel_version(release);
+        assert_eq!(version("6.1.0-28-amd64"), Some((6, 1)));
+        assert_eq!(version("6.18.44-fc-v769"), Some((6, 18)));
+        assert_eq!(version("6.6"), Some((6, 6)));
+        assert_eq!((version("6"), version("six.six"), version("")), (None, None, None));
+        assert!(version("6.10-rc1") > version("6.9.99"));
+    }
 }
