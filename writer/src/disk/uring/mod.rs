@@ -1,5 +1,5 @@
 //! The io_uring driver: one thread, one ring, no helper threads of ours, and one system call that
-//! both starts a write and sleeps until it is durable.
+//! both starts a write and sleeps until it is answered.
 //!
 //! Everything goes through the ring except ftruncate before Linux 6.9 (called inline; the engine
 //! truncates at start and when it seals), fstat of a file just opened, changes of the ring's
