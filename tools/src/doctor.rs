@@ -117,6 +117,9 @@ pub struct Disk {
     pub fallback_reason: Option<String>,
     /// Whether buffers are registered with io_uring.
     pub buffers_registered: Option<bool>,
+    /// Whether the barrier of a write that is alone in flight is an fdatasync linked to it, and not RWF_DSYNC; none
+    /// without io_uring.
+    pub linked_flush: Option<bool>,
     /// Whether writes bypass the page cache.
     pub direct: bool,
     /// Bytes to which frames are aligned.
@@ -318,6 +321,7 @@ impl From<DiskReport> for Disk {
             driver: report.driver.to_string(),
             fallback_reason: report.fallback_reason,
             buffers_registered: report.ring.as_ref().map(|ring| ring.buffers_registered),
+            linked_flush: report.ring.as_ref().map(|ring| ring.linked_flush),
             direct: report.geometry.direct,
             align_bytes: report.geometry.align_bytes,
             statx_align_bytes: report.statx_align_bytes,

@@ -215,7 +215,9 @@ fn doctor_looks_at_the_machine_and_the_place() {
     let report = ran.json();
     assert_eq!(report["schema_version"], 1);
     assert_eq!(report["place"]["exists"], false);
-    assert!(report["place"]["disk"]["align_bytes"].as_u64() >= Some(512), "{report:#}");
+    let disk = &report["place"]["disk"];
+    assert!(disk["align_bytes"].as_u64() >= Some(512), "{report:#}");
+    assert_eq!(disk["linked_flush"].is_boolean(), disk["driver"] == "io_uring", "{report:#}");
     assert_eq!(std::fs::read_dir(dir.path()).expect("a listing").count(), 0);
     assert_eq!(graven(["doctor"]).code, 0);
 }

@@ -124,6 +124,10 @@ fn write_place(place: &Place, out: &mut dyn Write) -> io::Result<()> {
         _ => "",
     };
     fact(out, "driver", &format!("{}, {how}{registered}", disk.driver))?;
+    if let Some(linked) = disk.linked_flush {
+        let text = if linked { "fdatasync linked to a single write" } else { "RWF_DSYNC" };
+        fact(out, "barrier", text)?;
+    }
     if let Some(why) = &disk.fallback_reason {
         fact(out, "", &format!("not io_uring: {why}"))?;
     }
