@@ -13,11 +13,9 @@
 //! When both have succeeded, and the kernel took both in one call. An fdatasync that it takes in a later call, because
 //! it had no memory in between, is linked to nothing and may be over before its write is; it is asked for again, alone.
 
+use super::ops::TRIES_MAX;
 use crate::disk::progress::Next;
 use rustix::io::Errno;
-
-/// How often in a row an fdatasync that did not run is asked for again.
-const TRIES_MAX: u32 = 100;
 
 /// What is known of the two entries.
 #[derive(Debug, Default)]

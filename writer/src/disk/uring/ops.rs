@@ -14,8 +14,8 @@ use rustix::io::Errno;
 /// Most bytes of one piece of a write, which has to fit 32 bits and stay aligned.
 const WRITE_BYTES_MAX: u64 = 1 << 30;
 
-/// How often in a row EINTR or EAGAIN may be the answer before it counts as one.
-const TRIES_MAX: u32 = 100;
+/// How often in a row what did not run (EINTR, EAGAIN, ECANCELED) is tried again before that counts as the answer.
+pub(super) const TRIES_MAX: u32 = 100;
 
 /// A file as an entry names it: by slot or by descriptor.
 enum Target {
